@@ -1,0 +1,3 @@
+from mmx.cli.app import main
+
+main()

@@ -1,0 +1,95 @@
+"""What a bridge is, and how it is saved and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from mmx.decoders.base import ConditioningSpec
+from mmx.errors import ModelError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """What a bridge folder's config.json holds.
+
+    task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
+    labels: names it can report having heard, each with the text that stands for it in the joint space.
+    logit_scale: learned inverse temperature. prior: sizes of its diffusion prior, or None.
+    """
+
+    task: str
+    spec: dict[str, Any]
+    labels: dict[str, str] = field(default_factory=dict)
+    logit_scale: float = 1.0
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    prior: dict[str, int] | None = None
+    prior_guidance: float = 2.0
+    prior_steps: int = 32
+    version: int = 1
+
+
+class Bridge(nn.Module, PyTorchModelHubMixin):
+    """Source media → conditioning. Subclasses set `encoder` and define `prepare` and `forward`.
+
+    `from_pretrained` takes a folder or a hub id, `save_pretrained` and `push_to_hub` write config.json and
+    model.safetensors.
+    """
+
+    encoder: nn.Module
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = ConditioningSpec.from_dict(config.spec)
+        self.prior: nn.Module | None = None
+
+    def prepare(self, media: Any) -> Tensor:
+        """One source medium → its features, without a batch axis."""
+        raise NotImplementedError
+
+    def sample(self, condition: Tensor, generator: torch.Generator, *, guidance: float | None = None) -> Tensor:
+        """A point (C,) of the joint space → one raw conditioning (D,) for the decoder.
+
+        With a prior it is a draw from what fits the source; without, the point itself at the targets' mean norm.
+        """
+        if self.prior is None:
+            return condition * self.spec.mean_norm
+        raw = self.prior.sample(
+            condition,
+            generator,
+            steps=self.config.prior_steps,
+            guidance=self.config.prior_guidance if guidance is None else guidance,
+        )
+        return raw * (self.spec.mean_norm / raw.norm())
+
+    @classmethod
+    def load(cls, folder: Path) -> Bridge:
+        """Read a bridge folder; ModelError when it is missing parts, was changed, or holds numbers that are not finite."""
+        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
+        if missing:
+            raise ModelError(
+                f"{folder} is not a bridge: it has no {' and no '.join(missing)}", hint="mmx train-bridge makes one"
+            )
+        try:
+            bridge = cls.from_pretrained(folder, local_files_only=True)
+        except (RuntimeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+            raise ModelError(f"{folder}: the bridge can't be read: {str(error).splitlines()[0]}") from None
+        if not all(torch.isfinite(value).all() for value in bridge.state_dict().values() if value.is_floating_point()):
+            raise NonFiniteError(
+                f"{folder}: the bridge's weights hold NaN or infinity", hint="train it again or fetch it again"
+            )
+        return bridge.float().eval().requires_grad_(False)
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of a bridge's weights."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

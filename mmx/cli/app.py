@@ -1,0 +1,118 @@
+"""`mmx`: the commands, and what happens to errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, NoReturn, Optional
+
+import typer
+
+import mmx
+from mmx.errors import MmxError
+
+app = typer.Typer(
+    name="mmx",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn one modality into another: a sound into a picture.\n\nEvery command works offline right after install, on small starter models.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mmx {mmx.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
+) -> None:
+    """Options before the command."""
+
+
+def _register() -> None:
+    from mmx.cli import evaluate, look, sound2img, train
+
+    app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
+    app.command("inspect", rich_help_panel="Look")(look.inspect)
+    app.command("reproduce", rich_help_panel="Look")(look.reproduce)
+    app.command("train-decoder", rich_help_panel="Train")(train.train_decoder)
+    app.command("train-bridge", rich_help_panel="Train")(train.train_bridge)
+    app.command("eval", rich_help_panel="Train")(evaluate.evaluate)
+
+
+_register()
+
+
+def report(error: MmxError, *, as_json: bool) -> None:
+    """An error as the user sees it: one line and a hint on stderr, or one JSON object a line on stdout."""
+    if as_json:
+        print(json.dumps({"schema": "mmx.error/1"} | error.as_dict()), flush=True)
+        return
+    print(f"mmx: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"     hint: {error.hint}", file=sys.stderr)
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line. Every outcome has its exit code; no traceback unless MMX_DEBUG=1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    debug = os.environ.get("MMX_DEBUG") == "1"
+    try:
+        # in standalone mode click would end the process with its own code on Ctrl-C
+        code = app(arguments, prog_name="mmx", standalone_mode=False)
+        _leave(code if isinstance(code, int) else 0)
+    except MmxError as error:
+        if debug:
+            raise
+        report(error, as_json=as_json)
+        _leave(error.exit_code)
+    except (KeyboardInterrupt, EOFError):
+        print("mmx: interrupted", file=sys.stderr)
+        _leave(130)
+    except SystemExit:
+        raise
+    except BrokenPipeError:
+        _leave(0)
+    except Exception as error:
+        if debug:
+            raise
+        _leave(_other(error, as_json=as_json))
+
+
+def _other(error: Exception, *, as_json: bool) -> int:
+    """Usage errors of the command-line parser, and bugs."""
+    kind = type(error).__name__
+    if kind == "Abort":
+        print("mmx: interrupted", file=sys.stderr)
+        return 130
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        if kind == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 0
+        wrong = MmxError(error.format_message(), hint="mmx COMMAND --help lists what there is")
+        wrong.exit_code = 2
+        report(wrong, as_json=as_json)
+        return 2
+    bug = MmxError(
+        f"this is a bug: {kind}: {str(error).splitlines()[0] if str(error) else ''}",
+        hint="MMX_DEBUG=1 shows where; please report it",
+    )
+    report(bug, as_json=as_json)
+    return 1

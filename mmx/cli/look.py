@@ -1,0 +1,145 @@
+"""`mmx inspect` and `mmx reproduce`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from mmx.cli.options import BridgeOption, DecoderOption, Json, Quiet
+from mmx.errors import InputError, MmxError, ModelError, UsageError
+from mmx.media.files import Source
+
+
+def _read(file: str) -> bytes:
+    if file != "-" and not Path(file).is_file():
+        raise UsageError(f"{file}: no such file")
+    return Source(None if file == "-" else Path(file), Path(file)).read()
+
+
+def inspect(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An artifact that mmx made, or - for stdin.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Say what made a file: inputs, models, seed, options."""
+    from mmx.media.provenance import dumps, read_record
+
+    record = read_record(_read(file), file)
+    if as_json:
+        print(dumps(record))
+        return
+    print(f"{file}: synthetic, made by mmx {record['version']} {record['command']}")
+    for entry in record["inputs"]:
+        print(f"  {entry['role']}: {entry['name']}  sha256 {entry['sha256']}")
+    for role in ("bridge", "decoder"):
+        print(f"  {role}: {record[role]['name']}  sha256 {record[role]['sha256']}")
+    print(f"  result: {record['layout']} {', '.join(map(str, record['indices']))}")
+    print(f"  settings: {', '.join(f'{k} {v}' for k, v in record['settings'].items() if v is not None)}")
+    for heard in record["heard"]:
+        print(f"  heard: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
+    print(f"  libraries: {', '.join(f'{k} {v}' for k, v in record['libraries'].items())}")
+
+
+def reproduce(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An artifact that mmx made.", show_default=False)],
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[INPUT...]",
+            help="Its inputs. Default: found by sha256 beside it or in the current folder.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Optional[str],
+        typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Keep what was made again."),
+    ] = None,
+    bridge: BridgeOption = None,
+    decoder: DecoderOption = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree."""
+    from mmx.media.provenance import read_record
+
+    made = _read(file)
+    record = read_record(made, file)
+    contents = _contents(record, inputs or [], Path(file))
+    from mmx.jobs import job_from_record, run
+    from mmx.translate import load
+
+    job = job_from_record(record, contents)
+    translator = load(
+        record["command"], bridge=bridge, decoder=decoder, device=job.settings.device, dtype=job.settings.dtype
+    )
+    different = _other_models(record, translator)
+    artifact = run(translator, job).artifacts[0]
+    if output:
+        from mmx.media.files import write_atomic
+
+        write_atomic(Path(output), artifact.data)
+    same = artifact.data == made
+    if as_json:
+        print(json.dumps({"schema": "mmx.reproduce/1", "file": file, "same": same, "differences": different}))
+    if not same:
+        raise _Differs(
+            f"{file}: made again, and the bytes differ",
+            hint="; ".join(different) or "the file was changed, or this machine computes differently",
+        )
+    if not quiet and not as_json:
+        print(f"{file}: the same bytes", file=sys.stderr)
+
+
+class _Differs(MmxError):
+    exit_code = 1
+
+
+def _other_models(record: dict[str, Any], translator: Any) -> list[str]:
+    """What is not as it was when the artifact was made. A model of another name must be given by the user."""
+    different = []
+    for role, there in (("bridge", translator.bridge_at), ("decoder", translator.decoder_at)):
+        if record[role]["name"] != there.name and not record[role]["name"].startswith("starter/"):
+            raise ModelError(f"it was made with the {role} {record[role]['name']}", hint=f"give it: --{role} FOLDER")
+        if record[role]["sha256"] != there.sha256:
+            different.append(f"the {role} {there.name} is another version")
+    from importlib.metadata import version
+
+    different += [
+        f"{name} was {was}, is {version(name)}" for name, was in record["libraries"].items() if version(name) != was
+    ]
+    return different
+
+
+def _contents(record: dict[str, Any], given: list[str], file: Path) -> list[tuple[str, bytes]]:
+    """The bytes of the inputs: those given, or files beside the artifact or in the current folder with the right digests."""
+    if given:
+        return [(path, _read(path)) for path in given]
+    from mmx.media.provenance import sha256
+
+    wanted = {entry["sha256"] for entry in record["inputs"]}
+    names = {entry["name"] for entry in record["inputs"]}
+    found: list[tuple[str, bytes]] = []
+    candidates = [Path(folder) / name for folder in (file.parent, Path.cwd()) for name in sorted(os.listdir(folder))]
+    # files of the right name first: most often that is all that has to be read
+    for path in sorted(candidates, key=lambda path: path.name not in names):
+        if {sha256(data) for _, data in found} >= wanted:
+            break
+        if path.is_file() and path.stat().st_size < 1 << 30 and path != file:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue
+            if sha256(data) in wanted:
+                found.append((str(path), data))
+    if not found:
+        raise InputError(
+            f"{file}: none of its inputs lies beside it or in the current folder",
+            hint="give them: mmx reproduce FILE INPUT...",
+        )
+    return found

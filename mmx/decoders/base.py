@@ -1,0 +1,75 @@
+"""What a decoder is: the space it listens to, its teacher, and conditioning → media."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mmx.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ConditioningSpec:
+    """What a decoder listens to.
+
+    name: such as "starter-image/embedding". shape: without the batch; (D,), (N, D), or (N,) for discrete units.
+    mean_norm: mean L2 norm of the teacher's raw embeddings; a unit-norm bridge output is rescaled by it.
+    fingerprint: sha256 over the weights and configs of the teacher, which define the space; decoders of one space swap freely.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    mean_norm: float
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ConditioningSpec:
+        return cls(values["name"], tuple(values["shape"]), float(values["mean_norm"]), values["fingerprint"])
+
+    def require(self, other: ConditioningSpec, *, bridge: str) -> None:
+        """Raise ModelError unless `other`, a decoder's spec, is the one a bridge was trained for."""
+        if self.shape != other.shape or self.fingerprint != other.fingerprint:
+            raise ModelError(
+                f"bridge {bridge} was trained for {self.name} {list(self.shape)}, not for {other.name} {list(other.shape)}",
+                hint=f"give the decoder with fingerprint {self.fingerprint[:12]}, or train a bridge for this one (this one has {other.fingerprint[:12]})",
+            )
+
+
+class Decoder(Protocol):
+    """Frozen; conditioning → media. `options` differ between families and are listed by `defaults`."""
+
+    spec: ConditioningSpec
+    defaults: dict[str, Any]
+
+    def targets(self, media: Sequence[Any]) -> Tensor:
+        """The teacher: real media → their conditioning (B, *spec.shape), raw."""
+        ...
+
+    def decode(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> list[Any]:
+        """Conditioning (B, *spec.shape), raw → one medium an item; item i draws from generators[i] alone."""
+        ...
+
+
+def fingerprint(folder: Path, parts: Sequence[str]) -> str:
+    """sha256 over the relative names and bytes of the config and weight files below `folder`'s `parts`."""
+    digest = hashlib.sha256()
+    for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
+        if path.suffix in (".json", ".safetensors"):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Eval mode and no gradients, for every part of a decoder."""
+    return module.eval().requires_grad_(False)

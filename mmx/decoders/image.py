@@ -1,0 +1,131 @@
+"""The image decoder: an unCLIP diffusion model in a diffusers Kandinsky 2.2 folder, with its teacher beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.compat import quiet_libraries
+from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
+from mmx.decoders.teacher import Teacher
+from mmx.errors import ModelError, NonFiniteError, UsageError
+
+PARTS = ("unet", "movq", "scheduler", "teacher")
+SPACE = (
+    "teacher",
+)  # what a bridge depends on: the space. A decoder that was trained longer in the same space still fits
+
+
+class ImageDecoder:
+    """A `KandinskyV22Pipeline` driven by image embeddings alone; the negative is the embedding of a black image."""
+
+    def __init__(self, pipeline, teacher: Teacher, spec: ConditioningSpec, defaults: dict[str, Any]) -> None:
+        self.pipeline, self.teacher, self.spec, self.defaults = pipeline, teacher, spec, defaults
+        pipeline.set_progress_bar_config(disable=True)
+        freeze(pipeline.unet)
+        freeze(pipeline.movq)
+        black = Image.new("RGB", (defaults["size"],) * 2)
+        self.negative = teacher.embed_images([black])
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.unet.device
+
+    def to(self, device: str, dtype: torch.dtype = torch.float32) -> ImageDecoder:
+        """Move every part to a device; the diffusion model computes in `dtype`, the small teacher in float32."""
+        self.pipeline.to(device, dtype)
+        self.teacher.net.to(device)
+        self.negative = self.negative.to(device)
+        return self
+
+    def targets(self, media: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures → raw embeddings (B, D)."""
+        return self.teacher.embed_images(media)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        conditioning: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> list[Image.Image]:
+        """Raw embeddings (B, D) → B pictures of `size` pixels a side.
+
+        steps: denoising steps. guidance: classifier-free guidance scale, 1 is none. Noise is drawn on the CPU from
+        one generator an item. On the CPU items are decoded one by one, because a matrix product's last bits depend on the batch
+        it is in: an item's bytes don't depend on its neighbours.
+        """
+        size = size or self.defaults["size"]
+        unit = self.pipeline.movq_scale_factor**2
+        if size % unit or size < unit:
+            raise UsageError(
+                f"--size {size} does not fit this decoder",
+                hint=f"give a multiple of {unit}; it was trained at {self.defaults['size']}",
+            )
+        chunk = 1 if self.device.type == "cpu" else len(conditioning)
+        pictures: list[Image.Image] = []
+        for start in range(0, len(conditioning), chunk):
+            part = conditioning[start : start + chunk].to(self.device, self.pipeline.unet.dtype)
+            output = self.pipeline(
+                image_embeds=part,
+                negative_image_embeds=self.negative.expand(len(part), -1).to(part.dtype),
+                height=size,
+                width=size,
+                num_inference_steps=steps or self.defaults["steps"],
+                guidance_scale=self.defaults["guidance"] if guidance is None else guidance,
+                generator=list(generators[start : start + chunk]),
+                output_type="pt",
+            ).images
+            if not torch.isfinite(output).all():
+                raise NonFiniteError("the decoder produced values that are not numbers", hint="try --dtype fp32")
+            pictures += _pictures(output)
+        return pictures
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageDecoder:
+        """Read a decoder folder. Raises ModelError when it is not one."""
+        from diffusers import KandinskyV22Pipeline
+
+        about = folder / "mmx.json"
+        if not about.exists():
+            raise ModelError(
+                f"{folder} is not an image decoder: it has no mmx.json", hint="mmx train-decoder image makes one"
+            )
+        settings = json.loads(about.read_text(encoding="utf8"))
+        quiet_libraries()
+        pipeline = KandinskyV22Pipeline.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.movq.to(memory_format=torch.channels_last)
+        spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
+        return cls(pipeline, Teacher.load(folder / "teacher"), spec, settings["defaults"])
+
+
+def save_image_decoder(
+    folder: Path, pipeline, teacher: Teacher, *, name: str, mean_norm: float, defaults: dict[str, Any]
+) -> None:
+    """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16."""
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    pipeline.to(dtype=torch.float32)
+    teacher.save(folder / "teacher")
+    spec = ConditioningSpec(name, (teacher.net.dim,), mean_norm, fingerprint(folder, SPACE))
+    (folder / "mmx.json").write_text(
+        json.dumps({"family": "image", "spec": spec.as_dict(), "defaults": defaults}, indent=1), encoding="utf8"
+    )
+
+
+def _pictures(pixels: Tensor) -> list[Image.Image]:
+    """(B, 3, S, S) in about [-1, 1] → RGB pictures."""
+    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(item) for item in array]

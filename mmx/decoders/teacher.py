@@ -1,0 +1,87 @@
+"""The starter teacher on disk: towers in transformers' format, our two heads beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.decoders.base import freeze
+from mmx.media.image import fit_square
+from mmx.nets.dual import DualEncoder
+
+
+class Teacher:
+    """Images and texts → one space. Frozen."""
+
+    def __init__(self, net: DualEncoder, tokenizer) -> None:
+        self.net, self.tokenizer = freeze(net), tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.logit_scale.device
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures of any size → raw embeddings (B, D), float32."""
+        size = self.net.image_size
+        pixels = torch.stack([_pixels(fit_square(image, size)) for image in images]).to(self.device)
+        return self.net.encode_image(pixels)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts → unit-norm embeddings (B, D), float32."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.device)
+        return self.net.encode_text(tokens.input_ids, tokens.attention_mask)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write the teacher's folder. Weights are stored in `dtype` and loaded as float32."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tower_dtypes = {name: value.dtype for name, value in self.net.state_dict().items()}
+        self.net.to(dtype)
+        self.net.image_encoder.save_pretrained(folder / "image_encoder")
+        self.net.text_encoder.save_pretrained(folder / "text_encoder")
+        heads = {
+            name: value.contiguous()
+            for name, value in self.net.state_dict().items()
+            if not name.startswith(("image_encoder.", "text_encoder."))
+        }
+        save_file(heads, folder / "heads.safetensors")
+        self.net.to(next(iter(tower_dtypes.values())))
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        config = {
+            "image_size": self.net.image_size,
+            "semantic_dim": self.net.semantic.out_features,
+            "semantic_share": round(self.net.shares[0] ** 2, 6),
+        }
+        (folder / "heads.json").write_text(json.dumps(config, indent=1), encoding="utf8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Teacher:
+        """Read a folder that `save` wrote."""
+        from safetensors.torch import load_file
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection, ResNetModel
+
+        net = DualEncoder(
+            ResNetModel.from_pretrained(folder / "image_encoder", dtype=torch.float32),
+            CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+            **json.loads((folder / "heads.json").read_text(encoding="utf8")),
+        )
+        missing = net.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        assert not missing.unexpected_keys, missing.unexpected_keys
+        return cls(
+            net.float().to(memory_format=torch.channels_last), AutoTokenizer.from_pretrained(folder / "tokenizer")
+        )
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """RGB picture → (3, S, S) in [-1, 1]."""
+    import numpy as np
+
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

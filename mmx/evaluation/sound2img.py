@@ -1,0 +1,184 @@
+"""The protocol of sound → image: naming from sound alone, a judge on the pictures, distances to the training photos.
+
+Every table has an oracle row and a random row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.evaluation.judge import Judge, named
+from mmx.media.image import grid
+from mmx.training.data import Photos, Sounds
+from mmx.training.image import to_pixels
+from mmx.translate import Translator, generator_for
+
+
+@dataclass
+class Row:
+    """Pictures to be judged, and the concept that each should show (an index into the labels)."""
+
+    name: str
+    pictures: list[Image.Image]
+    truth: Tensor
+
+
+def naming(translator: Translator, sounds: Sounds, labels: Sequence[str]) -> tuple[dict[str, float], Tensor]:
+    """Top-1 and top-5 of naming each sound's concept by its text in the joint space; and the sounds' points (N, D)."""
+    points = torch.stack([translator.point(wave) for wave in sounds.waves])
+    truth = _truth(sounds.meta, labels)
+    return named(points @ translator.label_points().T, truth), points
+
+
+def _truth(metas: Sequence[dict], labels: Sequence[str]) -> Tensor:
+    return torch.tensor([list(labels).index(meta["concept"]) for meta in metas])
+
+
+def rows(
+    translator: Translator,
+    points: Tensor,
+    sound_truth: Tensor,
+    photos: Photos,
+    labels: Sequence[str],
+    seed: int,
+    limit: int,
+) -> list[Row]:
+    """Real photos, oracle, text, translated, random: at most `limit` pictures a concept in each."""
+    keep = _balanced([meta.get("concept") for meta in photos.meta], labels, limit)
+    real = [Image.fromarray(photos.pixels[i].numpy()) for i in keep]
+    truth = _truth([photos.meta[i] for i in keep], labels)
+    targets = translator.decoder.targets(real)
+    sounds = _balanced([labels[k] for k in sound_truth.tolist()], labels, limit)
+    heard = sound_truth[sounds]
+    translated = _draw(translator, [points[i] for i in sounds], seed)
+    from_text = _draw(translator, [translator.label_points()[k] for k in heard.tolist()], seed + 1)
+    shuffled = heard[torch.randperm(len(heard), generator=torch.Generator().manual_seed(seed))]
+    return [
+        Row("real photos", real, truth),
+        Row("oracle: a photo's own embedding", _decode(translator, targets, seed), truth),
+        Row("text: the concept's name", from_text, heard),
+        Row("sound2img", translated, heard),
+        Row("random: another sound's picture", translated, shuffled),
+    ]
+
+
+def _balanced(concepts: Sequence[str | None], labels: Sequence[str], limit: int) -> list[int]:
+    """The first `limit` positions of each label, in order."""
+    return [i for label in labels for i in [j for j, c in enumerate(concepts) if c == label][:limit]]
+
+
+def _draw(translator: Translator, points: Sequence[Tensor], seed: int) -> list[Image.Image]:
+    drawn = [translator.conditioning(point, seed, index) for index, point in enumerate(points)]
+    return translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn])
+
+
+def _decode(translator: Translator, targets: Tensor, seed: int) -> list[Image.Image]:
+    return translator.decoder.decode(targets, generators=[generator_for(seed, index) for index in range(len(targets))])
+
+
+def distances(features: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]:
+    """FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018) between two sets of a judge's features (N, C)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    class Given(torch.nn.Module):
+        """torchmetrics wants an extractor of pictures; these features are already extracted."""
+
+        num_features = features.shape[1]
+
+        def forward(self, values: Tensor) -> Tensor:
+            return values.flatten(1).float()
+
+    torch.manual_seed(seed)  # KID draws subsets
+    size = min(100, len(features), len(real))
+    fid = FrechetInceptionDistance(feature=Given(), input_img_size=(features.shape[1], 1, 1), normalize=False)
+    kid = KernelInceptionDistance(feature=Given(), subset_size=size, subsets=50)
+    for metric in (fid, kid):
+        metric.update(real[:, :, None, None], real=True)
+        metric.update(features[:, :, None, None], real=False)
+    mean, _ = kid.compute()
+    return {"fid": fid.compute().item(), "kid": mean.item()}
+
+
+def nearest(pictures: Sequence[Image.Image], training: Photos) -> Tensor:
+    """RMS pixel difference (0..1) of each picture to its nearest training photo, plain or mirrored. (N,)"""
+    bank = to_pixels(training.pixels).flatten(1).half()
+    norms = bank.float().pow(2).sum(1)
+    found = []
+    array = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    for flipped in (array, array.flip(2)):
+        query = to_pixels(flipped).flatten(1)
+        squared = torch.cat(
+            [(norms + q.pow(2).sum(1, keepdim=True) - 2 * q @ bank.float().T).min(1).values for q in query.split(64)]
+        )
+        found.append((squared.clamp(min=0) / query.shape[1]).sqrt() / 2)
+    return torch.minimum(*found)
+
+
+def evaluate(
+    translator: Translator,
+    sounds: Sounds,
+    photos: Photos,
+    training: Photos,
+    judge: Judge,
+    *,
+    seed: int = 0,
+    limit: int = 25,
+    pictures_to: Path | None = None,
+) -> dict[str, Any]:
+    """The whole protocol on one split. Returns tables as plain dicts; writes a grid of each concept's pictures if asked."""
+    labels = list(translator.bridge.config.labels)
+    table, points = naming(translator, sounds, labels)
+    table_rows = rows(translator, points, _truth(sounds.meta, labels), photos, labels, seed, limit)
+    judged = [judge(row.pictures) for row in table_rows]
+    reference = judged[0][1]
+    result: dict[str, Any] = {
+        "naming": {
+            "sound2img": table,
+            "oracle: photos": _name_photos(translator, table_rows[0], labels),
+            "random": {"top1": 1 / len(labels), "top5": 5 / len(labels)},
+        },
+        "pictures": {
+            row.name: named(logits, row.truth) | distances(features, reference) | {"count": len(row.pictures)}
+            for row, (logits, features) in zip(table_rows, judged, strict=True)
+        },
+        "nearest_training_photo": {
+            row.name: _quantiles(nearest(row.pictures, training))
+            for row in table_rows
+            if not row.name.startswith("random")
+        },
+    }
+    if pictures_to is not None:
+        _write_grids(translator, sounds, points, labels, pictures_to, seed)
+    return result
+
+
+def _name_photos(translator: Translator, row: Row, labels: Sequence[str]) -> dict[str, float]:
+    embeds = translator.decoder.targets(row.pictures)
+    return named(embeds @ translator.label_points().T, row.truth)
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    return {"min": values.min().item(), "median": values.median().item()}
+
+
+def _write_grids(
+    translator: Translator, sounds: Sounds, points: Tensor, labels: Sequence[str], folder: Path, seed: int
+) -> None:
+    """Nine pictures of each concept's first sounds: what a person would be shown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for label in labels:
+        own = [i for i, meta in enumerate(sounds.meta) if meta["concept"] == label]
+        picks = [own[k % len(own)] for k in range(9)]
+        drawn = [translator.conditioning(points[i], seed, index) for index, i in enumerate(picks)]
+        grid(translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn]), 3).save(
+            folder / f"{label}.png"
+        )

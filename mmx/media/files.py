@@ -1,0 +1,190 @@
+"""Files in and out: what to read, where to write, and never a half-written file."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmx.errors import InputError, OutputError, UsageError
+
+STDIN_LIMIT = 1 << 30  # bytes
+SUFFIXES = {
+    "sound": (
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".wma",
+        ".mp4",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+    ),
+    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: `path` is None for stdin; `relative` is its place below the folder that was given, without suffix."""
+
+    path: Path | None
+    relative: Path
+
+    @property
+    def name(self) -> str:
+        return "stdin" if self.path is None else str(self.path)
+
+    def read(self) -> bytes:
+        """The whole content. Raises InputError."""
+        if self.path is None:
+            data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
+            if len(data) > STDIN_LIMIT:
+                raise InputError("stdin: more than 1 GiB", hint="give a file")
+            return data
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}") from None
+
+
+def expand(inputs: Iterable[str], kind: str) -> list[Source]:
+    """Files, folders (walked), globs and `-` → sources. Raises UsageError where one names nothing."""
+    sources: list[Source] = []
+    for given in inputs:
+        if given == "-":
+            if sys.stdin.isatty():
+                raise UsageError("'-' reads stdin, and stdin is a terminal", hint="pipe a file into it")
+            sources.append(Source(None, Path("stdin")))
+            continue
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES[kind])
+            if not found:
+                raise UsageError(f"{given}: no {kind} files in this folder")
+            sources += [Source(p, p.relative_to(path).with_suffix("")) for p in found]
+        elif path.exists():
+            sources.append(Source(path, Path(path.stem)))
+        else:
+            found = sorted(Path(p) for p in glob.glob(given, recursive=True) if os.path.isfile(p))
+            if not found:
+                raise UsageError(f"{given}: no such file or folder")
+            sources += [Source(p, Path(p.stem)) for p in found]
+    if sum(source.path is None for source in sources) > 1:
+        raise UsageError("'-' can be given once")
+    return sources
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output: `path` is None for stdout."""
+
+    path: Path | None
+
+    def check(self, *, overwrite: bool) -> None:
+        """Fail before any work where the output can't be written. Raises UsageError."""
+        if self.path is None:
+            if sys.stdout.isatty():
+                raise UsageError(
+                    "'-o -' writes bytes to stdout, and stdout is a terminal", hint="pipe it somewhere or give -o FILE"
+                )
+        elif self.path.is_dir():
+            raise UsageError(f"{self.path} is a folder")
+        elif self.path.exists() and not overwrite:
+            raise UsageError(f"{self.path} exists", hint="--overwrite replaces it")
+
+    def write(self, data: bytes) -> None:
+        """Write everything or nothing."""
+        if self.path is None:
+            write_stdout(data)
+        else:
+            write_atomic(self.path, data)
+
+
+def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
+    """Where each source's `count` results go.
+
+    `-`: stdout, for a single result. None: beside the current folder, by the source's name. A name with a suffix: that
+    file (numbered where there are several results of one source). Anything else: a folder that mirrors the inputs.
+    """
+    numbers = [""] if count == 1 else [f"-{k}" for k in range(count)]
+    if output == "-":
+        if len(sources) * count != 1:
+            raise UsageError(f"stdout takes one result, this makes {len(sources) * count}", hint="-o FOLDER, or --grid")
+        return [[Target(None)]]
+    is_file = (
+        output is not None and Path(output).suffix != "" and not Path(output).is_dir() and not output.endswith(os.sep)
+    )
+    if is_file:
+        path = Path(str(output))
+        if path.suffix.lower() != suffix:
+            raise UsageError(f"{output}: this writes {suffix} files", hint=f"give a name that ends in {suffix}")
+        if len(sources) != 1:
+            raise UsageError(f"{output} is one file, and there are {len(sources)} inputs", hint="give a folder")
+        return [[Target(path.with_name(f"{path.stem}{number}{suffix}")) for number in numbers]]
+    folder = Path(output or ".")
+    targets = [
+        [Target(folder / source.relative.parent / f"{source.relative.name}{number}{suffix}") for number in numbers]
+        for source in sources
+    ]
+    flat = [target.path for group in targets for target in group]
+    doubled = next((path for path in flat if flat.count(path) > 1), None) if len(set(flat)) < len(flat) else None
+    if doubled is not None:
+        raise UsageError(
+            f"two inputs would both be written to {doubled}",
+            hint="give their common folder instead, so that its tree is kept",
+        )
+    return targets
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `path` so that it holds all of `data` or what it held before: a hidden file in the same folder, fsync, rename.
+
+    Raises OutputError. Ctrl-C and a full disk leave nothing behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"{path}: can't write here: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(scratch, 0o666 & ~_umask())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise OutputError(f"{path}: not written: {error.strerror}", hint="nothing half-written was left") from None
+    finally:
+        if os.path.exists(scratch):
+            os.unlink(scratch)
+
+
+def write_stdout(data: bytes) -> None:
+    """All of `data` to stdout. A reader that went away is no error."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # the interpreter would flush once more at exit and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

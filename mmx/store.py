@@ -1,0 +1,107 @@
+"""Names → model folders: the starter models, local folders, and (not yet) hub ids. Every file is checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmx.errors import ModelError, NetworkError
+
+SUMS = "SHA256SUMS"
+HUB = "hf-hub:"
+STARTER = "starter"
+
+# what each command runs when nothing else is asked for
+TASKS = {"sound2img": {"bridge": "sound2img", "decoder": "image"}}
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model folder and the name it is known by in provenance (never with a path)."""
+
+    name: str
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files."""
+        sums = self.folder / SUMS
+        return _digest(sums) if sums.exists() else "unsealed"
+
+
+def assets() -> Path:
+    """The folder of shipped models and samples: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent / "assets"
+
+
+def locate(name: str | None, task: str, role: str) -> Located:
+    """A model's name → its folder, verified. role: "bridge" or "decoder". Raises ModelError, NetworkError."""
+    if name is None or name == STARTER:
+        default = TASKS[task][role]
+        folder, known = assets() / "starter" / default, f"{STARTER}/{default}"
+        if not folder.is_dir():
+            raise ModelError(f"the starter model {known} is not in this installation", hint="install mmx again")
+    elif name.startswith(HUB):
+        raise NetworkError(
+            f"{name}: hub models are not supported by this version", hint="download it and give its folder"
+        )
+    else:
+        folder = Path(name)
+        known = folder.resolve().name
+        if not folder.is_dir():
+            raise ModelError(
+                f"{name}: no such model folder", hint="give a folder, or leave the option out for the starter model"
+            )
+    verify(folder)
+    return Located(known, folder)
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS over the weights and configs of a model folder, in the format of sha256sum."""
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    (folder / SUMS).write_text("".join(lines), encoding="utf8")
+
+
+def verify(folder: Path) -> None:
+    """Raise ModelError where a file that SHA256SUMS names is missing or was changed. Unsealed folders pass."""
+    sums = folder / SUMS
+    if not sums.exists():
+        return
+    for line in sums.read_text(encoding="utf8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{folder.name}: {name} is missing", hint="install or copy the model again")
+        if _digest(path) != digest:
+            raise ModelError(
+                f"{folder.name}: {name} is not the file that was published (sha256 differs)",
+                hint="install or copy the model again",
+            )
+
+
+def card_metrics(folder: Path) -> dict:
+    """The measured numbers beside a model, or nothing."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a model computes with; its card may be rewritten without becoming another model."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".json", ".safetensors")
+        and path.name != "metrics.json"
+        and not any(
+            part.startswith(("state-", ".")) for part in path.relative_to(folder).parts
+        )  # a run's folder is a model too
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

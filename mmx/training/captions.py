@@ -1,0 +1,56 @@
+"""Captions from labels, and the tokenizer that is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TEMPLATES = (
+    "a photo of a {}",
+    "a picture of a {}",
+    "a {}",
+    "{}",
+    "a photo of the {}",
+    "an image of a {}",
+    "there is a {}",
+    "this is a {}",
+)
+
+
+def words_of(meta: dict) -> list[str]:
+    """The names a photo may be called by: its WordNet lemmas."""
+    return [word.strip().lower() for word in meta["words"].split(",") if word.strip()]
+
+
+def all_captions(metas: Sequence[dict]) -> list[str]:
+    """Every caption that the photos and their concepts can give."""
+    names = {word for meta in metas for word in words_of(meta)} | {
+        meta["concept"] for meta in metas if meta.get("concept")
+    }
+    return [template.format(name) for name in sorted(names) for template in TEMPLATES]
+
+
+def train_tokenizer(captions: Sequence[str], vocab_size: int = 1024):
+    """A byte-level BPE tokenizer in the transformers format: any text can be encoded."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<start>", "<end>"]
+    tokenizer.train_from_iterator(
+        captions,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>", eos_token="<end>", model_max_length=16
+    )

@@ -1,0 +1,45 @@
+"""The progress line of a training run: a rich bar on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """Shows step, loss, validation metrics and throughput on stderr."""
+
+    def __init__(self, name: str, total: int, done: int, batch_size: int, *, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True, quiet=quiet)
+        self.name, self.total, self.done, self.batch_size = name, total, done, batch_size
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self.task = self.bar.add_task(name, total=total, completed=done, note="")
+        self.start = self.printed = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, step: int, parts: dict[str, float], metrics: dict[str, float]) -> None:
+        """Show the state after `step` steps."""
+        now = time.monotonic()
+        rate = (step - self.done) * self.batch_size / max(now - self.start, 1e-9)
+        note = " ".join(f"{key} {value:.4g}" for key, value in (parts | metrics).items()) + f" {rate:.0f}/s"
+        self.bar.update(self.task, completed=step, note=note)
+        if not sys.stderr.isatty() and (now - self.printed > 30 or step == self.total):
+            self.printed = now
+            self.console.print(f"{self.name} {step}/{self.total} {note}", soft_wrap=True, highlight=False)

@@ -1,0 +1,235 @@
+"""A bridge and the decoder it was trained for: source media in, target media out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mmx.bridges.base import Bridge
+from mmx.bridges.sound import SoundBridge
+from mmx.decoders.base import Decoder
+from mmx.decoders.image import ImageDecoder
+from mmx.errors import UsageError
+from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
+from mmx.media.image import read_image
+from mmx.nets.sound import SAMPLE_RATE
+from mmx.store import Located, locate
+
+WINDOW = 5.0  # seconds: of a longer recording, its loudest stretch of this length is heard
+
+BRIDGES = {"sound2img": SoundBridge}
+DECODERS = {"sound2img": ImageDecoder}
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Something else to put in, and how much of it: 0 is nothing of it, 1 nothing but it."""
+
+    medium: Any
+    weight: float = 0.5
+
+
+@dataclass
+class Translation:
+    """What became of one source: the pictures, what was heard, and seconds by stage."""
+
+    media: list[Image.Image]
+    heard: list[tuple[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def generator_for(seed: int, index: int) -> torch.Generator:
+    """The CPU generator of the `index`-th result of any source. It knows nothing of the batch, so neither does the result."""
+    return torch.Generator().manual_seed((seed * 65_537 + index) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation of two vectors (D,), from a at t = 0 to b at t = 1; norms are interpolated linearly."""
+    norm = (1 - t) * a.norm() + t * b.norm()
+    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    angle = torch.arccos((a @ b).clamp(-0.9999, 0.9999))
+    return norm * (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+
+
+class Translator:
+    """`translator(sources, num=4, seed=0)`. The weights are loaded once, by `load`."""
+
+    def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
+        bridge.spec.require(decoder.spec, bridge=bridge_at.name)
+        self.task, self.bridge, self.decoder = task, bridge, decoder
+        self.bridge_at, self.decoder_at = bridge_at, decoder_at
+        self._labels = list(bridge.config.labels)
+        self._label_points = decoder.teacher.embed_texts(list(bridge.config.labels.values())) if self._labels else None
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Waveform:
+        """A path, bytes, a Waveform, or (samples, rate) → 16 kHz mono. Raises InputError."""
+        if isinstance(source, tuple):
+            source = Waveform(np.asarray(source[0], dtype=np.float32), int(source[1]))
+        if isinstance(source, Waveform):
+            return Waveform(resample(source.samples, source.sample_rate, SAMPLE_RATE), SAMPLE_RATE)
+        return read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=WINDOW, name=name)
+
+    @torch.inference_mode()
+    def point(self, waveform: Waveform) -> Tensor:
+        """A waveform → its point (D,) of the joint space, unit norm."""
+        return self.bridge(self.bridge.prepare(waveform)[None])[0]
+
+    def label_points(self) -> Tensor:
+        """The labels' texts in the joint space, unit norm (K, D)."""
+        return self._label_points
+
+    def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """The bridge's labels nearest to a point, with probabilities over all its labels."""
+        if self._label_points is None:
+            return []
+        shares = (self._label_points @ point * self.bridge.config.logit_scale).softmax(0)
+        best = shares.topk(min(top, len(self._labels)))
+        return [
+            (self._labels[i], round(p, 4)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def conditioning(
+        self, point: Tensor, seed: int, index: int, image: Blend | None = None
+    ) -> tuple[Tensor, torch.Generator]:
+        """The raw conditioning (D,) of the `index`-th result, and the generator that the decoder goes on with."""
+        generator = generator_for(seed, index)
+        sample = self.bridge.sample(point, generator)
+        if image is not None:
+            own = self.decoder.targets([image.medium])[0]
+            sample = slerp(own, sample, 1 - image.weight)
+        return sample, generator
+
+    def translate(
+        self,
+        waveform: Waveform,
+        *,
+        indices: Sequence[int] = (0,),
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+        gain: float = 0.0,
+        mix: Sequence[Blend] = (),
+        image: Blend | None = None,
+        interpolate: Waveform | None = None,
+        frames: int = 8,
+    ) -> Translation:
+        """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to another sound.
+
+        gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound.
+        """
+        started = time.perf_counter()
+        waveform = gained(waveform, gain) if gain else waveform
+        if mix:
+            waveform = self._mixed(waveform, mix, gain)
+        point = self.point(waveform)
+        points = [(point, index) for index in indices]
+        if interpolate is not None:
+            other = self.point(interpolate)
+            points = [(slerp(point, other, k / max(1, frames - 1)), 0) for k in range(frames)]
+        drawn = [self.conditioning(p, seed, index, image) for p, index in points]
+        bridged = time.perf_counter()
+        media = self.decoder.decode(
+            torch.stack([c for c, _ in drawn]),
+            generators=[g for _, g in drawn],
+            steps=steps,
+            guidance=guidance,
+            size=size,
+        )
+        return Translation(
+            media, self.hear(point), {"bridge": bridged - started, "decode": time.perf_counter() - bridged}
+        )
+
+    @staticmethod
+    def _mixed(waveform: Waveform, mix: Sequence[Blend], gain: float) -> Waveform:
+        own = 1 - sum(blend.weight for blend in mix)
+        if own <= 0:
+            raise UsageError("the weights of --mix leave nothing of the input", hint="their sum must stay below 1")
+        return mixed(
+            [waveform, *(blend.medium for blend in mix)], [own * 10 ** (gain / 20), *(blend.weight for blend in mix)]
+        )
+
+    def __call__(
+        self,
+        sources: Any,
+        *,
+        num: int = 1,
+        seed: int = 0,
+        start: float | None = None,
+        duration: float | None = None,
+        mix: Sequence[tuple[Any, float]] = (),
+        image: tuple[Any, float] | None = None,
+        interpolate: Any = None,
+        **options: Any,
+    ) -> list:
+        """A source, or a list of them → `num` pictures, or a list of such lists. `options` are those of `translate`."""
+        several = isinstance(sources, list)
+        blends = [Blend(self.read(medium), weight) for medium, weight in mix]
+        picture = None
+        if image is not None:
+            medium = image[0] if isinstance(image[0], Image.Image) else read_image(image[0])
+            picture = Blend(medium, image[1])
+        other = None if interpolate is None else self.read(interpolate)
+        results = [
+            self.translate(
+                self.read(source, start=start, duration=duration),
+                indices=range(num),
+                seed=seed,
+                mix=blends,
+                image=picture,
+                interpolate=other,
+                **options,
+            ).media
+            for source in (sources if several else [sources])
+        ]
+        return results if several else results[0]
+
+
+def pick_device(device: str) -> str:
+    """ "auto" → the best device here. Raises UsageError for one that is not here."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in here:
+        raise UsageError(f"--device {device}: no such kind of device", hint="auto, cpu, cuda, cuda:N or mps")
+    if not here[kind]:
+        raise UsageError(
+            f"--device {device}: this torch sees no such device here", hint="--device auto takes what there is"
+        )
+    return device
+
+
+@lru_cache(maxsize=4)
+def load(
+    task: str, *, bridge: str | None = None, decoder: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> Translator:
+    """The translator of a command, such as load("sound2img"). Loaded once for each set of arguments.
+
+    bridge, decoder: a folder, or None for the starter. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
+    Raises ModelError, UsageError.
+    """
+    if task not in BRIDGES:
+        raise UsageError(f"no translator is called {task}", hint=f"there are: {', '.join(BRIDGES)}")
+    if dtype not in ("auto", "fp32", "bf16", "fp16"):
+        raise UsageError(f"--dtype {dtype}: no such type", hint="auto, fp32, bf16 or fp16")
+    where = pick_device(device)
+    bridge_at, decoder_at = locate(bridge, task, "bridge"), locate(decoder, task, "decoder")
+    loaded = DECODERS[task].load(decoder_at.folder)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(
+        dtype, torch.float32 if where == "cpu" else torch.float16
+    )
+    loaded.to(where, kind)
+    return Translator(task, BRIDGES[task].load(bridge_at.folder), loaded, bridge_at=bridge_at, decoder_at=decoder_at)
