@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmx.decoders.base import ConditioningSpec
@@ -45,8 +47,9 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
 
     encoder: nn.Module
 
-    def __init__(self, config: BridgeConfig) -> None:
+    def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
         super().__init__()
+        config = BridgeConfig(**config) if isinstance(config, dict) else config  # the hub mixin hands over plain JSON
         self.config = config
         self.spec = ConditioningSpec.from_dict(config.spec)
         self.prior: nn.Module | None = None
@@ -79,8 +82,10 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
                 f"{folder} is not a bridge: it has no {' and no '.join(missing)}", hint="mmx train-bridge makes one"
             )
         try:
-            bridge = cls.from_pretrained(folder, local_files_only=True)
-        except (RuntimeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+            # not by from_pretrained: the mixin prints on stdout, where a picture may be on its way
+            bridge = cls(json.loads((folder / "config.json").read_text(encoding="utf8")))
+            bridge.load_state_dict(load_file(folder / "model.safetensors"))
+        except (RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ModelError(f"{folder}: the bridge can't be read: {str(error).splitlines()[0]}") from None
         if not all(torch.isfinite(value).all() for value in bridge.state_dict().values() if value.is_floating_point()):
             raise NonFiniteError(

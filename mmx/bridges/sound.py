@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from mmx.bridges.base import Bridge, BridgeConfig
 from mmx.media.audio import Waveform, tile
 from mmx.nets.prior import EmbeddingPrior
-from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, LogMel, SoundCNN, standardise
+from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, log_mel, standardise
 
 WINDOWS = 3  # crops of 3 s, spread over the clip, whose embeddings are averaged
 
@@ -17,19 +19,18 @@ WINDOWS = 3  # crops of 3 s, spread over the clip, whose embeddings are averaged
 class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio-to-image"):
     """Log-mel → CNN → joint space (Sound2Scene, Sung-Bin et al., CVPR 2023), then a diffusion prior."""
 
-    def __init__(self, config: BridgeConfig) -> None:
+    def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
         super().__init__(config)
         dim = self.spec.shape[-1]
-        self.log_mel = LogMel()
-        self.encoder = SoundCNN(dim, tuple(config.channels)).to(memory_format=torch.channels_last)
-        if config.prior is not None:
-            self.prior = EmbeddingPrior(dim, dim, **config.prior)
+        self.encoder = SoundCNN(dim, tuple(self.config.channels)).to(memory_format=torch.channels_last)
+        if self.config.prior is not None:
+            self.prior = EmbeddingPrior(dim, dim, **self.config.prior)
 
     @torch.inference_mode()
     def prepare(self, media: Waveform) -> Tensor:
         """A 16 kHz mono waveform → `WINDOWS` standardised log-mel windows (3, 64, 300). Short sounds are tiled."""
         samples = torch.from_numpy(tile(media, SAMPLE_RATE * 3).samples)
-        mel = self.log_mel(samples)
+        mel = log_mel(samples)
         starts = torch.linspace(0, mel.shape[-1] - FRAMES, WINDOWS).round().long()
         return torch.stack([standardise(mel[:, start : start + FRAMES]) for start in starts.tolist()])
 

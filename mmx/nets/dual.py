@@ -25,7 +25,7 @@ class DualEncoder(nn.Module):
         text_encoder: CLIPTextModelWithProjection,
         *,
         image_size: int = 64,
-        semantic_dim: int = 256,
+        semantic_dim: int | None = None,
         semantic_share: float = 0.6,
     ) -> None:
         super().__init__()
@@ -36,6 +36,7 @@ class DualEncoder(nn.Module):
         self.shares = (math.sqrt(semantic_share), math.sqrt(1 - semantic_share))
         config = image_encoder.config
         channels = config.hidden_sizes[-1]
+        semantic_dim = semantic_dim or self.dim // 2
         side = image_size // 4 // 2 ** (len(config.hidden_sizes) - 1)  # the stem divides by 4, each later stage by 2
         self.semantic = nn.Linear(channels, semantic_dim)
         self.layout = nn.Linear(channels * side * side, self.dim - semantic_dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -18,31 +19,31 @@ MELS = 64
 FRAMES = 300  # 3 s: what the CNN reads at once
 
 
-class LogMel(nn.Module):
+LEVEL = 0.1  # root mean square of full scale to which every clip is brought
+FLOOR = 1e-6  # power below the logarithm
+
+
+@lru_cache(maxsize=1)
+def _mel() -> nn.Module:
+    # not a part of any module: its tables follow from the constants above, and must not be stored, halved or trained
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=SAMPLE_RATE, n_fft=FFT, win_length=WINDOW, hop_length=HOP, n_mels=MELS, f_min=40.0
+    )
+
+
+def log_mel(samples: Tensor) -> Tensor:
     """Waveform (..., T) at 16 kHz → log-mel (..., 64, T // 160 + 1), natural log of power, whatever the clip's level.
 
     Each clip is brought to one level first, so that the floor under the logarithm lies equally deep below all of them.
     """
-
-    LEVEL = 0.1  # root mean square of full scale
-    FLOOR = 1e-6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate=SAMPLE_RATE, n_fft=FFT, win_length=WINDOW, hop_length=HOP, n_mels=MELS, f_min=40.0
-        )
-        self.mel.requires_grad_(False)
-
-    def forward(self, samples: Tensor) -> Tensor:
-        level = samples.square().mean(-1, keepdim=True).sqrt()
-        return torch.log(self.mel(samples * (self.LEVEL / (level + 1e-9))) + self.FLOOR)
+    level = samples.square().mean(-1, keepdim=True).sqrt()
+    return torch.log(_mel()(samples * (LEVEL / (level + 1e-9))) + FLOOR)
 
 
-def standardise(log_mel: Tensor) -> Tensor:
+def standardise(features: Tensor) -> Tensor:
     """Zero mean and unit variance over each clip's (mels, frames): without it most of the accuracy is lost."""
-    mean = log_mel.mean((-2, -1), keepdim=True)
-    return (log_mel - mean) / (log_mel.std((-2, -1), keepdim=True) + 1e-3)
+    mean = features.mean((-2, -1), keepdim=True)
+    return (features - mean) / (features.std((-2, -1), keepdim=True) + 1e-3)
 
 
 class _Block(nn.Sequential):
@@ -72,8 +73,8 @@ class SoundCNN(nn.Module):
             nn.Linear(channels[-1] * 2, dim),
         )
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        x = log_mel[:, None].contiguous(memory_format=torch.channels_last)
+    def forward(self, features: Tensor) -> Tensor:
+        x = features[:, None].contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = F.avg_pool2d(block(x), 2)
         x = x.mean(2)  # over mels: (B, C, frames / 32)

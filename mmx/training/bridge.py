@@ -18,7 +18,7 @@ from mmx.decoders.image import PARTS, ImageDecoder
 from mmx.errors import InputError
 from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
-from mmx.nets.sound import FRAMES, standardise
+from mmx.nets.sound import FRAMES, log_mel, standardise
 from mmx.store import Located, seal
 from mmx.training.card import bridge_card
 from mmx.training.data import Photos, Sounds, load_photos, load_sounds, load_stem_pairs
@@ -86,7 +86,7 @@ class SoundBridgeTask:
         self.module = _BridgeModule(SoundBridge(replace(config, prior=None)), learned_scale=loss == "infonce")
         bridge = self.module.bridge
         with torch.no_grad():
-            self.mels = [bridge.log_mel(torch.from_numpy(wave.samples)).half() for wave in pairs.sounds.waves]
+            self.mels = [log_mel(torch.from_numpy(wave.samples)).half() for wave in pairs.sounds.waves]
             self.val_features = [bridge.prepare(wave) for wave in val.sounds.waves] if val else []
         self.by_label = _members(pairs.sound_labels)
         self.targets_by_label = _members(pairs.target_labels)

@@ -1,0 +1,72 @@
+"""Shared fixtures: sounds and pictures made here, the debug models, and a way to run the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RATE = 16_000
+
+
+def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.fixture
+def bark() -> Path:
+    return ROOT / "assets" / "samples" / "bark.wav"
+
+
+@pytest.fixture
+def sea() -> Path:
+    return ROOT / "assets" / "samples" / "sea.wav"
+
+
+@pytest.fixture(scope="session")
+def debug_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A decoder and a bridge, tiny and random, in the real file formats."""
+    from tests.debug import make_bridge, make_decoder
+
+    folder = tmp_path_factory.mktemp("debug")
+    decoder = make_decoder(folder / "decoder")
+    return make_bridge(folder / "bridge", decoder), decoder
+
+
+@pytest.fixture(scope="session")
+def debug_options(debug_models: tuple[Path, Path]) -> list[str]:
+    bridge, decoder = debug_models
+    return ["--bridge", str(bridge), "--decoder", str(decoder), "--steps", "2"]
+
+
+def run_mmx(
+    *arguments: str | Path, cwd: Path | None = None, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mmx", *map(str, arguments)],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+@pytest.fixture
+def mmx_in_process(capsysbinary: pytest.CaptureFixture[bytes]):
+    """The command in this process (models stay loaded): (exit code, stdout, stderr)."""
+    from mmx.cli.app import main
+
+    def run(*arguments: str | Path) -> tuple[int, bytes, bytes]:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        captured = capsysbinary.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return run

@@ -1,0 +1,54 @@
+"""The debug models: tiny, random, in the real formats, so that every command runs in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mmx.bridges.base import BridgeConfig
+from mmx.bridges.sound import SoundBridge
+from mmx.decoders.image import ImageDecoder, save_image_decoder
+from mmx.decoders.teacher import Teacher
+from mmx.store import seal
+from mmx.training.captions import train_tokenizer
+from mmx.training.decoder import _pipeline
+from mmx.training.image import CodecConfig, DenoiserConfig, SpaceConfig, build_codec, build_denoiser, build_space
+
+DIM = 32
+SPACE = SpaceConfig(dim=DIM, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)
+CODEC = CodecConfig(channels=(8, 8, 8, 8), latent_channels=4)
+DENOISER = DenoiserConfig(channels=(32, 32), tokens_dim=16)
+LABELS = {"dog": "a photo of a dog", "cat": "a photo of a cat", "car": "a photo of a car"}
+
+
+def make_decoder(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(list(LABELS.values()), vocab_size=300)
+    space = build_space(SPACE, len(tokenizer), tokenizer.eos_token_id)
+    pipeline = _pipeline(build_denoiser(DENOISER, CODEC.latent_channels, DIM), build_codec(CODEC))
+    save_image_decoder(
+        folder,
+        pipeline,
+        Teacher(space, tokenizer),
+        name="debug/embedding",
+        mean_norm=DIM**0.5,
+        defaults={"steps": 2, "guidance": 2.0, "size": 64},
+    )
+    return folder
+
+
+def make_bridge(folder: Path, decoder: Path, *, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    spec = ImageDecoder.load(decoder).spec
+    config = BridgeConfig(
+        task="sound2img",
+        spec=spec.as_dict(),
+        labels=LABELS,
+        channels=(8, 8),
+        prior={"width": 16, "depth": 1},
+        prior_steps=2,
+    )
+    SoundBridge(config).half().save_pretrained(folder)
+    seal(folder)
+    return folder

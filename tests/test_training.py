@@ -1,0 +1,208 @@
+"""Losses against NumPy twins; the loop against a kill; what is frozen stays frozen."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmx.errors import ModelError, NonFiniteError, UsageError
+from mmx.nets.prior import EmbeddingPrior, alpha_bar
+from mmx.training.checkpoint import load_state, states
+from mmx.training.image import random_crops, whiten_latents
+from mmx.training.loop import LoopConfig, Run, generator_of
+from mmx.training.losses import infonce, infonce_l2
+from tests.conftest import ROOT
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def numpy_symmetric(logits: np.ndarray, weights: np.ndarray) -> float:
+    def one_way(scores: np.ndarray, targets: np.ndarray) -> float:
+        shares = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        return float(-(targets / targets.sum(1, keepdims=True) * shares).sum(1).mean())
+
+    return (one_way(logits, weights) + one_way(logits.T, weights.T)) / 2
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (4, 8)])
+def test_contrastive_losses_against_numpy(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((shape[0], 7)), rng.standard_normal((shape[1], 7))
+    weights = (rng.random(shape) < 0.4) + 0.01
+    cosine = unit(a) @ unit(b).T
+    distance = np.linalg.norm(unit(a)[:, None] - unit(b)[None], axis=-1)
+    ta, tb, tw = (torch.tensor(x, dtype=torch.float32) for x in (a, b, weights))
+    assert math.isclose(
+        infonce(ta, tb, scale=9.0, positives=tw).item(), numpy_symmetric(9 * cosine, weights), rel_tol=1e-4
+    )
+    assert math.isclose(infonce_l2(ta, tb, positives=tw).item(), numpy_symmetric(-distance, weights), rel_tol=1e-4)
+    if shape[0] == shape[1]:
+        assert math.isclose(infonce(ta, tb, scale=9.0).item(), numpy_symmetric(9 * cosine, np.eye(5)), rel_tol=1e-4)
+
+
+def test_loss_gradients_are_finite_where_vectors_agree() -> None:
+    a = torch.eye(4).requires_grad_()
+    infonce_l2(a, torch.eye(4)).backward()
+    assert torch.isfinite(a.grad).all()
+    assert infonce(torch.eye(4), torch.eye(4), scale=1e6).item() == pytest.approx(
+        0, abs=1e-6
+    )  # the scale is clipped, not infinite
+
+
+class LineTask:
+    """Fit y = 3x; small enough to run a hundred steps at once."""
+
+    name = "line"
+
+    def __init__(self, poison: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        self.poison, self.calls = poison, 0
+
+    def batch(self, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"x": torch.randn(size, 4, generator=generator)}
+
+    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator):
+        self.calls += 1
+        noise = 0.1 * torch.randn(len(batch["x"]), 1, generator=generator)
+        loss = (self.module(batch["x"]) - 3 * batch["x"].sum(1, keepdim=True) + noise).pow(2).mean()
+        return (loss * float("nan") if self.calls == self.poison else loss), {}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        return {}
+
+    def preview(self, module: nn.Module, path: Path) -> None:
+        pass
+
+
+CONFIG = LoopConfig(max_steps=40, batch_size=8, lr=1e-2, warmup=5, bf16=False, save_seconds=0.0, validate_steps=10)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.module.state_dict().items()} | dict(run.average.tensors)
+
+
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole = Run(LineTask(), CONFIG, tmp_path / "whole")
+    whole.fit(quiet=True)
+    script = f"""
+import sys, os; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from tests.test_training import CONFIG, LineTask, Run
+run = Run(LineTask(), CONFIG, Path({str(tmp_path / "killed")!r}))
+until, step = int(sys.argv[1]), run._one_step
+def one_step():
+    if run.step == until:
+        os.kill(os.getpid(), {int(signal.SIGKILL)})
+    return step()
+run._one_step = one_step
+run.fit(quiet=True)
+"""
+    for until in (3, 17, 18, 99):
+        code = subprocess.run(
+            [sys.executable, "-c", script, str(until)], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+        ).returncode
+        assert code == (0 if until == 99 else -signal.SIGKILL)
+    resumed = Run(LineTask(), CONFIG, tmp_path / "killed")
+    assert resumed.step == 40
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
+    run = Run(LineTask(poison=11), CONFIG, tmp_path)
+    with pytest.raises(NonFiniteError) as stopped:
+        run.fit(quiet=True)
+    assert stopped.value.exit_code == 7 and run.step == 10
+    assert load_state(tmp_path)[1]["step"] == 10
+    assert all(torch.isfinite(p).all() for p in Run(LineTask(), CONFIG, tmp_path).module.parameters())
+
+
+def test_state_is_checked_before_it_is_used(tmp_path: Path) -> None:
+    Run(LineTask(), CONFIG, tmp_path).fit(quiet=True)
+    with pytest.raises(UsageError, match="batch-size"):
+        Run(LineTask(), LoopConfig(max_steps=40, batch_size=9, lr=1e-2), tmp_path)
+    path = states(tmp_path)[-1] / "module.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="changed"):
+        Run(LineTask(), CONFIG, tmp_path)
+
+
+def test_generators_are_a_function_of_seed_and_step() -> None:
+    draws = {
+        (seed, step): torch.rand(1, generator=generator_of(seed, step)).item() for seed in range(3) for step in range(5)
+    }
+    assert len(set(draws.values())) == 15
+    assert draws[1, 4] == torch.rand(1, generator=generator_of(1, 4)).item()
+
+
+def test_the_prior_learns_two_modes_that_a_regression_would_average() -> None:
+    """One condition, two clusters: samples must lie in the clusters, near neither their mean."""
+    torch.manual_seed(0)
+    prior = EmbeddingPrior(2, 2, width=64, depth=2, dropout=0.0)
+    centres = torch.tensor([[4.0, 0.0], [-4.0, 0.0]])
+    prior.std.fill_(4.0)
+    optimizer = torch.optim.Adam(prior.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    condition = torch.tensor([[1.0, 0.0]])
+    for _ in range(400):
+        targets = centres[torch.randint(2, (128,), generator=generator)] + 0.2 * torch.randn(
+            128, 2, generator=generator
+        )
+        prior.loss(targets, condition.expand(128, 2), generator).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        samples = torch.stack(
+            [
+                prior.eval().sample(condition[0], torch.Generator().manual_seed(k), steps=20, guidance=1.0)
+                for k in range(40)
+            ]
+        )
+    nearest = torch.cdist(samples, centres).min(1)
+    assert (nearest.values < 1.5).float().mean() > 0.85
+    assert 0.2 < nearest.indices.float().mean() < 0.8
+
+
+def test_the_schedule_falls_from_signal_to_noise() -> None:
+    powers = alpha_bar(torch.linspace(0, 1, 50))
+    assert (powers.diff() < 0).all() and powers[0] > 0.999 and powers[-1] < 1e-4
+
+
+def test_whitened_codec_decodes_as_before() -> None:
+    from mmx.training.image import CodecConfig, build_codec
+
+    torch.manual_seed(0)
+    codec = build_codec(CodecConfig(channels=(8, 8), latent_channels=4)).eval()
+    pixels = torch.rand(6, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = codec.encode(pixels).latents
+        before = codec.decode(latents, force_not_quantize=True).sample
+        returned = whiten_latents(codec, latents)
+        after = codec.encode(pixels).latents
+        torch.testing.assert_close(after, returned, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(after.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(codec.decode(after, force_not_quantize=True).sample, before, atol=1e-4, rtol=1e-3)
+
+
+def test_random_crops_stay_inside_and_keep_flat_colour() -> None:
+    flat = torch.full((16, 3, 8, 8), 0.25)
+    torch.testing.assert_close(random_crops(flat, torch.Generator().manual_seed(0)), flat)
+    ramp = torch.linspace(-1, 1, 64).expand(16, 3, 64, 64).contiguous()
+    crops = random_crops(ramp, torch.Generator().manual_seed(0), min_scale=0.6)
+    assert crops.min() >= -1 and crops.max() <= 1
+    rising = (crops[:, 0, 0, -1] > crops[:, 0, 0, 0]).float().mean()
+    assert 0.1 < rising < 0.9  # some are mirrored
