@@ -1,6 +1,6 @@
 """Synthesise the sample sounds from nothing but noise and sines, so that they belong to nobody.
 
-    python assets/samples/make.py OUT
+python assets/samples/make.py OUT
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def rain(rng: np.random.Generator) -> np.ndarray:
     drops = np.zeros(LENGTH)
     for at in rng.integers(0, LENGTH - 400, 4000):
         drops[at : at + 160] += rng.standard_normal(160) * np.exp(-np.arange(160) / 22) * rng.exponential(1.0)
-    return level(0.8 * level(shaped(rng.standard_normal(LENGTH), 500, 7900, -1.0)) + 0.6 * level(shaped(drops, 800, 7900)))
+    return level(
+        0.8 * level(shaped(rng.standard_normal(LENGTH), 500, 7900, -1.0)) + 0.6 * level(shaped(drops, 800, 7900))
+    )
 
 
 def fire(rng: np.random.Generator) -> np.ndarray:
@@ -52,7 +54,9 @@ def fire(rng: np.random.Generator) -> np.ndarray:
     crackle = np.zeros(LENGTH)
     for at in rng.integers(0, LENGTH - 600, 150):
         width = int(rng.integers(20, 240))
-        crackle[at : at + width] += rng.standard_normal(width) * np.exp(-np.arange(width) / (width / 5)) * rng.pareto(1.6)
+        crackle[at : at + width] += (
+            rng.standard_normal(width) * np.exp(-np.arange(width) / (width / 5)) * rng.pareto(1.6)
+        )
     crackle = np.clip(crackle, -8, 8)
     return level(level(shaped(crackle, 700, 7900)) + 0.10 * level(shaped(rng.standard_normal(LENGTH), 40, 900, -4)))
 
@@ -69,7 +73,9 @@ def clock(rng: np.random.Generator) -> np.ndarray:
     return level(out)
 
 
-def _voice(pitch: np.ndarray, formants: list[tuple[np.ndarray, float, float]], breath: float, rng: np.random.Generator) -> np.ndarray:
+def _voice(
+    pitch: np.ndarray, formants: list[tuple[np.ndarray, float, float]], breath: float, rng: np.random.Generator
+) -> np.ndarray:
     """A pulse train at `pitch` Hz through resonances (centre Hz, width Hz, gain)."""
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     out = np.zeros(len(pitch))
@@ -88,7 +94,9 @@ def bark(rng: np.random.Generator) -> np.ndarray:
         count = int(0.19 * RATE)
         t = np.linspace(0, 1, count)
         pitch = 420 + 260 * np.sin(np.pi * t) ** 0.7 - 130 * t + 25 * rng.standard_normal(count).cumsum() / 60
-        call = _voice(pitch, [(700 + 500 * np.sin(np.pi * t), 260, 1.0), (1700 + 300 * np.sin(np.pi * t), 400, 0.5)], 1.6, rng)
+        call = _voice(
+            pitch, [(700 + 500 * np.sin(np.pi * t), 260, 1.0), (1700 + 300 * np.sin(np.pi * t), 400, 0.5)], 1.6, rng
+        )
         start = int(at * RATE)
         out[start : start + count] += level(call * np.minimum(1, t * 14) * (1 - t) ** 1.2)
     return level(out)
@@ -102,7 +110,12 @@ def meow(rng: np.random.Generator) -> np.ndarray:
         t = np.linspace(0, 1, count)
         pitch = 520 + 260 * np.sin(np.pi * t**0.7) + 8 * np.sin(2 * np.pi * 6 * t)
         opening = np.sin(np.pi * t**0.8)
-        call = _voice(pitch, [(600 + 900 * opening, 220, 1.0), (1900 + 700 * opening, 320, 0.6), (3600 + 0 * t, 500, 0.2)], 0.12, rng)
+        call = _voice(
+            pitch,
+            [(600 + 900 * opening, 220, 1.0), (1900 + 700 * opening, 320, 0.6), (3600 + 0 * t, 500, 0.2)],
+            0.12,
+            rng,
+        )
         start = int(at * RATE)
         out[start : start + count] += level(call * np.sin(np.pi * t) ** 0.6)
     return level(out)
@@ -112,7 +125,9 @@ def siren(rng: np.random.Generator) -> np.ndarray:
     """A tone that wails up and down, with its odd harmonics."""
     pitch = 900 + 420 * np.sin(2 * np.pi * TIME / 2.4 - 1.3)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    return level(np.sin(phase) + 0.4 * np.sin(3 * phase) + 0.15 * np.sin(5 * phase) + 0.02 * rng.standard_normal(LENGTH))
+    return level(
+        np.sin(phase) + 0.4 * np.sin(3 * phase) + 0.15 * np.sin(5 * phase) + 0.02 * rng.standard_normal(LENGTH)
+    )
 
 
 def crickets(rng: np.random.Generator) -> np.ndarray:
@@ -120,11 +135,25 @@ def crickets(rng: np.random.Generator) -> np.ndarray:
     pulses = np.maximum(0, np.sin(2 * np.pi * 32 * TIME)) ** 2
     chirp = (np.mod(TIME, 0.42) < 0.19).astype(float)
     near = np.sin(2 * np.pi * 4600 * TIME) * pulses * chirp
-    far = 0.3 * np.sin(2 * np.pi * 4300 * TIME) * np.maximum(0, np.sin(2 * np.pi * 27 * TIME + 1)) * (np.mod(TIME + 0.2, 0.37) < 0.2)
+    far = (
+        0.3
+        * np.sin(2 * np.pi * 4300 * TIME)
+        * np.maximum(0, np.sin(2 * np.pi * 27 * TIME + 1))
+        * (np.mod(TIME + 0.2, 0.37) < 0.2)
+    )
     return level(near + far + 0.01 * shaped(rng.standard_normal(LENGTH), 2000, 7900))
 
 
-SOUNDS = {"sea": sea, "rain": rain, "fire": fire, "clock": clock, "bark": bark, "meow": meow, "siren": siren, "crickets": crickets}
+SOUNDS = {
+    "sea": sea,
+    "rain": rain,
+    "fire": fire,
+    "clock": clock,
+    "bark": bark,
+    "meow": meow,
+    "siren": siren,
+    "crickets": crickets,
+}
 
 
 def main(folder: Path) -> None:
