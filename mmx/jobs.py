@@ -50,6 +50,7 @@ class Settings:
     frames: int = 8
     device: str = "cpu"
     dtype: str = "auto"
+    average: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,11 @@ def run(translator: Translator, job: Job) -> Done:
     other = next((sounds[id(given)] for given in job.of("interpolate")), None)
     seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
     translations, notes = [], []
-    for given in job.of("source"):
-        notes += _notes(given.name, sounds[id(given)])
-        translations.append(_translate(translator, job, sounds[id(given)], mix, image, other))
+    sources = job.of("source")
+    for given in sources:
+        notes += translator.notes(given.name, sounds[id(given)])
+    for together in [sources] if settings.average else [[given] for given in sources]:
+        translations.append(_translate(translator, job, [sounds[id(given)] for given in together], mix, image, other))
         for stage, took in translations[-1].seconds.items():
             seconds[stage] += took
     artifacts = _artifacts(translator, job, translations)
@@ -114,11 +117,11 @@ def run(translator: Translator, job: Job) -> Done:
 
 
 def _translate(
-    translator: Translator, job: Job, sound: Any, mix: Sequence[Blend], image: Blend | None, other: Any
+    translator: Translator, job: Job, together: Sequence[Any], mix: Sequence[Blend], image: Blend | None, other: Any
 ) -> Translation:
     s = job.settings
     return translator.translate(
-        sound,
+        together,
         indices=job.indices,
         seed=s.seed,
         steps=s.steps,
@@ -130,15 +133,6 @@ def _translate(
         interpolate=other,
         frames=s.frames,
     )
-
-
-def _notes(name: str, sound: Any) -> list[str]:
-    notes = []
-    if sound.seconds < 1.0:
-        notes.append(f"{name}: only {sound.seconds:.2f} s of sound; it is repeated to fill the window")
-    if sound.rms_db < -55:
-        notes.append(f"{name}: very quiet ({sound.rms_db:.0f} dB); what is heard may be noise")
-    return notes
 
 
 def _artifacts(translator: Translator, job: Job, translations: list[Translation]) -> list[Artifact]:
@@ -180,6 +174,7 @@ def _record(translator: Translator, job: Job, translations: list[Translation], i
         "schema": SCHEMA,
         "version": mmx.__version__,
         "synthetic": True,
+        **({"notice": translator.notice} if translator.notice else {}),
         "command": job.command,
         "inputs": [given.as_dict() for given in job.inputs],
         "layout": job.layout,
@@ -188,7 +183,7 @@ def _record(translator: Translator, job: Job, translations: list[Translation], i
         "bridge": {"name": translator.bridge_at.name, "sha256": translator.bridge_at.sha256},
         "decoder": {"name": translator.decoder_at.name, "sha256": translator.decoder_at.sha256},
         "heard": [translation.heard for translation in translations],
-        "libraries": {name: installed(name) for name in LIBRARIES},
+        "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
     }
 
 

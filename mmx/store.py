@@ -14,7 +14,10 @@ HUB = "hf-hub:"
 STARTER = "starter"
 
 # what each command runs when nothing else is asked for
-TASKS = {"sound2img": {"bridge": "sound2img", "decoder": "image"}}
+TASKS = {
+    "sound2img": {"bridge": "sound2img", "decoder": "image"},
+    "voice2face": {"bridge": "voice2face", "decoder": "face"},
+}
 
 
 @dataclass(frozen=True)

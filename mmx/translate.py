@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,18 @@ from torch import Tensor
 
 from mmx.bridges.base import Bridge
 from mmx.bridges.sound import SoundBridge
+from mmx.bridges.voice import VoiceBridge
 from mmx.decoders.base import Decoder
 from mmx.decoders.image import ImageDecoder
 from mmx.errors import UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
 from mmx.media.image import read_image
+from mmx.media.speech import speech_part
 from mmx.nets.sound import SAMPLE_RATE
 from mmx.store import Located, locate
 
 WINDOW = 5.0  # seconds: of a longer recording, its loudest stretch of this length is heard
-
-BRIDGES = {"sound2img": SoundBridge}
-DECODERS = {"sound2img": ImageDecoder}
+SPEECH = 10.0  # seconds of speech that a voice is judged by
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Translator:
-    """`translator(sources, num=4, seed=0)`. The weights are loaded once, by `load`."""
+    """`translator(sources, num=4, seed=0)`. The weights are loaded once, by `load`. This one turns sounds into pictures."""
+
+    bridge_kind: type[Bridge] = SoundBridge
+    decoder_kind: type = ImageDecoder
+    notice = ""  # what every artifact has to say beyond being synthetic
+    libraries: tuple[str, ...] = ()  # that the bytes depend on, beyond those of every translator
 
     def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
         bridge.spec.require(decoder.spec, bridge=bridge_at.name)
@@ -89,6 +95,15 @@ class Translator:
         """The labels' texts in the joint space, unit norm (K, D)."""
         return self._label_points
 
+    def notes(self, name: str, sound: Waveform) -> list[str]:
+        """What the user should know of an input that is fine but unusual."""
+        found = []
+        if sound.seconds < 1.0:
+            found.append(f"{name}: only {sound.seconds:.2f} s of sound; it is repeated to fill the window")
+        if sound.rms_db < -55:
+            found.append(f"{name}: very quiet ({sound.rms_db:.0f} dB); what is heard may be noise")
+        return found
+
     def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
         """The bridge's labels nearest to a point, with probabilities over all its labels."""
         if self._label_points is None:
@@ -113,7 +128,7 @@ class Translator:
 
     def translate(
         self,
-        waveform: Waveform,
+        waveform: Waveform | Sequence[Waveform],
         *,
         indices: Sequence[int] = (0,),
         seed: int = 0,
@@ -128,13 +143,15 @@ class Translator:
     ) -> Translation:
         """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to another sound.
 
-        gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound.
+        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound.
         """
         started = time.perf_counter()
-        waveform = gained(waveform, gain) if gain else waveform
+        together = [waveform] if isinstance(waveform, Waveform) else list(waveform)
+        if gain:
+            together = [gained(wave, gain) for wave in together]
         if mix:
-            waveform = self._mixed(waveform, mix, gain)
-        point = self.point(waveform)
+            together = [self._mixed(wave, mix, gain) for wave in together]
+        point = F.normalize(torch.stack([self.point(wave) for wave in together]).mean(0), dim=-1)
         points = [(point, index) for index in indices]
         if interpolate is not None:
             other = self.point(interpolate)
@@ -197,6 +214,41 @@ class Translator:
         return results if several else results[0]
 
 
+class VoiceTranslator(Translator):
+    """Turns a voice into faces that such a voice might have."""
+
+    bridge_kind = VoiceBridge
+    notice = (
+        "The face is a plausible average for such a voice, not the speaker; it identifies nobody. The training labels are "
+        "binary and the people in the data skewed. Nothing of the voice is stored."
+    )
+    libraries = ("silero-vad",)
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Waveform:
+        """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises InputError."""
+        if isinstance(source, tuple | Waveform):
+            wave = super().read(source)
+        else:
+            wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=60.0, name=name)
+        return speech_part(
+            wave, limit=SPEECH, name=name or (str(source) if isinstance(source, str | Path) else "input")
+        )
+
+    def notes(self, name: str, sound: Waveform) -> list[str]:
+        if sound.seconds < 3.0:
+            return [f"{name}: only {sound.seconds:.1f} s of speech; 3 s and more suggest more"]
+        return []
+
+    def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """What the voice suggests: the data's genders, with probabilities."""
+        return self.decoder.teacher.suggest(point * self.decoder.spec.mean_norm)[:top]
+
+
+TRANSLATORS: dict[str, type[Translator]] = {"sound2img": Translator, "voice2face": VoiceTranslator}
+
+
 def pick_device(device: str) -> str:
     """ "auto" → the best device here. Raises UsageError for one that is not here."""
     if device == "auto":
@@ -221,15 +273,17 @@ def load(
     bridge, decoder: a folder, or None for the starter. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
     Raises ModelError, UsageError.
     """
-    if task not in BRIDGES:
-        raise UsageError(f"no translator is called {task}", hint=f"there are: {', '.join(BRIDGES)}")
+    if task not in TRANSLATORS:
+        raise UsageError(f"no translator is called {task}", hint=f"there are: {', '.join(TRANSLATORS)}")
+    translator = TRANSLATORS[task]
     if dtype not in ("auto", "fp32", "bf16", "fp16"):
         raise UsageError(f"--dtype {dtype}: no such type", hint="auto, fp32, bf16 or fp16")
     where = pick_device(device)
     bridge_at, decoder_at = locate(bridge, task, "bridge"), locate(decoder, task, "decoder")
-    loaded = DECODERS[task].load(decoder_at.folder)
+    loaded = translator.decoder_kind.load(decoder_at.folder)
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(
         dtype, torch.float32 if where == "cpu" else torch.float16
     )
     loaded.to(where, kind)
-    return Translator(task, BRIDGES[task].load(bridge_at.folder), loaded, bridge_at=bridge_at, decoder_at=decoder_at)
+    own = translator.bridge_kind.load(bridge_at.folder)
+    return translator(task, own, loaded, bridge_at=bridge_at, decoder_at=decoder_at)

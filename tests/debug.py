@@ -17,7 +17,7 @@ from mmx.training.image import CodecConfig, DenoiserConfig, SpaceConfig, build_c
 
 DIM = 32
 SPACE = SpaceConfig(dim=DIM, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)
-CODEC = CodecConfig(channels=(8, 8, 8, 8), latent_channels=4)
+CODEC = CodecConfig(width=16, blocks=1, latent_channels=4)
 DENOISER = DenoiserConfig(channels=(32, 32), tokens_dim=16)
 LABELS = {"dog": "a photo of a dog", "cat": "a photo of a cat", "car": "a photo of a car"}
 

@@ -213,6 +213,7 @@ def test_weights_are_loaded_once(debug_models) -> None:
 def test_plain_diffusers_loads_the_decoder_and_agrees(debug_models) -> None:
     """Our path equals the library's pipeline, called by hand."""
     from diffusers import KandinskyV22Pipeline
+    from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
     from mmx.decoders.image import ImageDecoder
 
@@ -220,6 +221,7 @@ def test_plain_diffusers_loads_the_decoder_and_agrees(debug_models) -> None:
     embeds = torch.randn(1, 32, generator=torch.Generator().manual_seed(3))
     picture = ours.decode(embeds, generators=[torch.Generator().manual_seed(1)], steps=3, guidance=2.0)[0]
     plain = KandinskyV22Pipeline.from_pretrained(debug_models[1], dtype=torch.float32)
+    assert isinstance(plain.movq, PaellaVQModel)
     plain.set_progress_bar_config(disable=True)
     theirs = plain(
         image_embeds=embeds,
@@ -234,7 +236,8 @@ def test_plain_diffusers_loads_the_decoder_and_agrees(debug_models) -> None:
 
 
 def test_starter_hears_its_samples(mmx_in_process, tmp_path: Path) -> None:
-    names = {"sea": "seashore", "fire": "fire", "meow": "cat", "siren": "police van", "crickets": "grasshopper"}
+    names = {"bark": "dog", "bees": "bee", "crickets": "grasshopper", "fire": "fire", "meow": "cat", "rain": "rain"}
+    names |= {"sea": "seashore", "siren": "police van", "typing": "keyboard"}
     samples = [ROOT / "assets" / "samples" / f"{name}.wav" for name in names]
     code, out, _ = mmx_in_process("sound2img", *samples, "-o", tmp_path, "--json", "--steps", 2)
     heard = {Path(r["inputs"][0]).stem: r["heard"][0][0]["label"] for r in map(json.loads, out.splitlines())}

@@ -186,8 +186,8 @@ def test_whitened_codec_decodes_as_before() -> None:
     from mmx.training.image import CodecConfig, build_codec
 
     torch.manual_seed(0)
-    codec = build_codec(CodecConfig(channels=(8, 8), latent_channels=4)).eval()
-    pixels = torch.rand(6, 3, 16, 16) * 2 - 1
+    codec = build_codec(CodecConfig(patch=8, width=16, blocks=1, latent_channels=4)).eval()
+    pixels = torch.rand(12, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         latents = codec.encode(pixels).latents
         before = codec.decode(latents, force_not_quantize=True).sample

@@ -42,10 +42,10 @@ def sea(rng: np.random.Generator) -> np.ndarray:
 def rain(rng: np.random.Generator) -> np.ndarray:
     """Dense drops over a steady hiss."""
     drops = np.zeros(LENGTH)
-    for at in rng.integers(0, LENGTH - 400, 4000):
-        drops[at : at + 160] += rng.standard_normal(160) * np.exp(-np.arange(160) / 22) * rng.exponential(1.0)
+    for at in rng.integers(0, LENGTH - 400, 12_000):
+        drops[at : at + 160] += rng.standard_normal(160) * np.exp(-np.arange(160) / 12) * rng.exponential(1.0)
     return level(
-        0.8 * level(shaped(rng.standard_normal(LENGTH), 500, 7900, -1.0)) + 0.6 * level(shaped(drops, 800, 7900))
+        0.6 * level(shaped(rng.standard_normal(LENGTH), 40, 7900, -1.0)) + 0.6 * level(shaped(drops, 800, 7900))
     )
 
 
@@ -61,16 +61,28 @@ def fire(rng: np.random.Generator) -> np.ndarray:
     return level(level(shaped(crackle, 700, 7900)) + 0.10 * level(shaped(rng.standard_normal(LENGTH), 40, 900, -4)))
 
 
-def clock(rng: np.random.Generator) -> np.ndarray:
-    """Two ticks a second, every other one a little lower."""
-    out = 0.002 * rng.standard_normal(LENGTH)
-    for number, at in enumerate(np.arange(0.15, SECONDS - 0.1, 0.5)):
-        pitch, count = (2900 if number % 2 else 3500), 900
-        t = np.arange(count) / RATE
-        tick = np.sin(2 * np.pi * pitch * t) * np.exp(-t * 260) + 0.6 * rng.standard_normal(count) * np.exp(-t * 900)
-        start = int(at * RATE)
-        out[start : start + count] += tick
+def typing(rng: np.random.Generator) -> np.ndarray:
+    """Keys that go down and come up again, each a click and a small thump."""
+    out = 0.01 * level(shaped(rng.standard_normal(LENGTH), 40, 7900, -4))
+    t = np.arange(1200) / RATE
+    at = 0.1
+    while at < SECONDS - 0.3:
+        for delay, strength in ((0.0, 1.0), (rng.uniform(0.05, 0.1), 0.5)):
+            click = rng.standard_normal(len(t)) * np.exp(-t * 300)
+            thump = 0.5 * np.sin(2 * np.pi * rng.uniform(180, 300) * t) * np.exp(-t * 80)
+            ring = 0.3 * np.sin(2 * np.pi * rng.uniform(1500, 4500) * t) * np.exp(-t * 200)
+            start = int((at + delay) * RATE)
+            out[start : start + len(t)] += strength * rng.uniform(0.5, 1) * (click + thump + ring)
+        at += rng.exponential(0.12) + 0.06
     return level(out)
+
+
+def bees(rng: np.random.Generator) -> np.ndarray:
+    """A sawtooth at the beat of small wings, which wavers, over a little rustle."""
+    beat = 120 * (1 + 0.02 * np.sin(2 * np.pi * 0.7 * TIME)) * (1 + 0.05 * rng.standard_normal(LENGTH))
+    saw = 2 * (np.cumsum(beat / RATE) % 1) - 1
+    rustle = level(shaped(rng.standard_normal(LENGTH), 60, 7900, -2))
+    return level(level(shaped(saw, 60, 5000, -2)) + 0.3 * rustle * (1 + 0.4 * np.sign(np.sin(2 * np.pi * 120 * TIME))))
 
 
 def _voice(
@@ -88,17 +100,21 @@ def _voice(
 
 
 def bark(rng: np.random.Generator) -> np.ndarray:
-    """Short, rough, falling calls with low formants."""
-    out = 0.001 * rng.standard_normal(LENGTH)
+    """Short, rough calls that rise and fall, with low formants and a little echo."""
+    out = 0.001 * level(shaped(rng.standard_normal(LENGTH), 40, 7900, -6.0))
+    count, tail = int(0.14 * RATE), int(0.5 * RATE)
+    t, after = np.linspace(0, 1, count), np.arange(tail) / RATE
     for at in (0.25, 0.75, 1.9, 2.4, 2.9, 4.1):
-        count = int(0.19 * RATE)
-        t = np.linspace(0, 1, count)
-        pitch = 420 + 260 * np.sin(np.pi * t) ** 0.7 - 130 * t + 25 * rng.standard_normal(count).cumsum() / 60
-        call = _voice(
-            pitch, [(700 + 500 * np.sin(np.pi * t), 260, 1.0), (1700 + 300 * np.sin(np.pi * t), 400, 0.5)], 1.6, rng
-        )
+        waver = rng.standard_normal(count).cumsum() / np.sqrt(np.arange(1, count + 1))
+        pitch = 550 * (0.75 + 0.5 * np.sin(np.pi * t**0.6) - 0.25 * t) * (1 + 0.06 * waver)
+        mouth = np.sin(np.pi * t)
+        formants = [(450 * (0.8 + 0.4 * mouth), 350, 1.0), (990 + 300 * mouth, 500, 0.5), (3400 + 0 * t, 900, 0.25)]
+        call = level(_voice(pitch, formants, 0.2, rng) * np.minimum(1, t * 20) * (1 - t) ** 0.8)
         start = int(at * RATE)
-        out[start : start + count] += level(call * np.minimum(1, t * 14) * (1 - t) ** 1.2)
+        out[start : start + count] += call
+        echo = np.convolve(call, rng.standard_normal(tail) * np.exp(-after / 0.2))[:tail]
+        room = out[start + 200 : start + 200 + tail]
+        room += 0.1 * level(echo)[: len(room)]
     return level(out)
 
 
@@ -144,15 +160,77 @@ def crickets(rng: np.random.Generator) -> np.ndarray:
     return level(near + far + 0.01 * shaped(rng.standard_normal(LENGTH), 2000, 7900))
 
 
+VOWELS = {
+    "a": (730, 1090, 2440),
+    "e": (530, 1840, 2480),
+    "i": (270, 2290, 3010),
+    "o": (570, 840, 2410),
+    "u": (300, 870, 2240),
+}
+
+
+def talk(rng: np.random.Generator, pitch: float, tract: float) -> np.ndarray:
+    """Somebody who speaks and says nothing: syllables of a mean pitch in Hz; `tract` scales the formants (Peterson & Barney 1952)."""
+    loud, hiss = np.zeros(LENGTH), np.zeros(LENGTH)
+    melody = np.full(LENGTH, pitch)
+    marks, formants = [0], [VOWELS["a"]]
+    at = 0.15
+    while at < SECONDS - 0.6:
+        began, stop = at, min(SECONDS - 0.3, at + rng.uniform(1.2, 2.0))
+        while at < stop:
+            first, last = int(at * RATE), min(int((at + rng.uniform(0.13, 0.24)) * RATE), LENGTH)
+            marks += [int(0.7 * first + 0.3 * last), int(0.3 * first + 0.7 * last)]
+            formants += [VOWELS[str(rng.choice(list(VOWELS)))]] * 2
+            loud[first:last] = np.hanning(last - first) ** 0.4 * rng.uniform(0.6, 1)
+            before = max(0, first - int(rng.uniform(0.03, 0.08) * RATE))
+            hiss[before:first] = rng.uniform(0.1, 0.35) * np.hanning(first - before)
+            at = last / RATE + rng.uniform(0.02, 0.06)
+        phrase = slice(int(began * RATE), min(int(at * RATE), LENGTH))
+        part = np.linspace(0, 1, phrase.stop - phrase.start)
+        melody[phrase] *= 1.18 - 0.32 * part + 0.06 * np.sin(2 * np.pi * part * rng.uniform(2, 4))
+        at += rng.uniform(0.25, 0.45)
+    here = np.arange(LENGTH)
+    centres = [np.interp(here, marks, column) * tract for column in np.array(formants, dtype=float).T]
+    knots = here[::80]
+    melody *= 1 + 0.008 * np.interp(here, knots, rng.standard_normal(len(knots)))
+    phase = 2 * np.pi * np.cumsum(melody) / RATE
+    voiced = np.zeros(LENGTH)
+    for harmonic in range(1, 60):
+        frequency = harmonic * melody
+        gain = 0.01 + sum(
+            strength / (1 + ((frequency - centre) / width) ** 2)
+            for centre, width, strength in zip(
+                [*centres, 3500 * tract], (80, 100, 140, 250), (1.0, 0.6, 0.3, 0.15), strict=True
+            )
+        )
+        voiced += np.where(frequency < 7600, gain * harmonic**-0.85 * np.sin(harmonic * (phase + 0.3)), 0.0)
+    air = 0.03 * level(shaped(rng.standard_normal(LENGTH), 300, 5000, -3)) * loud
+    consonants = level(shaped(rng.standard_normal(LENGTH), 2000, 7500)) * hiss
+    return level(level(voiced * loud) + consonants + air + 0.0005 * rng.standard_normal(LENGTH))
+
+
+def low(rng: np.random.Generator) -> np.ndarray:
+    """A low voice."""
+    return talk(rng, 110.0, 1.0)
+
+
+def high(rng: np.random.Generator) -> np.ndarray:
+    """A high voice."""
+    return talk(rng, 210.0, 1.17)
+
+
 SOUNDS = {
     "sea": sea,
     "rain": rain,
     "fire": fire,
-    "clock": clock,
+    "typing": typing,
     "bark": bark,
     "meow": meow,
     "siren": siren,
     "crickets": crickets,
+    "bees": bees,
+    "voices/low": low,
+    "voices/high": high,
 }
 
 

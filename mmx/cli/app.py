@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn one modality into another: a sound into a picture.\n\nEvery command works offline right after install, on small starter models.",
+    help="Turn one modality into another: a sound into a picture, a voice into a face.\n\nEvery command works offline right after install, on small starter models.",
 )
 
 
@@ -38,9 +38,10 @@ def _root(
 
 
 def _register() -> None:
-    from mmx.cli import evaluate, look, sound2img, train
+    from mmx.cli import evaluate, look, sound2img, train, voice2face
 
     app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
+    app.command("voice2face", rich_help_panel="Translate")(voice2face.voice2face)
     app.command("inspect", rich_help_panel="Look")(look.inspect)
     app.command("reproduce", rich_help_panel="Look")(look.reproduce)
     app.command("train-decoder", rich_help_panel="Train")(train.train_decoder)

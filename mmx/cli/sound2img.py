@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -26,12 +22,9 @@ from mmx.cli.options import (
     Seed,
     Steps,
 )
-from mmx.errors import MmxError, PartialFailure, UsageError
-from mmx.media.files import Source, Target, expand, plan
-
-if TYPE_CHECKING:
-    from mmx.jobs import Done, Given, Job, Settings
-    from mmx.translate import Translator
+from mmx.cli.translate import Extra, Request, carry_out
+from mmx.errors import UsageError
+from mmx.media.files import expand
 
 
 def sound2img(
@@ -113,28 +106,25 @@ def sound2img(
     """
     layout = _layout(output, grid=grid, interpolate=interpolate)
     sources = expand(inputs, "sound")
-    one_sheet = layout == "grid" and len(sources) > 1 and _names_a_file(output)
-    count = 1 if layout != "single" else num
-    targets = plan(sources[:1] if one_sheet else sources, output, count, ".gif" if layout == "gif" else ".png")
-    for target in (target for group in targets for target in group):
-        target.check(overwrite=overwrite)
-    if as_json and output == "-":
-        raise UsageError("--json and the picture both want stdout", hint="give -o FILE")
-    blended = _blended(mix or [], interpolate, image)
-    for name in (bridge, decoder):
-        if name and not name.startswith("hf-hub:") and name != "starter" and not Path(name).is_dir():
-            raise UsageError(f"{name}: no such model folder")
+    request = Request(
+        "sound2img",
+        sources,
+        output,
+        tuple(range(num)),
+        layout,
+        ".gif" if layout == "gif" else ".png",
+        together=layout == "grid" and len(sources) > 1 and names_a_file(output),
+        extras=tuple(_blended(mix or [], interpolate, image)),
+        bridge=bridge,
+        decoder=decoder,
+        as_json=as_json,
+        quiet=quiet,
+        overwrite=overwrite,
+    )
+    groups = request.groups()
     from mmx.jobs import Settings  # from here on it is slow: torch and the models
 
-    settings = Settings(seed, steps, guidance, size, gain, start, duration, frames, device, dtype)
-    talk = _Talk(quiet=quiet, as_json=as_json)
-    started = time.perf_counter()
-    from mmx.translate import load
-
-    translator = load("sound2img", bridge=bridge, decoder=decoder, device=device, dtype=dtype)
-    talk.note(f"models ready in {time.perf_counter() - started:.1f} s")
-    groups = [(sources, targets[0])] if one_sheet else [([s], t) for s, t in zip(sources, targets, strict=True)]
-    _run_all(translator, groups, blended, settings, tuple(range(num)), layout, talk)
+    carry_out(request, groups, Settings(seed, steps, guidance, size, gain, start, duration, frames, device, dtype))
 
 
 def _layout(output: str | None, *, grid: bool, interpolate: str | None) -> str:
@@ -148,7 +138,7 @@ def _layout(output: str | None, *, grid: bool, interpolate: str | None) -> str:
     return "grid" if grid else "single"
 
 
-def _names_a_file(output: str | None) -> bool:
+def names_a_file(output: str | None) -> bool:
     return output is not None and (output == "-" or (Path(output).suffix != "" and not Path(output).is_dir()))
 
 
@@ -166,99 +156,14 @@ def _weighted(text: str, default: float) -> tuple[str, float]:
     return head, weight
 
 
-@dataclass(frozen=True)
-class _Extra:
-    path: str
-    role: str
-    weight: float
-
-
-def _blended(mix: list[str], interpolate: str | None, image: str | None) -> list[_Extra]:
-    extras = [
-        _Extra(*_split, weight) for text in mix for path, weight in [_weighted(text, 0.5)] for _split in [(path, "mix")]
-    ]
+def _blended(mix: list[str], interpolate: str | None, image: str | None) -> list[Extra]:
+    extras = [Extra(path, "mix", weight) for path, weight in (_weighted(text, 0.5) for text in mix)]
     if interpolate is not None:
-        extras.append(_Extra(interpolate, "interpolate", 1.0))
+        extras.append(Extra(interpolate, "interpolate", 1.0))
     if image is not None:
         path, weight = _weighted(image, 0.5)
-        extras.append(_Extra(path, "image", weight))
+        extras.append(Extra(path, "image", weight))
     for extra in extras:
         if not Path(extra.path).is_file():
             raise UsageError(f"--{extra.role} {extra.path}: no such file")
     return extras
-
-
-class _Talk:
-    """What a command says: notes on stderr, or JSON lines on stdout."""
-
-    def __init__(self, *, quiet: bool, as_json: bool) -> None:
-        self.quiet, self.as_json = quiet, as_json
-
-    def note(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def done(self, job: Job, done: Done, targets: list[Target]) -> None:
-        for text in done.notes:
-            self.note(text)
-        sources = [given.name for given in job.of("source")]
-        for name, heard in zip(sources, done.heard, strict=True):
-            self.note(f"{name}: heard: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
-        stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in done.seconds.items())
-        self.note(f"{', '.join(str(target.path or 'stdout') for target in targets)}: {stages}")
-        if self.as_json:
-            print(
-                json.dumps(
-                    {
-                        "schema": "mmx.result/1",
-                        "command": job.command,
-                        "inputs": sources,
-                        "outputs": [str(target.path or "-") for target in targets],
-                        "seed": job.settings.seed,
-                        "heard": [[{"label": label, "share": share} for label, share in heard] for heard in done.heard],
-                        "seconds": done.seconds,
-                        "notes": done.notes,
-                    }
-                ),
-                flush=True,
-            )
-
-    def failed(self, sources: list[Source], error: MmxError) -> None:
-        from mmx.cli.app import report
-
-        if self.as_json:
-            print(
-                json.dumps({"schema": "mmx.error/1", "inputs": [s.name for s in sources]} | error.as_dict()), flush=True
-            )
-        else:
-            report(error, as_json=False)
-
-
-def _run_all(
-    translator: Translator,
-    groups: list[tuple[list[Source], list[Target]]],
-    extras: list[_Extra],
-    settings: Settings,
-    indices: tuple[int, ...],
-    layout: str,
-    talk: _Talk,
-) -> None:
-    from mmx.jobs import Given, Job, run
-
-    blended = tuple(Given(e.path, Path(e.path).read_bytes(), e.role, e.weight) for e in extras)
-    failures: list[MmxError] = []
-    for sources, targets in groups:
-        try:
-            given: tuple[Given, ...] = tuple(Given(source.name, source.read()) for source in sources)
-            job = Job(given + blended, settings, indices, layout)
-            done = run(translator, job)
-            for target, artifact in zip(targets, done.artifacts, strict=True):
-                target.write(artifact.data)
-            talk.done(job, done, targets)
-        except MmxError as error:
-            if len(groups) == 1 or error.exit_code in (2, 4):
-                raise
-            failures.append(error)
-            talk.failed(sources, error)
-    if failures:
-        raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")

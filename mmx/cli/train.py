@@ -35,48 +35,75 @@ def _check(data: Path, run: Path) -> None:
 
 
 def train_decoder(
-    family: Annotated[str, typer.Argument(help="image", show_default=False)],
+    family: Annotated[str, typer.Argument(help="image or face.", show_default=False)],
     data: Data,
     output: Run,
-    space_steps: Annotated[int, typer.Option(min=1, help="Steps of the joint image-text space.")] = 1200,
-    codec_steps: Annotated[int, typer.Option(min=1, help="Steps of the autoencoder.")] = 3500,
+    space_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of the space, and so of the teacher.")
+    ] = None,
+    codec_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of the autoencoder.")
+    ] = None,
     denoiser_steps: Annotated[
-        int, typer.Option("--denoiser-steps", "--max-steps", min=1, help="Steps of the diffusion model.")
-    ] = 5000,
+        Optional[int],
+        typer.Option(
+            "--denoiser-steps", "--max-steps", min=1, show_default=False, help="Steps of the diffusion model."
+        ),
+    ] = None,
+    teacher: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="DECODER",
+            show_default=False,
+            help="Take the teacher of this decoder instead of training one: its bridges stay valid.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Train a decoder and its teacher from scratch: images and captions → RUN/decoder.
+    """Train a decoder and its teacher from scratch: photos → RUN/decoder.
 
-    DIR holds WebDataset shards images-*.tar of KEY.jpg and KEY.json (words, synset, concept, split). Three stages, each resumable: the
-    joint image-text space, the autoencoder, the diffusion model. RUN/*/preview.png shows how far each is.
+    DIR holds WebDataset shards of KEY.jpg and KEY.json: images-*.tar (words, synset, concept, split) or faces-*.tar (age, gender,
+    split). Three stages, each resumable: the space, the autoencoder, the diffusion model. RUN/*/preview.png shows how far each is.
     """
-    if family != "image":
-        raise UsageError(f"no decoder family is called {family}", hint="there is: image")
+    if family not in ("image", "face"):
+        raise UsageError(f"no decoder family is called {family}", hint="there are: image, face")
     _check(data, output)
-    from mmx.training.decoder import ImageRecipe, train_image_decoder
+    if teacher is not None and not (teacher / "teacher").is_dir():
+        raise UsageError(f"--teacher {teacher}: no decoder folder with a teacher/ in it")
+    from mmx.training.decoder import FAMILIES, DecoderRecipe
+    from mmx.training.decoder import train_decoder as train
     from mmx.translate import pick_device
 
-    steps = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps}
-    train_image_decoder(ImageRecipe(data, output, seed, pick_device(device), steps, quiet=quiet))
+    wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps}
+    steps = {stage: count for stage, count in wanted.items() if count is not None}
+    own = None if teacher is None else teacher / "teacher"
+    train(DecoderRecipe(data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command()))
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
 def train_bridge(
-    task: Annotated[str, typer.Argument(help="sound2img", show_default=False)],
+    task: Annotated[str, typer.Argument(help="sound2img or voice2face.", show_default=False)],
     data: Data,
     output: Run,
     decoder: DecoderOption = None,
-    max_steps: Annotated[int, typer.Option(min=1)] = 2500,
+    max_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Default: 2500, and 1500 for voices.")
+    ] = None,
     max_minutes: Annotated[
         Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=2)] = 64,
     lr: Annotated[float, typer.Option(min=0.0)] = 1.5e-3,
     loss: Annotated[
-        str, typer.Option(help="infonce (cosine, learned temperature) or infonce-l2 (Sound2Scene's).")
-    ] = "infonce",
+        Optional[str],
+        typer.Option(
+            show_default=False,
+            help="sound2img: infonce (cosine, learned temperature; default) or infonce-l2 (Sound2Scene's). "
+            "voice2face: speech2face (default) or infonce.",
+        ),
+    ] = None,
     prior_steps: Annotated[
         int, typer.Option(min=0, help="Steps of its diffusion prior, by which one source gives many results; 0: none.")
     ] = 6000,
@@ -86,26 +113,30 @@ def train_bridge(
 ) -> None:
     """Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.
 
-    DIR holds WebDataset shards sounds-*.tar and images-*.tar, paired by the `concept` in their .json, or two folders audios/ and images/
-    whose files have equal stems.
+    DIR holds WebDataset shards: sounds-*.tar and images-*.tar, paired by the `concept` in their .json, or voices-*.tar and faces-*.tar,
+    paired by `identity` or else `gender`. Or it holds two folders audios/ and images/ whose files have equal stems.
     """
-    if task != "sound2img":
-        raise UsageError(f"no bridge is called {task}", hint="there is: sound2img")
-    if loss not in ("infonce", "infonce-l2"):
-        raise UsageError(f"--loss {loss}: no such loss", hint="infonce or infonce-l2")
+    losses = {"sound2img": ("infonce", "infonce-l2"), "voice2face": ("speech2face", "infonce")}
+    if task not in losses:
+        raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(losses)}")
+    loss = loss or losses[task][0]
+    if loss not in losses[task]:
+        raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(losses[task]))
     _check(data, output)
     if decoder is not None and not Path(decoder).is_dir():
         raise UsageError(f"--decoder {decoder}: no such folder")
     from mmx.store import locate
     from mmx.training.bridge import BridgeRecipe, train_sound_bridge
+    from mmx.training.voice import train_voice_bridge
     from mmx.translate import pick_device
 
-    train_sound_bridge(
+    train = {"sound2img": train_sound_bridge, "voice2face": train_voice_bridge}[task]
+    train(
         BridgeRecipe(
             data,
             output,
             locate(decoder, task, "decoder"),
-            max_steps,
+            max_steps or {"sound2img": 2500, "voice2face": 1500}[task],
             batch_size,
             lr,
             seed,

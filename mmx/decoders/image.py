@@ -1,7 +1,11 @@
-"""The image decoder: an unCLIP diffusion model in a diffusers Kandinsky 2.2 folder, with its teacher beside it."""
+"""The image decoder: an unCLIP diffusion model in a diffusers Kandinsky 2.2 folder, with its teacher beside it.
+
+A face decoder is the same thing with another teacher: its conditioning is a face's feature.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from mmx.compat import quiet_libraries
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
+from mmx.decoders.face import FaceTeacher
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, NonFiniteError, UsageError
 
@@ -22,10 +27,15 @@ SPACE = (
 )  # what a bridge depends on: the space. A decoder that was trained longer in the same space still fits
 
 
+TEACHERS = {"image": Teacher, "face": FaceTeacher}
+
+
 class ImageDecoder:
     """A `KandinskyV22Pipeline` driven by image embeddings alone; the negative is the embedding of a black image."""
 
-    def __init__(self, pipeline, teacher: Teacher, spec: ConditioningSpec, defaults: dict[str, Any]) -> None:
+    def __init__(
+        self, pipeline, teacher: Teacher | FaceTeacher, spec: ConditioningSpec, defaults: dict[str, Any]
+    ) -> None:
         self.pipeline, self.teacher, self.spec, self.defaults = pipeline, teacher, spec, defaults
         pipeline.set_progress_bar_config(disable=True)
         freeze(pipeline.unet)
@@ -65,7 +75,9 @@ class ImageDecoder:
         it is in: an item's bytes don't depend on its neighbours.
         """
         size = size or self.defaults["size"]
-        unit = self.pipeline.movq_scale_factor**2
+        side = self.pipeline.movq_scale_factor  # the pipeline makes latents in multiples of this many a side
+        patch = getattr(self.pipeline.movq.config, "up_down_scale_factor", side)  # pixels a latent
+        unit = side * patch
         if size % unit or size < unit:
             raise UsageError(
                 f"--size {size} does not fit this decoder",
@@ -78,8 +90,8 @@ class ImageDecoder:
             output = self.pipeline(
                 image_embeds=part,
                 negative_image_embeds=self.negative.expand(len(part), -1).to(part.dtype),
-                height=size,
-                width=size,
+                height=size // patch * side,
+                width=size // patch * side,
                 num_inference_steps=steps or self.defaults["steps"],
                 guidance_scale=self.defaults["guidance"] if guidance is None else guidance,
                 generator=list(generators[start : start + chunk]),
@@ -101,27 +113,50 @@ class ImageDecoder:
                 f"{folder} is not an image decoder: it has no mmx.json", hint="mmx train-decoder image makes one"
             )
         settings = json.loads(about.read_text(encoding="utf8"))
+        if settings["family"] not in TEACHERS:
+            raise ModelError(f"{folder} is a {settings['family']} decoder, and pictures are asked for")
         quiet_libraries()
+        importlib.import_module(PAELLA)  # diffusers takes a module that model_index.json names only if it is imported
         pipeline = KandinskyV22Pipeline.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.movq.to(memory_format=torch.channels_last)
         spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
-        return cls(pipeline, Teacher.load(folder / "teacher"), spec, settings["defaults"])
+        return cls(pipeline, TEACHERS[settings["family"]].load(folder / "teacher"), spec, settings["defaults"])
+
+
+PAELLA = "diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model"
+
+
+def _name_codec_module(folder: Path) -> None:
+    """diffusers writes that the Paella autoencoder is in its top-level module, where it is not; say where it is."""
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text(encoding="utf8"))
+    if index["movq"] == ["diffusers", "PaellaVQModel"]:
+        index["movq"] = [PAELLA, "PaellaVQModel"]
+        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf8")
 
 
 def save_image_decoder(
-    folder: Path, pipeline, teacher: Teacher, *, name: str, mean_norm: float, defaults: dict[str, Any]
+    folder: Path,
+    pipeline,
+    teacher: Teacher | FaceTeacher,
+    *,
+    name: str,
+    mean_norm: float,
+    defaults: dict[str, Any],
 ) -> None:
     """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16."""
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    _name_codec_module(folder)
     pipeline.to(dtype=torch.float32)
     teacher.save(folder / "teacher")
     spec = ConditioningSpec(name, (teacher.net.dim,), mean_norm, fingerprint(folder, SPACE))
+    family = next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind))
     (folder / "mmx.json").write_text(
-        json.dumps({"family": "image", "spec": spec.as_dict(), "defaults": defaults}, indent=1), encoding="utf8"
+        json.dumps({"family": family, "spec": spec.as_dict(), "defaults": defaults}, indent=1), encoding="utf8"
     )
 
 

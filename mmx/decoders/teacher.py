@@ -29,7 +29,7 @@ class Teacher:
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size → raw embeddings (B, D), float32."""
         size = self.net.image_size
-        pixels = torch.stack([_pixels(fit_square(image, size)) for image in images]).to(self.device)
+        pixels = torch.stack([pixels_of(image, size) for image in images]).to(self.device)
         return self.net.encode_image(pixels)
 
     @torch.inference_mode()
@@ -80,8 +80,8 @@ class Teacher:
         )
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    """RGB picture → (3, S, S) in [-1, 1]."""
+def pixels_of(image: Image.Image, size: int) -> Tensor:
+    """RGB picture → (3, S, S) in [-1, 1], squared to `size` pixels."""
     import numpy as np
 
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.from_numpy(np.asarray(fit_square(image, size)).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -22,7 +22,12 @@ def sha256(data: bytes) -> str:
 
 def text_chunks(record: dict[str, Any]) -> dict[str, str]:
     """A record → the text chunks of a PNG. Sorted keys and no times, so that equal records give equal bytes."""
-    return {"Software": f"mmx {record['version']}", "Comment": NOTICE, KEY: dumps(record)}
+    return {"Software": f"mmx {record['version']}", "Comment": notice_of(record), KEY: dumps(record)}
+
+
+def notice_of(record: dict[str, Any]) -> str:
+    """What an artifact says of itself in words: that it is synthetic, and what else its command has to say."""
+    return f"{NOTICE} {record.get('notice', '')}".rstrip()
 
 
 def dumps(record: dict[str, Any]) -> str:
@@ -33,7 +38,7 @@ def dumps(record: dict[str, Any]) -> str:
 def embed_wav(data: bytes, record: dict[str, Any]) -> bytes:
     """Append a LIST INFO chunk (ISFT, ICMT, and the record in IKEY) to a RIFF WAVE file's bytes."""
     entries = b""
-    for tag, text in ((b"ISFT", f"mmx {record['version']}"), (b"ICMT", NOTICE), (b"IKEY", dumps(record))):
+    for tag, text in ((b"ISFT", f"mmx {record['version']}"), (b"ICMT", notice_of(record)), (b"IKEY", dumps(record))):
         value = text.encode("utf8") + b"\0"
         entries += tag + struct.pack("<I", len(value)) + value + b"\0" * (len(value) % 2)
     chunk = b"LIST" + struct.pack("<I", 4 + len(entries)) + b"INFO" + entries

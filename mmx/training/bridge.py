@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.bridges.base import BridgeConfig
+from mmx.bridges.base import Bridge, BridgeConfig
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import fingerprint
 from mmx.decoders.image import PARTS, ImageDecoder
@@ -88,31 +88,24 @@ class SoundBridgeTask:
         with torch.no_grad():
             self.mels = [log_mel(torch.from_numpy(wave.samples)).half() for wave in pairs.sounds.waves]
             self.val_features = [bridge.prepare(wave) for wave in val.sounds.waves] if val else []
-        self.by_label = _members(pairs.sound_labels)
-        self.targets_by_label = _members(pairs.target_labels)
+        self.by_label = members(pairs.sound_labels)
+        self.targets_by_label = members(pairs.target_labels)
         self.labels = torch.tensor(sorted(set(self.by_label) & set(self.targets_by_label)))
-
-    def crops(self, picks: Sequence[int], generator: torch.Generator) -> Tensor:
-        """One random window (64, 300) of each sound, in log power."""
-        places = torch.rand(len(picks), generator=generator).tolist()
-        windows = []
-        for pick, place in zip(picks, places, strict=True):
-            mel = self.mels[pick]
-            start = int(place * (mel.shape[1] - FRAMES + 1))
-            windows.append(mel[:, start : start + FRAMES])
-        return torch.stack(windows).float()
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         first, second = (self.labels[torch.randint(len(self.labels), (size,), generator=generator)] for _ in range(2))
         share = torch.rand(size, generator=generator) * 0.5
         share = torch.where(torch.rand(size, generator=generator) < self.mixup, share, torch.zeros(()))
-        crops = [self.crops(_draw(self.by_label, labels, generator), generator) for labels in (first, second)]
+        crops = [
+            random_windows(self.mels, draw_members(self.by_label, labels, generator), generator)
+            for labels in (first, second)
+        ]
         power = (1 - share)[:, None, None] * crops[0].exp() + share[:, None, None] * crops[1].exp()
-        photos = torch.tensor(_draw(self.targets_by_label, first.repeat_interleave(self.draws), generator))
+        photos = torch.tensor(draw_members(self.targets_by_label, first.repeat_interleave(self.draws), generator))
         of_photo = self.pairs.target_labels[photos]
         weights = (1 - share)[:, None] * (first[:, None] == of_photo) + share[:, None] * (second[:, None] == of_photo)
         return {
-            "features": _spec_augment(standardise(torch.log(power)), generator),
+            "features": spec_augment(standardise(torch.log(power)), generator),
             "targets": self.pairs.targets[photos],
             "positives": weights,
         }
@@ -157,28 +150,28 @@ class PriorTask:
         self,
         pairs: Pairs,
         points: list[Tensor],
-        bridge: SoundBridge,
+        bridge: Bridge,
         *,
         seed: int = 0,
-        preview: Callable[[SoundBridge, Path], None] | None = None,
+        preview: Callable[[Bridge, Path], None] | None = None,
     ) -> None:
         self.pairs, self.points, self.bridge, self.show = pairs, points, bridge, preview
         torch.manual_seed(seed)
         self.module = EmbeddingPrior(pairs.targets.shape[1], points[0].shape[1], **bridge.config.prior)
         self.module.mean.copy_(pairs.targets.mean(0))
         self.module.std.copy_(pairs.targets.std(0) + 1e-6)
-        self.by_label = _members(pairs.sound_labels)
-        self.targets_by_label = _members(pairs.target_labels)
+        self.by_label = members(pairs.sound_labels)
+        self.targets_by_label = members(pairs.target_labels)
         self.labels = torch.tensor(sorted(set(self.by_label) & set(self.targets_by_label)))
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         labels = self.labels[torch.randint(len(self.labels), (size,), generator=generator)]
-        photos = torch.tensor(_draw(self.targets_by_label, labels, generator))
+        photos = torch.tensor(draw_members(self.targets_by_label, labels, generator))
         windows = torch.rand(size, generator=generator).tolist()
         conditions = torch.stack(
             [
                 self.points[pick][int(place * len(self.points[pick]))]
-                for pick, place in zip(_draw(self.by_label, labels, generator), windows, strict=True)
+                for pick, place in zip(draw_members(self.by_label, labels, generator), windows, strict=True)
             ]
         )
         if self.pairs.texts is not None:
@@ -201,19 +194,29 @@ class PriorTask:
             self.bridge.prior = None
 
 
-def _draw(groups: dict[int, Tensor], labels: Tensor, generator: torch.Generator) -> list[int]:
+def random_windows(mels: Sequence[Tensor], picks: Sequence[int], generator: torch.Generator) -> Tensor:
+    """One random window of 3 s (64, 300) of each picked log-mel: (B, 64, 300)."""
+    places = torch.rand(len(picks), generator=generator).tolist()
+    windows = []
+    for pick, place in zip(picks, places, strict=True):
+        start = int(place * (mels[pick].shape[1] - FRAMES + 1))
+        windows.append(mels[pick][:, start : start + FRAMES])
+    return torch.stack(windows).float()
+
+
+def draw_members(groups: dict[int, Tensor], labels: Tensor, generator: torch.Generator) -> list[int]:
     """A random member of each label's group."""
     places = torch.rand(len(labels), generator=generator).tolist()
     return [int(groups[k][int(p * len(groups[k]))]) for k, p in zip(labels.tolist(), places, strict=True)]
 
 
 @torch.inference_mode()
-def window_points(task: SoundBridgeTask, bridge: SoundBridge, windows: int = 16, seed: int = 0) -> list[Tensor]:
-    """The unit points (K, D) of K random windows of every train sound."""
+def window_points(mels: Sequence[Tensor], bridge: Bridge, windows: int = 16, seed: int = 0) -> list[Tensor]:
+    """The unit points (K, D) of K random windows of every train sound's log-mel."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for pick in range(len(task.mels)):
-        features = standardise(task.crops([pick] * windows, generator))
+    for pick in range(len(mels)):
+        features = standardise(random_windows(mels, [pick] * windows, generator))
         found.append(F.normalize(bridge.encoder(features), dim=-1))
     return found
 
@@ -229,11 +232,11 @@ class _BridgeModule(nn.Module):
         return self.log_scale.exp()
 
 
-def _members(labels: Tensor) -> dict[int, Tensor]:
+def members(labels: Tensor) -> dict[int, Tensor]:
     return {label: (labels == label).nonzero()[:, 0] for label in labels.unique().tolist()}
 
 
-def _spec_augment(features: Tensor, generator: torch.Generator, bands: int = 12, frames: int = 60) -> Tensor:
+def spec_augment(features: Tensor, generator: torch.Generator, bands: int = 12, frames: int = 60) -> Tensor:
     """Silence one band of mels and one stretch of frames in each item (SpecAugment, Park et al. 2019). (B, M, F)."""
     count, mels, length = features.shape
     for axis, limit, size in ((1, bands, mels), (2, frames, length)):
@@ -245,6 +248,7 @@ def _spec_augment(features: Tensor, generator: torch.Generator, bands: int = 12,
     return features
 
 
+PRIOR = {"width": 384, "depth": 5}
 PROMPT = "a photo of a {}"
 SCHEDULE = LoopConfig(
     max_steps=2500, batch_size=64, lr=1.5e-3, weight_decay=0.05, ema=0.998, warmup=150, validate_steps=250
@@ -256,7 +260,7 @@ PRIOR_SCHEDULE = LoopConfig(
 
 @dataclass
 class BridgeRecipe:
-    """Everything `mmx train-bridge sound2img` was asked for."""
+    """Everything `mmx train-bridge` was asked for."""
 
     data: Path
     run: Path
@@ -319,33 +323,36 @@ def train_sound_bridge(recipe: BridgeRecipe) -> Path:
         task="sound2img",
         spec=decoder.spec.as_dict(),
         labels=texts,
-        prior={"width": 512, "depth": 6} if recipe.prior_steps else None,
+        prior=PRIOR if recipe.prior_steps else None,
     )
     points = decoder.teacher.embed_texts(list(texts.values())).clone() if labels else None
     task = SoundBridgeTask(pairs, val, config, points, loss=recipe.loss, seed=recipe.seed)
-    run = Run(task, _schedule(SCHEDULE, recipe, recipe.max_steps, recipe.batch_size, recipe.lr), recipe.run / "bridge")
+    run = Run(
+        task, schedule_of(SCHEDULE, recipe, recipe.max_steps, recipe.batch_size, recipe.lr), recipe.run / "bridge"
+    )
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     module = run.averaged()
     encoder: SoundBridge = module.bridge
     encoder.config = replace(config, logit_scale=round(float(module.scale().detach()), 4))
     if config.prior is not None:
-        prior_task = PriorTask(
-            pairs,
-            window_points(task, encoder),
-            encoder,
-            seed=recipe.seed,
-            preview=_Previews(decoder, val) if val else None,
-        )
-        schedule = _schedule(PRIOR_SCHEDULE, recipe, recipe.prior_steps, PRIOR_SCHEDULE.batch_size, PRIOR_SCHEDULE.lr)
-        prior_run = Run(prior_task, schedule, recipe.run / "prior")
-        prior_run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-        encoder.prior = prior_run.averaged()
+        encoder.prior = train_prior(recipe, pairs, task.mels, encoder, Previews(decoder, val) if val else None)
     assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
     export_bridge(encoder, recipe, metrics, run.step)
     return recipe.run
 
 
-def _schedule(base: LoopConfig, recipe: BridgeRecipe, steps: int, batch_size: int, lr: float) -> LoopConfig:
+def train_prior(
+    recipe: BridgeRecipe, pairs: Pairs, mels: Sequence[Tensor], encoder: Bridge, preview: Callable | None
+) -> nn.Module:
+    """The second half of a bridge's run: its diffusion prior over the decoder's conditioning."""
+    task = PriorTask(pairs, window_points(mels, encoder), encoder, seed=recipe.seed, preview=preview)
+    schedule = schedule_of(PRIOR_SCHEDULE, recipe, recipe.prior_steps, PRIOR_SCHEDULE.batch_size, PRIOR_SCHEDULE.lr)
+    run = Run(task, schedule, recipe.run / "prior")
+    run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
+    return run.averaged()
+
+
+def schedule_of(base: LoopConfig, recipe: BridgeRecipe, steps: int, batch_size: int, lr: float) -> LoopConfig:
     return replace(
         base,
         max_steps=steps,
@@ -357,9 +364,9 @@ def _schedule(base: LoopConfig, recipe: BridgeRecipe, steps: int, batch_size: in
     )
 
 
-def export_bridge(bridge: SoundBridge, recipe: BridgeRecipe, metrics: dict[str, float], steps: int) -> None:
+def export_bridge(bridge: Bridge, recipe: BridgeRecipe, metrics: dict[str, float], steps: int) -> None:
     """config.json, model.safetensors (float16), metrics.json, README.md and SHA256SUMS into the run's folder."""
-    stored = SoundBridge(bridge.config)
+    stored = type(bridge)(bridge.config)
     stored.load_state_dict(bridge.state_dict())
     stored.half().save_pretrained(recipe.run)
     measured = {
@@ -377,7 +384,7 @@ def export_bridge(bridge: SoundBridge, recipe: BridgeRecipe, metrics: dict[str, 
     seal(recipe.run)
 
 
-class _Previews:
+class Previews:
     """Eight val sounds through the bridge and the frozen decoder, while the bridge trains."""
 
     def __init__(self, decoder: ImageDecoder, val: Pairs) -> None:
@@ -385,7 +392,7 @@ class _Previews:
         order = torch.randperm(len(val.sounds), generator=torch.Generator().manual_seed(0))[:8].tolist()
         self.waves = [val.sounds.waves[i] for i in order]
 
-    def __call__(self, bridge: SoundBridge, path: Path) -> None:
+    def __call__(self, bridge: Bridge, path: Path) -> None:
         pictures = []
         for wave in self.waves:
             generator = torch.Generator().manual_seed(0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio, tile
 from mmx.media.image import fit_square, read_image
+from mmx.media.speech import speech_part
 
 SAMPLE_RATE = 16_000  # Hz, of sounds in memory
 MIN_SECONDS = 3.0  # shorter sounds are tiled to this
@@ -96,15 +97,19 @@ class Sounds:
         return Sounds([self.waves[i] for i in keep], [self.meta[i] for i in keep])
 
 
-def load_sounds(folder: Path) -> Sounds:
-    """Every sound of a folder's `sounds-*.tar`. Raises InputError when more than 5 % can't be read."""
+def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
+    """Every sound of a folder's `sounds-*.tar`. Raises InputError when more than 5 % can't be read.
+
+    Of `voices`, only the speech is kept, and one without speech counts as bad.
+    """
     waves, meta, bad = [], [], []
-    for sample in read_shards(shards(folder, "sounds")):
+    for sample in read_shards(shards(folder, prefix)):
         payload = next((sample[s] for s in SOUND_SUFFIXES if s in sample), None)
         if payload is None:
             continue
         try:
-            waves.append(_sound(payload, sample["__key__"]))
+            wave = _sound(payload, sample["__key__"])
+            waves.append(spoken(wave, sample["__key__"]) if prefix == "voices" else wave)
         except InputError:
             bad.append(sample["__key__"])
             continue
@@ -144,6 +149,11 @@ def load_stem_pairs(folder: Path, size: int) -> tuple[Sounds, Photos]:
         meta.append({"key": stem, "split": "val" if held_out else "train"})
     _refuse_many_bad(folder, bad, len(meta))
     return Sounds(waves, meta), Photos(torch.from_numpy(np.stack(pixels)), meta)
+
+
+def spoken(wave: Waveform, name: str) -> Waveform:
+    """The speech of a recording, tiled to the least length. Raises InputError where nobody speaks."""
+    return tile(speech_part(wave, limit=MAX_SECONDS, name=name), int(MIN_SECONDS * SAMPLE_RATE))
 
 
 def _sound(payload: bytes, name: str) -> Waveform:

@@ -1,17 +1,24 @@
-"""`mmx train-decoder`: the stages of a decoder, one after the other, each resumable."""
+"""`mmx train-decoder image` and `face`: the stages of a decoder, one after the other, each resumable."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmx.decoders.image import ImageDecoder, save_image_decoder
+from mmx.decoders.face import FaceTeacher
+from mmx.decoders.image import TEACHERS, ImageDecoder, save_image_decoder
 from mmx.decoders.teacher import Teacher
+from mmx.store import seal
+from mmx.training.card import decoder_card
+from mmx.training.checkpoint import states
 from mmx.training.data import Photos, load_photos
+from mmx.training.face import FaceConfig, FaceTask
 from mmx.training.image import (
     CodecConfig,
     CodecTask,
@@ -27,60 +34,92 @@ from mmx.training.image import (
 from mmx.training.loop import LoopConfig, Run
 
 STAGES = ("space", "codec", "denoiser")
-DEFAULTS = {"steps": 25, "guidance": 2.0, "size": 64}
+DEFAULTS = {"steps": 25, "guidance": 2.0}
 
-SCHEDULES = {
-    "space": LoopConfig(
-        max_steps=1200, batch_size=256, lr=2e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=150
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between families of picture decoders: their shards, sizes, schedules, and the space's own task."""
+
+    name: str
+    prefix: str
+    space: Any
+    codec: CodecConfig
+    denoiser: DenoiserConfig
+    schedules: dict[str, LoopConfig]
+
+    def task(self, photos: Photos, val: Photos, seed: int) -> SpaceTask | FaceTask:
+        """The training of the space."""
+        kind = SpaceTask if self.name == "image" else FaceTask
+        return kind(photos, val, self.space, seed)
+
+
+FAMILIES = {
+    "image": Family(
+        "image",
+        "images",
+        SpaceConfig(),
+        CodecConfig(),
+        DenoiserConfig(),
+        {
+            "space": LoopConfig(1200, 256, 2e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=150),
+            "codec": LoopConfig(4000, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
+            "denoiser": LoopConfig(5000, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
+        },
     ),
-    "codec": LoopConfig(
-        max_steps=4000, batch_size=16, lr=1e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500
-    ),
-    "denoiser": LoopConfig(
-        max_steps=5000, batch_size=128, lr=8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250
+    "face": Family(
+        "face",
+        "faces",
+        FaceConfig(),
+        CodecConfig(patch=12, width=256, latent_channels=24),
+        DenoiserConfig(channels=(96, 160)),
+        {
+            "space": LoopConfig(1200, 96, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=200),
+            "codec": LoopConfig(2500, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
+            "denoiser": LoopConfig(3000, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
+        },
     ),
 }
 
 
 @dataclass
-class ImageRecipe:
-    """Everything `mmx train-decoder image` was asked for."""
+class DecoderRecipe:
+    """Everything `mmx train-decoder` was asked for. teacher: a trained decoder's teacher folder, to stay in its space."""
 
     data: Path
     run: Path
+    family: Family
     seed: int = 0
     device: str = "cpu"
     steps: dict[str, int] | None = None
-    space: SpaceConfig = SpaceConfig()
-    codec: CodecConfig = CodecConfig()
-    denoiser: DenoiserConfig = DenoiserConfig()
+    teacher: Path | None = None
     quiet: bool = False
-    name: str = "starter-image/embedding"
+    command: str = ""
 
     def schedule(self, stage: str) -> LoopConfig:
         """The stage's schedule with the recipe's seed, device and number of steps."""
-        steps = (self.steps or {}).get(stage, SCHEDULES[stage].max_steps)
+        usual = self.family.schedules[stage]
+        steps = (self.steps or {}).get(stage, usual.max_steps)
         return replace(
-            SCHEDULES[stage],
-            max_steps=steps,
-            warmup=min(SCHEDULES[stage].warmup, steps // 10),
-            seed=self.seed,
-            device=self.device,
+            usual, max_steps=steps, warmup=min(usual.warmup, steps // 10), seed=self.seed, device=self.device
         )
 
 
-def train_space(recipe: ImageRecipe, photos: Photos, val: Photos) -> Teacher:
-    """Stage 1: the joint image-text space."""
-    task = SpaceTask(photos, val, recipe.space, recipe.seed)
+def train_space(recipe: DecoderRecipe, photos: Photos, val: Photos) -> Teacher | FaceTeacher:
+    """Stage 1: the space, and with it the teacher."""
+    task = recipe.family.task(photos, val, recipe.seed)
     run = Run(task, recipe.schedule("space"), recipe.run / "space")
     run.fit(quiet=recipe.quiet)
-    return Teacher(run.averaged().space, task.tokenizer)
+    module = run.averaged()
+    return Teacher(module.space, task.tokenizer) if isinstance(task, SpaceTask) else FaceTeacher(module.encoder)
 
 
-def train_codec(recipe: ImageRecipe, photos: Photos, val: Photos, teacher: Teacher):
+def train_codec(recipe: DecoderRecipe, photos: Photos, val: Photos, teacher):
     """Stage 2: the autoencoder, whitened. Returns it with the latents (2N, C, h, w) of `photos`."""
     run = Run(
-        CodecTask(photos, val, teacher.net, recipe.codec, recipe.seed), recipe.schedule("codec"), recipe.run / "codec"
+        CodecTask(photos, val, teacher.net, recipe.family.codec, recipe.seed),
+        recipe.schedule("codec"),
+        recipe.run / "codec",
     )
     run.fit(quiet=recipe.quiet)
     codec = run.averaged()
@@ -98,15 +137,17 @@ def _pipeline(unet, codec):
 class _Preview:
     """Pictures through the pipeline as it will be shipped, while the UNet still trains."""
 
-    def __init__(self, codec, size: int) -> None:
-        self.movq, self.size = codec, size
+    def __init__(self, codec, latents: Tensor) -> None:
+        self.movq, self.side = codec, latents.shape[-1]
 
     def __call__(self, unet, embeds: Tensor, null: Tensor, guidance: float, generators: list[torch.Generator]) -> list:
-        output = _pipeline(unet, self.movq)(
+        pipeline = _pipeline(unet, self.movq)
+        size = self.side * pipeline.movq_scale_factor
+        output = pipeline(
             image_embeds=embeds,
             negative_image_embeds=null.expand(len(embeds), -1),
-            height=self.size,
-            width=self.size,
+            height=size,
+            width=size,
             num_inference_steps=DEFAULTS["steps"],
             guidance_scale=guidance,
             generator=generators,
@@ -115,19 +156,19 @@ class _Preview:
         return to_images(output)
 
 
-def train_denoiser(recipe: ImageRecipe, photos: Photos, val: Photos, teacher: Teacher, codec, latents: Tensor):
+def train_denoiser(recipe: DecoderRecipe, photos: Photos, val: Photos, teacher, codec, latents: Tensor):
     """Stage 3: the diffusion UNet."""
     embed: Callable[[Tensor], Tensor] = teacher.net.encode_image
     with torch.no_grad():
         val_pairs = (encode_all(val, lambda pixels: codec.encode(pixels).latents), encode_all(val, embed))
-        null = embed(torch.full((1, 3, recipe.space.image_size, recipe.space.image_size), -1.0))
+        null = embed(torch.full((1, 3, teacher.net.image_size, teacher.net.image_size), -1.0))
     task = DenoiserTask(
         latents.half(),
         encode_all(photos, embed).half(),
         val_pairs,
         null,
-        _Preview(codec, recipe.space.image_size),
-        recipe.denoiser,
+        _Preview(codec, latents),
+        recipe.family.denoiser,
         recipe.seed,
     )
     run = Run(task, recipe.schedule("denoiser"), recipe.run / "denoiser")
@@ -135,11 +176,13 @@ def train_denoiser(recipe: ImageRecipe, photos: Photos, val: Photos, teacher: Te
     return run.averaged()
 
 
-def train_image_decoder(recipe: ImageRecipe) -> ImageDecoder:
-    """All three stages; the result is the folder `run/decoder`. The same recipe on the same run resumes."""
-    everything = load_photos(recipe.data, recipe.space.image_size)
+def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
+    """All three stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
+    family = recipe.family
+    everything = load_photos(recipe.data, family.space.image_size, family.prefix)
     photos, val = everything.split("train"), everything.split("val")
-    teacher = train_space(recipe, photos, val)
+    kind = TEACHERS[family.name]
+    teacher = kind.load(recipe.teacher) if recipe.teacher else train_space(recipe, photos, val)
     codec, latents = train_codec(recipe, photos, val, teacher)
     unet = train_denoiser(recipe, photos, val, teacher, codec, latents)
     folder = recipe.run / "decoder"
@@ -147,8 +190,23 @@ def train_image_decoder(recipe: ImageRecipe) -> ImageDecoder:
         folder,
         _pipeline(unet, codec),
         teacher,
-        name=recipe.name,
-        mean_norm=recipe.space.dim**0.5,
-        defaults=DEFAULTS | {"size": recipe.space.image_size},
+        name=f"starter-{family.name}/embedding",
+        mean_norm=teacher.net.dim**0.5,
+        defaults=DEFAULTS | {"size": family.space.image_size},
     )
+    measured = {
+        "command": recipe.command,
+        "seed": recipe.seed,
+        "photos": len(photos),
+        "val": {stage: _last_metrics(recipe.run / stage) for stage in STAGES},
+    }
+    (folder / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
+    (folder / "README.md").write_text(decoder_card(family.name, measured), encoding="utf8")
+    seal(folder)
     return ImageDecoder.load(folder)
+
+
+def _last_metrics(run: Path) -> dict[str, float]:
+    """What a stage measured on val last; nothing where it was not trained here."""
+    found = states(run)
+    return json.loads((found[-1] / "state.json").read_text(encoding="utf8"))["metrics"] if found else {}

@@ -35,3 +35,44 @@ def infonce_l2(a: Tensor, b: Tensor, *, scale: Tensor | float = 1.0, positives: 
     # |x - y|^2 = 2 - 2 cos; the floor keeps the root's gradient finite where two vectors agree
     distance = (2 - 2 * cosine).clamp(min=1e-8).sqrt()
     return _symmetric(-distance * scale, positives)
+
+
+def nt_xent(views: Tensor, temperature: float) -> Tensor:
+    """SimCLR's loss (Chen et al. 2020, eq. 1): each of two views finds the other among all others of the batch.
+
+    views: (2B, D) unit vectors; item i and item B + i are views of the same thing.
+    """
+    count = len(views)
+    scores = views @ views.T / temperature
+    scores = scores.masked_fill(torch.eye(count, dtype=torch.bool, device=views.device), float("-inf"))
+    partner = torch.arange(count, device=views.device).roll(count // 2)
+    return F.cross_entropy(scores.float(), partner)
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """Cross-entropy of softened answers (Hinton et al. 2015), a value for each row: logits (B, K) → (B,)."""
+    wanted = (teacher.float() / temperature).softmax(-1)
+    return -(wanted * (student.float() / temperature).log_softmax(-1)).sum(-1)
+
+
+def speech2face(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    first: tuple[Tensor, Tensor],
+    answers: tuple[Tensor, Tensor],
+    weights: tuple[float, float, float] = (1.0, 10.0, 1.0),
+    temperature: float = 2.0,
+) -> Tensor:
+    """The three terms of Speech2Face (Oh et al., CVPR 2019, eq. 1-2), each summed over a row's units or classes.
+
+    student, teacher: features (B, D). first: the decoder's first layer on both (B, N); its L1 distance is a mean over N, so that
+    its weight does not depend on the layer's width. answers: the recogniser's last layer on both (B, K), compared by `distillation`.
+    weights: of the L1 term, of the squared distance of unit features (λ1), of the distillation (λ2). The paper's 1, 0.025 and 200
+    belong to its 4096-d features; the defaults bring the terms to the same order at our sizes.
+    """
+    layer = (first[0] - first[1]).abs().mean(-1)
+    distance = (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(-1)
+    return (
+        weights[0] * layer + weights[1] * distance + weights[2] * distillation(answers[0], answers[1], temperature)
+    ).mean()

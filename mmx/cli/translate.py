@@ -1,0 +1,152 @@
+"""What the translating commands share: where results go, what is said, and that one bad input does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmx.errors import MmxError, PartialFailure, UsageError
+from mmx.media.files import Source, Target, plan
+
+if TYPE_CHECKING:
+    from mmx.jobs import Done, Job, Settings
+    from mmx.translate import Translator
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A file that is blended in: its role is the option's name."""
+
+    path: str
+    role: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A translating command's line, but for the settings that change bytes."""
+
+    command: str
+    sources: list[Source]
+    output: str | None
+    indices: tuple[int, ...] = (0,)
+    layout: str = "single"
+    suffix: str = ".png"
+    together: bool = False  # all sources make one result, or one sheet
+    extras: tuple[Extra, ...] = ()
+    bridge: str | None = None
+    decoder: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+    overwrite: bool = False
+    verb: str = "heard"
+
+    def groups(self) -> list[tuple[list[Source], list[Target]]]:
+        """Sources that are translated together, and where their results go. Raises UsageError before any work."""
+        count = 1 if self.layout != "single" else len(self.indices)
+        sources = self.sources[:1] if self.together else self.sources
+        targets = plan(sources, self.output, count, self.suffix)
+        for target in (target for group in targets for target in group):
+            target.check(overwrite=self.overwrite)
+        if self.as_json and self.output == "-":
+            raise UsageError("--json and the result both want stdout", hint="give -o FILE")
+        for name in (self.bridge, self.decoder):
+            if name and not name.startswith("hf-hub:") and name != "starter" and not Path(name).is_dir():
+                raise UsageError(f"{name}: no such model folder")
+        if self.together:
+            return [(self.sources, targets[0])]
+        return [([source], own) for source, own in zip(self.sources, targets, strict=True)]
+
+
+def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]], settings: Settings) -> None:
+    """Load the models once and translate every group. Raises the error of a single group, PartialFailure of several."""
+    talk = _Talk(request)
+    started = time.perf_counter()
+    from mmx.translate import load
+
+    translator = load(
+        request.command, bridge=request.bridge, decoder=request.decoder, device=settings.device, dtype=settings.dtype
+    )
+    talk.note(f"models ready in {time.perf_counter() - started:.1f} s")
+    if translator.notice:
+        talk.note(translator.notice)
+    _run_all(translator, request, groups, settings, talk)
+
+
+class _Talk:
+    """What a command says: notes on stderr, or JSON lines on stdout."""
+
+    def __init__(self, request: Request) -> None:
+        self.quiet, self.as_json, self.verb = request.quiet, request.as_json, request.verb
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def done(self, job: Job, done: Done, targets: list[Target]) -> None:
+        for text in done.notes:
+            self.note(text)
+        sources = [given.name for given in job.of("source")]
+        names = [", ".join(sources)] if job.settings.average else sources
+        for name, heard in zip(names, done.heard, strict=True):
+            self.note(f"{name}: {self.verb}: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
+        stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in done.seconds.items())
+        self.note(f"{', '.join(str(target.path or 'stdout') for target in targets)}: {stages}")
+        if self.as_json:
+            print(
+                json.dumps(
+                    {
+                        "schema": "mmx.result/1",
+                        "command": job.command,
+                        "inputs": sources,
+                        "outputs": [str(target.path or "-") for target in targets],
+                        "seed": job.settings.seed,
+                        "heard": [[{"label": label, "share": share} for label, share in heard] for heard in done.heard],
+                        "seconds": done.seconds,
+                        "notes": done.notes,
+                    }
+                ),
+                flush=True,
+            )
+
+    def failed(self, sources: list[Source], error: MmxError) -> None:
+        from mmx.cli.app import report
+
+        if self.as_json:
+            print(
+                json.dumps({"schema": "mmx.error/1", "inputs": [s.name for s in sources]} | error.as_dict()), flush=True
+            )
+        else:
+            report(error, as_json=False)
+
+
+def _run_all(
+    translator: Translator,
+    request: Request,
+    groups: list[tuple[list[Source], list[Target]]],
+    settings: Settings,
+    talk: _Talk,
+) -> None:
+    from mmx.jobs import Given, Job, run
+
+    blended = tuple(Given(e.path, Path(e.path).read_bytes(), e.role, e.weight) for e in request.extras)
+    failures: list[MmxError] = []
+    for sources, targets in groups:
+        try:
+            given = tuple(Given(source.name, source.read()) for source in sources)
+            job = Job(given + blended, settings, request.indices, request.layout, request.command)
+            done = run(translator, job)
+            for target, artifact in zip(targets, done.artifacts, strict=True):
+                target.write(artifact.data)
+            talk.done(job, done, targets)
+        except MmxError as error:
+            if len(groups) == 1 or error.exit_code in (2, 4):
+                raise
+            failures.append(error)
+            talk.failed(sources, error)
+    if failures:
+        raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")
