@@ -30,6 +30,10 @@ class InputError(MmxError):
     exit_code = 3
 
 
+class SilenceError(InputError):
+    """A sound is digital silence: every sample has the same value."""
+
+
 class OutputError(MmxError):
     """An output could not be written. Nothing half-written is left behind."""
 
@@ -58,3 +62,9 @@ class NonFiniteError(MmxError):
     """NaN or infinity in a loss, in weights or in an output."""
 
     exit_code = 7
+
+
+class Interrupted(MmxError):
+    """The user stopped a run, and its state was saved."""
+
+    exit_code = 130

@@ -20,7 +20,7 @@ from mmx.bridges.sound import SoundBridge
 from mmx.bridges.voice import VoiceBridge
 from mmx.decoders.base import Decoder
 from mmx.decoders.image import ImageDecoder
-from mmx.errors import UsageError
+from mmx.errors import SilenceError, UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
 from mmx.media.image import read_image
 from mmx.media.speech import speech_part
@@ -228,13 +228,14 @@ class VoiceTranslator(Translator):
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
     ) -> Waveform:
         """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises InputError."""
+        name = name or (str(source) if isinstance(source, str | Path) else "input")
         if isinstance(source, tuple | Waveform):
-            wave = super().read(source)
-        else:
+            return speech_part(super().read(source), limit=SPEECH, name=name)
+        try:
             wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=60.0, name=name)
-        return speech_part(
-            wave, limit=SPEECH, name=name or (str(source) if isinstance(source, str | Path) else "input")
-        )
+        except SilenceError as error:
+            raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
+        return speech_part(wave, limit=SPEECH, name=name)
 
     def notes(self, name: str, sound: Waveform) -> list[str]:
         if sound.seconds < 3.0:

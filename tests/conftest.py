@@ -24,6 +24,16 @@ def bark() -> Path:
 
 
 @pytest.fixture
+def low() -> Path:
+    return ROOT / "assets" / "samples" / "voices" / "low.wav"
+
+
+@pytest.fixture
+def high() -> Path:
+    return ROOT / "assets" / "samples" / "voices" / "high.wav"
+
+
+@pytest.fixture
 def sea() -> Path:
     return ROOT / "assets" / "samples" / "sea.wav"
 
@@ -36,6 +46,22 @@ def debug_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("debug")
     decoder = make_decoder(folder / "decoder")
     return make_bridge(folder / "bridge", decoder), decoder
+
+
+@pytest.fixture(scope="session")
+def face_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A voice bridge and a face decoder, tiny and random, in the real file formats."""
+    from tests.debug import make_face_decoder, make_voice_bridge
+
+    folder = tmp_path_factory.mktemp("faces")
+    decoder = make_face_decoder(folder / "decoder")
+    return make_voice_bridge(folder / "bridge", decoder), decoder
+
+
+@pytest.fixture(scope="session")
+def face_options(face_models: tuple[Path, Path]) -> list[str]:
+    bridge, decoder = face_models
+    return ["--bridge", str(bridge), "--decoder", str(decoder), "--steps", "2"]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,14 @@ import torch
 
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.sound import SoundBridge
+from mmx.bridges.voice import VoiceBridge
+from mmx.decoders.face import FaceTeacher
 from mmx.decoders.image import ImageDecoder, save_image_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.store import seal
 from mmx.training.captions import train_tokenizer
 from mmx.training.decoder import _pipeline
+from mmx.training.face import FaceConfig, build_face_encoder
 from mmx.training.image import CodecConfig, DenoiserConfig, SpaceConfig, build_codec, build_denoiser, build_space
 
 DIM = 32
@@ -35,6 +38,38 @@ def make_decoder(folder: Path) -> Path:
         mean_norm=DIM**0.5,
         defaults={"steps": 2, "guidance": 2.0, "size": 64},
     )
+    return folder
+
+
+FACE = FaceConfig(dim=DIM, hidden_sizes=(8, 8, 8), depths=(1, 1, 1))
+FACE_CODEC = CodecConfig(patch=12, width=16, blocks=1, latent_channels=4)
+
+
+def make_face_decoder(folder: Path) -> Path:
+    torch.manual_seed(0)
+    pipeline = _pipeline(build_denoiser(DENOISER, FACE_CODEC.latent_channels, DIM), build_codec(FACE_CODEC))
+    save_image_decoder(
+        folder,
+        pipeline,
+        FaceTeacher(build_face_encoder(FACE)),
+        name="debug/face",
+        mean_norm=DIM**0.5,
+        defaults={"steps": 2, "guidance": 2.0, "size": 96},
+    )
+    return folder
+
+
+def make_voice_bridge(folder: Path, decoder: Path) -> Path:
+    torch.manual_seed(0)
+    config = BridgeConfig(
+        task="voice2face",
+        spec=ImageDecoder.load(decoder).spec.as_dict(),
+        channels=(8, 8),
+        prior={"width": 16, "depth": 1},
+        prior_steps=2,
+    )
+    VoiceBridge(config).half().save_pretrained(folder)
+    seal(folder)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn, Optional
 
@@ -70,14 +71,20 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _terminate(*_: object) -> NoReturn:
+    """A polite kill is a Ctrl-C: what was begun is cleaned up or saved."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line. Every outcome has its exit code; no traceback unless MMX_DEBUG=1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     debug = os.environ.get("MMX_DEBUG") == "1"
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         # in standalone mode click would end the process with its own code on Ctrl-C
-        code = app(arguments, prog_name="mmx", standalone_mode=False)
+        code = app(arguments, prog_name="mmx", standalone_mode=False, obj={"line": arguments})
         _leave(code if isinstance(code, int) else 0)
     except MmxError as error:
         if debug:

@@ -21,9 +21,9 @@ Run = Annotated[
 ]
 
 
-def _command() -> str:
+def _command(context: typer.Context) -> str:
     """The command line as it can be given again, for the card: paths by their last part."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    words = [Path(word).name if "/" in word else word for word in context.find_root().obj["line"]]
     return "mmx " + shlex.join(words)
 
 
@@ -35,6 +35,7 @@ def _check(data: Path, run: Path) -> None:
 
 
 def train_decoder(
+    context: typer.Context,
     family: Annotated[str, typer.Argument(help="image or face.", show_default=False)],
     data: Data,
     output: Run,
@@ -79,11 +80,14 @@ def train_decoder(
     wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps}
     steps = {stage: count for stage, count in wanted.items() if count is not None}
     own = None if teacher is None else teacher / "teacher"
-    train(DecoderRecipe(data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command()))
+    train(
+        DecoderRecipe(data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command(context))
+    )
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
 def train_bridge(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="sound2img or voice2face.", show_default=False)],
     data: Data,
     output: Run,
@@ -145,7 +149,7 @@ def train_bridge(
             prior_steps,
             max_minutes or math.inf,
             quiet,
-            _command(),
+            _command(context),
         )
     )
     print(f"{output}: use it with --bridge", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmx.errors import InputError
+from mmx.errors import InputError, SilenceError
 
 MAX_BYTES = 1 << 30  # 1 GiB
 MAX_RATE = 768_000  # Hz; the fastest converters in use
@@ -165,7 +165,7 @@ def _refuse_unusable(samples: np.ndarray, name: str) -> None:
             f"{name}: it holds samples that are not numbers (NaN or infinity)", hint="export it again as 16-bit WAV"
         )
     if np.ptp(samples) == 0:
-        raise InputError(
+        raise SilenceError(
             f"{name}: it is digital silence", hint="every sample has the same value; is it the right file or channel?"
         )
 

@@ -115,7 +115,7 @@ class SoundBridgeTask:
         contrast = self.contrast(
             points, batch["targets"].float(), scale=self.module.scale(), positives=batch["positives"]
         )
-        return contrast, {"scale": float(self.module.scale())}
+        return contrast, {"scale": self.module.scale().item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         if not self.val_features:

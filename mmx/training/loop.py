@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mmx.errors import NonFiniteError, UsageError
+from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.training.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
 from mmx.training.progress import Progress
 
@@ -169,7 +169,7 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def fit(self, *, quiet: bool = False, max_minutes: float = math.inf) -> dict[str, float]:
-        """Train to `max_steps`. Ctrl-C saves first. Returns the last validation metrics."""
+        """Train to `max_steps`. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         start = saved = time.monotonic()
@@ -187,6 +187,11 @@ class Run:
                     if time.monotonic() - saved > config.save_seconds:
                         self.save()
                         saved = time.monotonic()
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"{self.task.name}: stopped and saved at step {self.step} of {config.max_steps}",
+                    hint="the same command goes on from here",
+                ) from None
             finally:
                 if all(torch.isfinite(p).all() for p in self.module.parameters()):
                     self.save()

@@ -1,0 +1,227 @@
+"""The training commands from end to end, on shards of a few samples."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from mmx.decoders.base import fingerprint
+from mmx.decoders.image import PARTS, ImageDecoder
+from mmx.media.audio import Waveform, wav_bytes
+from tests.conftest import RATE, ROOT, tone
+
+COLOURS = {"dog": (200, 40, 40), "cat": (40, 40, 200)}
+
+
+def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for key, parts in samples.items():
+            for suffix, data in parts.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+
+def jpeg(colour: tuple[int, int, int], size: int, rng: np.random.Generator) -> bytes:
+    pixels = np.clip(np.array(colour) + rng.integers(-30, 30, (size, size, 3)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def sound(hertz: float, rng: np.random.Generator) -> bytes:
+    wave = tone(3.5, hertz) + 0.01 * rng.standard_normal(int(3.5 * RATE)).astype(np.float32)
+    return wav_bytes(Waveform(wave.astype(np.float32), RATE))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos and sounds of two concepts: red photos and low tones, blue photos and high tones."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    photos, sounds = {}, {}
+    for number in range(24):
+        concept, split = ("dog", "cat")[number % 2], "val" if number >= 18 else "train"
+        meta = {"synset": concept, "words": concept, "concept": concept, "split": split}
+        photos[f"p{number}"] = {"jpg": jpeg(COLOURS[concept], 64, rng), "json": json.dumps(meta).encode()}
+        hertz = (300 if concept == "dog" else 3000) * rng.uniform(0.9, 1.1)
+        sounds[f"s{number}"] = {"wav": sound(hertz, rng), "json": json.dumps(meta).encode()}
+    write_shard(folder / "images-000.tar", photos)
+    write_shard(folder / "sounds-000.tar", sounds)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces of two colours, and voices of two pitches, made by the samples' own script."""
+    spec = importlib.util.spec_from_file_location("make", ROOT / "assets" / "samples" / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    folder, rng = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
+    faces, voices = {}, {}
+    for number in range(16):
+        gender, split = ("female", "male")[number % 2], "val" if number >= 12 else "train"
+        meta = {"age": 30, "gender": gender, "split": split}
+        colour = (220, 180, 150) if gender == "female" else (90, 70, 60)
+        faces[f"f{number}"] = {"jpg": jpeg(colour, 96, rng), "json": json.dumps(meta).encode()}
+        if number % 4 < 2:
+            spoken = make.talk(np.random.default_rng(number), *((210.0, 1.17) if gender == "female" else (110.0, 1.0)))
+            wave = wav_bytes(Waveform(spoken.astype(np.float32), RATE))
+            voices[f"v{number}"] = {"wav": wave, "json": json.dumps(meta | {"speaker": str(number)}).encode()}
+    write_shard(folder / "faces-000.tar", faces)
+    write_shard(folder / "voices-000.tar", voices)
+    return folder
+
+
+def bridge_command(data: Path, run: Path, decoder: Path, *more: str) -> list[str]:
+    command: list[str] = ["train-bridge", "sound2img", "--data", str(data), "-o", str(run), "--decoder", str(decoder)]
+    return [*command, "--max-steps", "30", "--batch-size", "8", "--prior-steps", "4", "--device", "cpu", *more]
+
+
+def test_a_bridge_is_trained_and_its_decoder_is_not(
+    mmx_in_process, shards: Path, debug_models, tmp_path: Path, bark: Path
+) -> None:
+    decoder = debug_models[1]
+    before = fingerprint(decoder, PARTS)
+    code, _, err = mmx_in_process(*bridge_command(shards, tmp_path / "run", decoder))
+    assert code == 0, err.decode()
+    assert fingerprint(decoder, PARTS) == before
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert measured["steps"] == 30 and "--max-steps 30" in measured["command"] and str(tmp_path) not in str(measured)
+    assert set(measured["val"]) == {"val_top1", "val_chance"} and measured["val"]["val_chance"] == 0.5
+    assert "val_top1" in (tmp_path / "run" / "README.md").read_text()
+    options = ("--bridge", tmp_path / "run", "--decoder", decoder, "--steps", 2)
+    assert mmx_in_process("sound2img", bark, "-o", tmp_path / "b.png", *options)[0] == 0
+
+
+def test_a_killed_run_ends_in_the_same_weights(shards: Path, debug_models, tmp_path: Path) -> None:
+    """SIGKILL after the first stage was saved, then the same command; beside a run that nobody disturbed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def start(run: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "mmx", *bridge_command(shards, run, debug_models[1])]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
+
+    whole = start(tmp_path / "whole")
+    whole.communicate()
+    killed = start(tmp_path / "killed")
+    for line in killed.stderr:
+        if line.startswith("prior"):  # the first stage's state is on disk by then
+            os.kill(killed.pid, signal.SIGKILL)
+            break
+    killed.communicate()
+    assert whole.returncode == 0 and killed.returncode in (-signal.SIGKILL, 0)
+    again = start(tmp_path / "killed")
+    again.communicate()
+    assert again.returncode == 0
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    from mmx.errors import Interrupted
+    from mmx.training.checkpoint import load_state
+    from mmx.training.loop import Run
+    from tests.test_training import CONFIG, LineTask
+
+    run = Run(LineTask(), CONFIG, tmp_path)
+    step = run._one_step
+
+    def one_step() -> dict[str, float]:
+        if run.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step()
+
+    run._one_step = one_step
+    with pytest.raises(Interrupted, match="saved at step") as stopped:
+        run.fit(quiet=True)
+    assert stopped.value.exit_code == 130 and "same command" in stopped.value.hint
+    assert load_state(tmp_path)[1]["step"] == run.step >= 7
+
+
+def test_folders_with_equal_stems(mmx_in_process, debug_models, tmp_path: Path) -> None:
+    """Sound2Scene's own layout: no labels, so recall is measured and nothing is named."""
+    rng = np.random.default_rng(1)
+    for number in range(60):
+        for name, suffix, data in (
+            ("audios", "wav", sound(200 + 60 * number, rng)),
+            ("images", "jpg", jpeg((4 * number, 100, 250 - 4 * number), 64, rng)),
+        ):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "pairs" / name / f"x{number}.{suffix}").write_bytes(data)
+    (tmp_path / "pairs" / "images" / "x3.jpg").write_bytes(b"no picture")  # one of sixty: skipped
+    (tmp_path / "pairs" / "audios" / "alone.wav").write_bytes(sound(500, rng))
+    code, _, err = mmx_in_process(*bridge_command(tmp_path / "pairs", tmp_path / "run", debug_models[1]))
+    assert code == 0, err.decode()
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "val_recall_at_1" in measured["val"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["labels"] == {}
+
+
+def test_more_than_a_twentieth_unreadable_stops(mmx_in_process, debug_models, tmp_path: Path) -> None:
+    meta = json.dumps({"concept": "dog", "split": "train"}).encode()
+    write_shard(tmp_path / "images-000.tar", {f"p{k}": {"jpg": b"broken", "json": meta} for k in range(3)})
+    write_shard(tmp_path / "sounds-000.tar", {"s0": {"wav": sound(440, np.random.default_rng(0)), "json": meta}})
+    code, _, err = mmx_in_process(*bridge_command(tmp_path, tmp_path / "run", debug_models[1]))
+    assert code == 3 and b"3 of 3 samples can't be read" in err
+
+
+def test_an_image_decoder_is_trained_and_drives_a_bridge(
+    mmx_in_process, shards: Path, tmp_path: Path, debug_models
+) -> None:
+    """All stages for a step or two; then a second decoder in the same space, for which the bridge stays valid."""
+    command = ["train-decoder", "image", "--data", shards, "--device", "cpu", "--quiet", "--codec-steps", "1"]
+    code, _, err = mmx_in_process(*command, "-o", tmp_path / "a", "--space-steps", "1", "--max-steps", "1")
+    assert code == 0, err.decode()
+    first = tmp_path / "a" / "decoder"
+    card = (first / "README.md").read_text()
+    assert "psnr" in card and "concept_top1" in card and "val_v" in card
+    sums = (first / "SHA256SUMS").read_text()
+    assert mmx_in_process(*command, "-o", tmp_path / "a", "--space-steps", "1", "--max-steps", "1")[0] == 0
+    assert (first / "SHA256SUMS").read_text() == sums  # nothing left to do: the same bytes
+    code, _, err = mmx_in_process(*command, "-o", tmp_path / "b", "--teacher", first, "--max-steps", "2", "--seed", "1")
+    assert code == 0, err.decode()
+    specs = [ImageDecoder.load(folder).spec for folder in (first, tmp_path / "b" / "decoder")]
+    assert specs[0].fingerprint == specs[1].fingerprint
+    assert (tmp_path / "b" / "decoder" / "SHA256SUMS").read_text() != sums
+
+
+def test_a_voice_bridge_is_trained(mmx_in_process, people: Path, face_models, tmp_path: Path, low: Path) -> None:
+    decoder = face_models[1]
+    before = fingerprint(decoder, PARTS)
+    for loss in ("speech2face", "infonce"):
+        run = tmp_path / loss
+        command = ["train-bridge", "voice2face", "--data", people, "-o", run, "--decoder", decoder, "--loss", loss]
+        code, _, err = mmx_in_process(
+            *command, "--max-steps", 3, "--prior-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet"
+        )
+        assert code == 0, err.decode()
+        assert fingerprint(decoder, PARTS) == before
+        assert set(json.loads((run / "metrics.json").read_text())["val"]) >= {"val_gender", "val_recall_at_1"}
+        options = ("--bridge", run, "--decoder", decoder, "--steps", 2)
+        assert mmx_in_process("voice2face", low, "-o", tmp_path / f"{loss}.png", *options)[0] == 0
+    code, _, err = mmx_in_process("train-bridge", "voice2face", "--data", people, "-o", tmp_path / "x", "--loss", "mse")
+    assert code == 2 and b"speech2face or infonce" in err
+
+
+def test_a_face_decoder_is_trained(mmx_in_process, people: Path, tmp_path: Path) -> None:
+    command = ["train-decoder", "face", "--data", people, "--device", "cpu", "--quiet", "-o", tmp_path / "run"]
+    code, _, err = mmx_in_process(*command, "--space-steps", "1", "--codec-steps", "1", "--max-steps", "1")
+    assert code == 0, err.decode()
+    decoder = ImageDecoder.load(tmp_path / "run" / "decoder")
+    generator = torch.Generator().manual_seed(0)
+    face = decoder.decode(torch.randn(1, 256), generators=[generator], steps=2)[0]
+    assert face.size == (96, 96)
+    assert "age_band" in (tmp_path / "run" / "decoder" / "README.md").read_text()
