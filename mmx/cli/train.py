@@ -21,9 +21,20 @@ Run = Annotated[
 ]
 
 
+Notes = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", show_default=False, help="For the model card: where the data is from, licences, limits."
+    ),
+]
+
+
 def _command(context: typer.Context) -> str:
     """The command line as it can be given again, for the card: paths by their last part."""
-    words = [Path(word).name if "/" in word else word for word in context.find_root().obj["line"]]
+    line = context.find_root().obj["line"]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in line]
+    if "--notes" in words:  # they have their own place
+        del words[words.index("--notes") : words.index("--notes") + 2]
     return "mmx " + shlex.join(words)
 
 
@@ -61,6 +72,7 @@ def train_decoder(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
+    notes: Notes = "",
     quiet: Quiet = False,
 ) -> None:
     """Train a decoder and its teacher from scratch: photos → RUN/decoder.
@@ -81,7 +93,9 @@ def train_decoder(
     steps = {stage: count for stage, count in wanted.items() if count is not None}
     own = None if teacher is None else teacher / "teacher"
     train(
-        DecoderRecipe(data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command(context))
+        DecoderRecipe(
+            data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command(context), notes
+        )
     )
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
@@ -113,6 +127,7 @@ def train_bridge(
     ] = 6000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
+    notes: Notes = "",
     quiet: Quiet = False,
 ) -> None:
     """Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.
@@ -150,6 +165,7 @@ def train_bridge(
             max_minutes or math.inf,
             quiet,
             _command(context),
+            notes,
         )
     )
     print(f"{output}: use it with --bridge", file=sys.stderr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,13 +147,20 @@ def save_image_decoder(
     name: str,
     mean_norm: float,
     defaults: dict[str, Any],
+    teacher_folder: Path | None = None,
 ) -> None:
-    """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16."""
+    """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16.
+
+    teacher_folder: where the teacher was loaded from, copied as it is, so that its space keeps its fingerprint.
+    """
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     _name_codec_module(folder)
     pipeline.to(dtype=torch.float32)
-    teacher.save(folder / "teacher")
+    if teacher_folder is None:
+        teacher.save(folder / "teacher")
+    else:
+        shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
     spec = ConditioningSpec(name, (teacher.net.dim,), mean_norm, fingerprint(folder, SPACE))
     family = next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind))
     (folder / "mmx.json").write_text(

@@ -54,6 +54,9 @@ class Teacher:
         }
         save_file(heads, folder / "heads.safetensors")
         self.net.to(next(iter(tower_dtypes.values())))
+        # a fast tokenizer remembers, and saves, how it was last called: the same teacher would get other bytes
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder / "tokenizer")
         config = {
             "image_size": self.net.image_size,

@@ -1,4 +1,4 @@
-"""A classifier that only judges: it names the concept in a picture, and no training ever sees it."""
+"""A classifier that only judges: it names what a picture shows, and no training ever sees it."""
 
 from __future__ import annotations
 
@@ -60,17 +60,15 @@ class JudgeNet(nn.Module):
 
 
 class JudgeTask:
-    """Cross-entropy over the concepts, drawn equally often."""
+    """Cross-entropy over the values of one key of the metadata, such as the concept, drawn equally often."""
 
     name = "judge"
 
-    def __init__(self, photos: Photos, val: Photos, labels: Sequence[str], seed: int = 1234) -> None:
-        self.photos, self.val, self.labels = photos, val, list(labels)
+    def __init__(self, photos: Photos, val: Photos, labels: Sequence[str], key: str, seed: int = 1234) -> None:
+        self.photos, self.val, self.labels, self.key = photos, val, list(labels), key
         torch.manual_seed(seed)
         self.module = JudgeNet(len(labels)).to(memory_format=torch.channels_last)
-        truth = torch.tensor(
-            [self.labels.index(m["concept"]) if m.get("concept") in self.labels else -1 for m in photos.meta]
-        )
+        truth = torch.tensor([self.labels.index(m[key]) if m.get(key) in self.labels else -1 for m in photos.meta])
         self.members = [(truth == k).nonzero()[:, 0] for k in range(len(labels))]
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -89,8 +87,8 @@ class JudgeTask:
         return F.cross_entropy(logits.float(), batch["labels"], label_smoothing=0.1), {}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        keep = [i for i, meta in enumerate(self.val.meta) if meta.get("concept") in self.labels]
-        truth = torch.tensor([self.labels.index(self.val.meta[i]["concept"]) for i in keep])
+        keep = [i for i, meta in enumerate(self.val.meta) if meta.get(self.key) in self.labels]
+        truth = torch.tensor([self.labels.index(self.val.meta[i][self.key]) for i in keep])
         return named(module(to_pixels(self.val.pixels[keep])), truth)
 
     def preview(self, module: nn.Module, path: Path) -> None:
@@ -123,12 +121,18 @@ class Judge:
 
 
 def train_judge(
-    photos: Photos, labels: Sequence[str], folder: Path, *, max_steps: int = SCHEDULE.max_steps, quiet: bool = False
+    photos: Photos,
+    labels: Sequence[str],
+    folder: Path,
+    *,
+    key: str = "concept",
+    max_steps: int = SCHEDULE.max_steps,
+    quiet: bool = False,
 ) -> Judge:
     """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes."""
     from dataclasses import replace
 
-    task = JudgeTask(photos.split("train"), photos.split("val"), labels)
+    task = JudgeTask(photos.split("train"), photos.split("val"), labels, key)
     run = Run(task, replace(SCHEDULE, max_steps=max_steps, warmup=min(SCHEDULE.warmup, max_steps // 10 + 1)), folder)
     run.fit(quiet=quiet)
     return Judge(run.averaged())

@@ -6,29 +6,18 @@ Every table has an oracle row and a random row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mmx.evaluation.judge import Judge, named
+from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
 from mmx.media.image import grid
 from mmx.training.data import Photos, Sounds
-from mmx.training.image import to_pixels
-from mmx.translate import Translator, generator_for
-
-
-@dataclass
-class Row:
-    """Pictures to be judged, and the concept that each should show (an index into the labels)."""
-
-    name: str
-    pictures: list[Image.Image]
-    truth: Tensor
+from mmx.translate import Translator
 
 
 def naming(translator: Translator, sounds: Sounds, labels: Sequence[str]) -> tuple[dict[str, float], Tensor]:
@@ -58,12 +47,12 @@ def rows(
     targets = translator.decoder.targets(real)
     sounds = _balanced([labels[k] for k in sound_truth.tolist()], labels, limit)
     heard = sound_truth[sounds]
-    translated = _draw(translator, [points[i] for i in sounds], seed)
-    from_text = _draw(translator, [translator.label_points()[k] for k in heard.tolist()], seed + 1)
+    translated = draw(translator, [points[i] for i in sounds], seed)
+    from_text = draw(translator, [translator.label_points()[k] for k in heard.tolist()], seed + 1)
     shuffled = heard[torch.randperm(len(heard), generator=torch.Generator().manual_seed(seed))]
     return [
         Row("real photos", real, truth),
-        Row("oracle: a photo's own embedding", _decode(translator, targets, seed), truth),
+        Row("oracle: a photo's own embedding", decode(translator, targets, seed), truth),
         Row("text: the concept's name", from_text, heard),
         Row("sound2img", translated, heard),
         Row("random: another sound's picture", translated, shuffled),
@@ -73,54 +62,6 @@ def rows(
 def _balanced(concepts: Sequence[str | None], labels: Sequence[str], limit: int) -> list[int]:
     """The first `limit` positions of each label, in order."""
     return [i for label in labels for i in [j for j, c in enumerate(concepts) if c == label][:limit]]
-
-
-def _draw(translator: Translator, points: Sequence[Tensor], seed: int) -> list[Image.Image]:
-    drawn = [translator.conditioning(point, seed, index) for index, point in enumerate(points)]
-    return translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn])
-
-
-def _decode(translator: Translator, targets: Tensor, seed: int) -> list[Image.Image]:
-    return translator.decoder.decode(targets, generators=[generator_for(seed, index) for index in range(len(targets))])
-
-
-def distances(features: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]:
-    """FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018) between two sets of a judge's features (N, C)."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    class Given(torch.nn.Module):
-        """torchmetrics wants an extractor of pictures; these features are already extracted."""
-
-        num_features = features.shape[1]
-
-        def forward(self, values: Tensor) -> Tensor:
-            return values.flatten(1).float()
-
-    torch.manual_seed(seed)  # KID draws subsets
-    size = min(100, len(features), len(real))
-    fid = FrechetInceptionDistance(feature=Given(), input_img_size=(features.shape[1], 1, 1), normalize=False)
-    kid = KernelInceptionDistance(feature=Given(), subset_size=size, subsets=50)
-    for metric in (fid, kid):
-        metric.update(real[:, :, None, None], real=True)
-        metric.update(features[:, :, None, None], real=False)
-    mean, _ = kid.compute()
-    return {"fid": fid.compute().item(), "kid": mean.item()}
-
-
-def nearest(pictures: Sequence[Image.Image], training: Photos) -> Tensor:
-    """RMS pixel difference (0..1) of each picture to its nearest training photo, plain or mirrored. (N,)"""
-    bank = to_pixels(training.pixels).flatten(1).half()
-    norms = bank.float().pow(2).sum(1)
-    found = []
-    array = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-    for flipped in (array, array.flip(2)):
-        query = to_pixels(flipped).flatten(1)
-        squared = torch.cat(
-            [(norms + q.pow(2).sum(1, keepdim=True) - 2 * q @ bank.float().T).min(1).values for q in query.split(64)]
-        )
-        found.append((squared.clamp(min=0) / query.shape[1]).sqrt() / 2)
-    return torch.minimum(*found)
 
 
 def evaluate(
@@ -151,7 +92,7 @@ def evaluate(
             for row, (logits, features) in zip(table_rows, judged, strict=True)
         },
         "nearest_training_photo": {
-            row.name: _quantiles(nearest(row.pictures, training))
+            row.name: quantiles(nearest(row.pictures, training))
             for row in table_rows
             if not row.name.startswith("random")
         },
@@ -164,10 +105,6 @@ def evaluate(
 def _name_photos(translator: Translator, row: Row, labels: Sequence[str]) -> dict[str, float]:
     embeds = translator.decoder.targets(row.pictures)
     return named(embeds @ translator.label_points().T, row.truth)
-
-
-def _quantiles(values: Tensor) -> dict[str, float]:
-    return {"min": values.min().item(), "median": values.median().item()}
 
 
 def _write_grids(

@@ -275,6 +275,7 @@ class BridgeRecipe:
     max_minutes: float = float("inf")
     quiet: bool = False
     command: str = ""
+    notes: str = ""
 
 
 def load_pairs(folder: Path, decoder: ImageDecoder) -> tuple[Pairs, Pairs | None, list[str]]:
@@ -377,6 +378,7 @@ def export_bridge(bridge: Bridge, recipe: BridgeRecipe, metrics: dict[str, float
         "prior_steps": recipe.prior_steps,
         "decoder": recipe.decoder.name,
         "command": recipe.command,
+        "notes": recipe.notes,
         "val": metrics,
     }
     (recipe.run / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +29,35 @@ Trained for the frozen decoder `{config.spec["name"]}` (fingerprint `{config.spe
 |---|---|
 {rows}
 `val_chance` is what guessing gives. Labels: {", ".join(config.labels) or "none"}.
-"""
+{_evaluation(measured.get("evaluation"))}
+{_notes(measured)}"""
+
+
+def _notes(measured: dict[str, Any]) -> str:
+    return f"## Data, licence, limits\n\n{measured['notes']}\n" if measured.get("notes") else ""
+
+
+def _evaluation(result: dict[str, Any] | None) -> str:
+    """The tables of `mmx eval`, as Markdown."""
+    if result is None:
+        return ""
+    text = f"\n## Measured by `mmx eval {result['task']}` on the {result['split']} split\n"
+    for name, table in result.items():
+        if not isinstance(table, dict):
+            continue
+        columns = list(next(iter(table.values())))
+        text += f"\n| {name.replace('_', ' ')} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
+        for row, values in table.items():
+            text += f"| {row} | {' | '.join(f'{values[c]:.4g}' if c in values else '' for c in columns)} |\n"
+    return text
+
+
+def add_evaluation(folder: Path, config: BridgeConfig, result: dict[str, Any]) -> None:
+    """Put the result of `mmx eval` into a bridge's metrics.json and card."""
+    path = folder / "metrics.json"
+    measured = json.loads(path.read_text(encoding="utf8")) | {"evaluation": result}
+    path.write_text(json.dumps(measured, indent=1), encoding="utf8")
+    (folder / "README.md").write_text(bridge_card(config, measured), encoding="utf8")
 
 
 def decoder_card(family: str, measured: dict[str, Any]) -> str:
@@ -60,4 +90,5 @@ from diffusers import KandinskyV22Pipeline
 
 pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 ```
-"""
+
+{_notes(measured)}"""

@@ -95,6 +95,7 @@ class DecoderRecipe:
     teacher: Path | None = None
     quiet: bool = False
     command: str = ""
+    notes: str = ""
 
     def schedule(self, stage: str) -> LoopConfig:
         """The stage's schedule with the recipe's seed, device and number of steps."""
@@ -193,9 +194,11 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
         name=f"starter-{family.name}/embedding",
         mean_norm=teacher.net.dim**0.5,
         defaults=DEFAULTS | {"size": family.space.image_size},
+        teacher_folder=recipe.teacher,
     )
     measured = {
         "command": recipe.command,
+        "notes": recipe.notes,
         "seed": recipe.seed,
         "photos": len(photos),
         "val": {stage: _last_metrics(recipe.run / stage) for stage in STAGES},

@@ -1,0 +1,79 @@
+"""What the protocols share: rows of pictures, distances between sets, distances to the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.training.data import Photos
+from mmx.translate import Translator, generator_for
+
+
+@dataclass
+class Row:
+    """Pictures to be judged, and the class that each should show (an index into the labels)."""
+
+    name: str
+    pictures: list[Image.Image]
+    truth: Tensor
+
+
+def draw(
+    translator: Translator, points: Sequence[Tensor], seed: int, indices: Sequence[int] | None = None
+) -> list[Image.Image]:
+    """A picture for each point (D,) of the space, as the command would draw it; item i is the result `indices[i]`."""
+    indices = range(len(points)) if indices is None else indices
+    drawn = [translator.conditioning(point, seed, index) for point, index in zip(points, indices, strict=True)]
+    return translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn])
+
+
+def decode(translator: Translator, targets: Tensor, seed: int) -> list[Image.Image]:
+    """Raw conditionings (N, D) → pictures: the oracle's path."""
+    return translator.decoder.decode(targets, generators=[generator_for(seed, index) for index in range(len(targets))])
+
+
+def distances(features: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]:
+    """FID (Heusel et al. 2017) and KID (Bińkowski et al. 2018) between two sets of a judge's features (N, C)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    class Given(torch.nn.Module):
+        """torchmetrics wants an extractor of pictures; these features are already extracted."""
+
+        num_features = features.shape[1]
+
+        def forward(self, values: Tensor) -> Tensor:
+            return values.flatten(1).float()
+
+    torch.manual_seed(seed)  # KID draws subsets
+    size = min(100, len(features), len(real))
+    fid = FrechetInceptionDistance(feature=Given(), input_img_size=(features.shape[1], 1, 1), normalize=False)
+    kid = KernelInceptionDistance(feature=Given(), subset_size=size, subsets=50)
+    for metric in (fid, kid):
+        metric.update(real[:, :, None, None], real=True)
+        metric.update(features[:, :, None, None], real=False)
+    mean, _ = kid.compute()
+    return {"fid": fid.compute().item(), "kid": mean.item()}
+
+
+def nearest(pictures: Sequence[Image.Image], training: Photos, part: int = 2048) -> Tensor:
+    """RMS pixel difference (0..1) of each picture to its nearest training picture, plain or mirrored. (N,)"""
+    array = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    queries = torch.cat((array, array.flip(2))).flatten(1).float()
+    best = torch.full((len(queries),), float("inf"))
+    for bank in training.pixels.split(part):
+        known = bank.flatten(1).float()
+        squared = queries.square().sum(1)[:, None] + known.square().sum(1) - 2 * queries @ known.T
+        best = torch.minimum(best, squared.min(1).values)
+    root = (best.clamp(min=0) / queries.shape[1]).sqrt() / 255
+    return torch.minimum(*root.chunk(2))
+
+
+def quantiles(values: Tensor) -> dict[str, float]:
+    """The least and the middle value."""
+    return {"min": values.min().item(), "median": values.median().item()}

@@ -1,0 +1,177 @@
+"""The protocol of voice → face: gender agreement, a stock detector, retrieval, separation of speakers, diversity, copies.
+
+Every table has an oracle row (a real face's own feature through the decoder) and a random row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mmx.evaluation.judge import Judge
+from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
+from mmx.media.audio import Waveform
+from mmx.media.image import grid
+from mmx.nets.face import GENDERS
+from mmx.training.data import Photos, Sounds
+from mmx.translate import Translator
+
+FACES = 8  # drawn for each voice
+
+
+def detected(pictures: Sequence[Image.Image]) -> dict[str, float]:
+    """The shares of pictures in which OpenCV's stock frontal-face cascade finds exactly one face, and none.
+
+    The pictures are doubled and given a border of a quarter, because the cascade wants some room around a face.
+    """
+    import cv2
+
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    counts = []
+    for picture in pictures:
+        gray = np.asarray(
+            picture.convert("L").resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
+        )
+        edge = gray.shape[0] // 4
+        gray = cv2.copyMakeBorder(gray, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+        side = gray.shape[0] // 3
+        counts.append(len(cascade.detectMultiScale(gray, 1.05, 4, minSize=(side, side))))
+    found = np.array(counts)
+    return {"one_face": float((found == 1).mean()), "no_face": float((found == 0).mean())}
+
+
+def agreement(logits: Tensor, truth: Tensor) -> dict[str, float]:
+    """How often the judge sees the wanted gender: a share for each, and their mean. logits (N, 2), truth (N,)."""
+    hits = logits.argmax(1) == truth
+    shares = {name: hits[truth == k].float().mean().item() for k, name in enumerate(GENDERS) if (truth == k).any()}
+    return {"gender": sum(shares.values()) / len(shares)} | shares
+
+
+def retrieval(points: Tensor, truth: Tensor, faces: Tensor, face_truth: Tensor) -> dict[str, dict[str, float]]:
+    """R@1/5/10: whether a face of the voice's gender is among the nearest; and by chance. points (N, D), faces (M, D)."""
+    order = (F.normalize(points, dim=-1) @ F.normalize(faces, dim=-1).T).topk(min(10, len(faces))).indices
+    right = face_truth[order] == truth[:, None]
+    share = torch.stack([(face_truth == k).float().mean() for k in truth])
+    return {
+        "voice2face": {f"R@{k}": right[:, :k].any(1).float().mean().item() for k in (1, 5, 10)},
+        "random": {f"R@{k}": (1 - (1 - share) ** k).mean().item() for k in (1, 5, 10)},
+    }
+
+
+def auc(same: Tensor, different: Tensor) -> float:
+    """The chance that a value of `same` is above one of `different` (the area under the ROC curve)."""
+    return (same[:, None] > different[None, :]).float().mean().item()
+
+
+def separation(translator: Translator, voices: Sequence[Waveform], truth: Tensor) -> dict[str, dict[str, float]]:
+    """Halves of one utterance against halves of other speakers' utterances: mean cosines, and the area under the curve."""
+    halves = [[wave.samples[: len(wave.samples) // 2], wave.samples[len(wave.samples) // 2 :]] for wave in voices]
+    points = torch.stack(
+        [
+            translator.point(Waveform(half, wave.sample_rate))
+            for pair, wave in zip(halves, voices, strict=True)
+            for half in pair
+        ]
+    )
+    scores = points @ points.T
+    speaker = torch.arange(len(voices)).repeat_interleave(2)
+    gender = truth.repeat_interleave(2)
+    upper = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    same = scores[(speaker[:, None] == speaker) & upper]
+    others = scores[(speaker[:, None] != speaker) & upper]
+    alike = scores[(speaker[:, None] != speaker) & (gender[:, None] == gender) & upper]
+    return {
+        "same speaker": {"cosine": same.mean().item(), "auc": 1.0},
+        "other speakers": {"cosine": others.mean().item(), "auc": auc(same, others)},
+        "others of the same gender": {"cosine": alike.mean().item(), "auc": auc(same, alike)},
+        "random": {"cosine": 0.0, "auc": 0.5},
+    }
+
+
+def spread(pictures: Sequence[Image.Image]) -> float:
+    """Mean RMS pixel difference (0..1) over all pairs of pictures."""
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).flatten(1).float() / 255
+    distance = torch.cdist(pixels, pixels) / pixels.shape[1] ** 0.5
+    count = len(pictures)
+    return (distance.sum() / (count * (count - 1))).item()
+
+
+def evaluate(
+    translator: Translator,
+    voices: Sounds,
+    photos: Photos,
+    training: Photos,
+    judge: Judge,
+    *,
+    seed: int = 0,
+    limit: int = 100,
+    pictures_to: Path | None = None,
+) -> dict[str, Any]:
+    """The whole protocol on one split; at most `limit` real faces a gender. Returns tables as plain dicts."""
+    points = torch.stack([translator.point(wave) for wave in voices.waves])
+    truth = torch.tensor([GENDERS.index(meta["gender"]) for meta in voices.meta])
+    keep = [i for name in GENDERS for i in [j for j, m in enumerate(photos.meta) if m["gender"] == name][:limit]]
+    real = [Image.fromarray(photos.pixels[i].numpy()) for i in keep]
+    real_truth = torch.tensor([GENDERS.index(photos.meta[i]["gender"]) for i in keep])
+    targets = translator.decoder.targets(real)
+    many = [point for point in points for _ in range(FACES)]
+    drawn = draw(translator, many, seed, [index for _ in points for index in range(FACES)])
+    drawn_truth = truth.repeat_interleave(FACES)
+    shuffled = drawn_truth[torch.randperm(len(drawn_truth), generator=torch.Generator().manual_seed(seed))]
+    rows = [
+        Row("real faces", real, real_truth),
+        Row("oracle: a face's own feature", decode(translator, targets, seed), real_truth),
+        Row("voice2face", drawn, drawn_truth),
+        Row("random: another voice's face", drawn, shuffled),
+    ]
+    judged = [judge(row.pictures) for row in rows]
+    result: dict[str, Any] = {
+        "faces": {
+            row.name: agreement(logits, row.truth)
+            | detected(row.pictures)
+            | distances(features, judged[0][1])
+            | {"count": len(row.pictures)}
+            for row, (logits, features) in zip(rows, judged, strict=True)
+        },
+        "naming": {"voice2face": _suggested(translator, points, truth), "random": {"gender": 0.5}},
+        "retrieval": retrieval(points, truth, targets, real_truth),
+        "separation": separation(translator, voices.waves, truth),
+        "diversity": _diversity(drawn, real, real_truth),
+        "nearest_training_face": {row.name: quantiles(nearest(row.pictures, training)) for row in rows[:3]},
+    }
+    if pictures_to is not None:
+        pictures_to.mkdir(parents=True, exist_ok=True)
+        for number, meta in enumerate(voices.meta):
+            own = drawn[number * FACES : (number + 1) * FACES]
+            grid(own, 4).save(pictures_to / f"{meta['gender']}-{meta['key']}.png")
+    return result
+
+
+def _suggested(translator: Translator, points: Tensor, truth: Tensor) -> dict[str, float]:
+    net = translator.decoder.teacher.net
+    return {
+        "gender": (net.gender_shares(points * translator.decoder.spec.mean_norm).argmax(1) == truth)
+        .float()
+        .mean()
+        .item()
+    }
+
+
+def _diversity(
+    drawn: Sequence[Image.Image], real: Sequence[Image.Image], real_truth: Tensor
+) -> dict[str, dict[str, float]]:
+    own = [spread(drawn[start : start + FACES]) for start in range(0, len(drawn), FACES)]
+    groups = [
+        spread([real[i] for i in (real_truth == k).nonzero()[:, 0].tolist()]) for k in real_truth.unique().tolist()
+    ]
+    return {
+        "voice2face: faces of one voice": {"rms": float(np.mean(own))},
+        "real faces of one gender": {"rms": float(np.mean(groups))},
+    }
