@@ -14,11 +14,13 @@ from PIL import Image
 
 import mmx
 from mmx.errors import InputError
+from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
-from mmx.media.provenance import SCHEMA, dumps, sha256, text_chunks
+from mmx.media.provenance import SCHEMA, dumps, embed_wav, sha256, text_chunks
 from mmx.translate import Blend, Translation, Translator
 
 LAYOUTS = ("single", "grid", "strip", "gif")
+COMMON = ("seed", "start", "duration", "device", "dtype", "average")  # settings that every translator heeds
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "soxr")
 
 
@@ -51,6 +53,11 @@ class Settings:
     device: str = "cpu"
     dtype: str = "auto"
     average: bool = False
+    beam: int = 1
+    temperature: float | None = None
+    top_p: float = 0.9
+    speed: float = 1.0
+    voice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,29 +126,20 @@ def run(translator: Translator, job: Job) -> Done:
 def _translate(
     translator: Translator, job: Job, together: Sequence[Any], mix: Sequence[Blend], image: Blend | None, other: Any
 ) -> Translation:
-    s = job.settings
-    return translator.translate(
-        together,
-        indices=job.indices,
-        seed=s.seed,
-        steps=s.steps,
-        guidance=s.guidance,
-        size=s.size,
-        gain=s.gain,
-        mix=mix,
-        image=image,
-        interpolate=other,
-        frames=s.frames,
-    )
+    options = {name: getattr(job.settings, name) for name in translator.options}
+    blends = {"mix": mix, "image": image, "interpolate": other}
+    given = {name: blend for name, blend in blends.items() if blend}
+    return translator.translate(together, indices=job.indices, seed=job.settings.seed, **options, **given)
 
 
 def _artifacts(translator: Translator, job: Job, translations: list[Translation]) -> list[Artifact]:
-    pictures = [picture for translation in translations for picture in translation.media]
+    media = [medium for translation in translations for medium in translation.media]
     if job.layout == "single":
         return [
-            _encode(picture, _record(translator, job, translations, [index]))
-            for index, picture in zip(job.indices, pictures, strict=True)
+            _encode(medium, _record(translator, job, translations, [index]))
+            for index, medium in zip(job.indices, media, strict=True)
         ]
+    pictures = media
     record = _record(translator, job, translations, list(job.indices))
     if job.layout == "gif":
         return [_encode_gif(pictures, record)]
@@ -149,8 +147,10 @@ def _artifacts(translator: Translator, job: Job, translations: list[Translation]
     return [_encode(grid(pictures, columns), record)]
 
 
-def _encode(picture: Image.Image, record: dict[str, Any]) -> Artifact:
-    return Artifact(png_bytes(picture, text_chunks(record)), record)
+def _encode(medium: Image.Image | Waveform, record: dict[str, Any]) -> Artifact:
+    if isinstance(medium, Waveform):
+        return Artifact(embed_wav(wav_bytes(medium), record), record)
+    return Artifact(png_bytes(medium, text_chunks(record)), record)
 
 
 def _encode_gif(pictures: list[Image.Image], record: dict[str, Any]) -> Artifact:
@@ -179,7 +179,9 @@ def _record(translator: Translator, job: Job, translations: list[Translation], i
         "inputs": [given.as_dict() for given in job.inputs],
         "layout": job.layout,
         "indices": indices,
-        "settings": asdict(job.settings),
+        "settings": {
+            name: value for name, value in asdict(job.settings).items() if name in COMMON + translator.options
+        },
         "bridge": {"name": translator.bridge_at.name, "sha256": translator.bridge_at.sha256},
         "decoder": {"name": translator.decoder_at.name, "sha256": translator.decoder_at.sha256},
         "heard": [translation.heard for translation in translations],

@@ -17,6 +17,7 @@ STARTER = "starter"
 TASKS = {
     "sound2img": {"bridge": "sound2img", "decoder": "image"},
     "voice2face": {"bridge": "voice2face", "decoder": "face"},
+    "img2speech": {"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
 }
 
 
@@ -42,7 +43,7 @@ def assets() -> Path:
 
 
 def locate(name: str | None, task: str, role: str) -> Located:
-    """A model's name → its folder, verified. role: "bridge" or "decoder". Raises ModelError, NetworkError."""
+    """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError."""
     if name is None or name == STARTER:
         default = TASKS[task][role]
         folder, known = assets() / "starter" / default, f"{STARTER}/{default}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,19 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.bridges.base import Bridge
+from mmx.bridges.sight import SightBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.bridges.voice import VoiceBridge
-from mmx.decoders.base import Decoder
-from mmx.decoders.image import ImageDecoder
+from mmx.decoders.base import Decoder, fingerprint
+from mmx.decoders.image import SPACE, ImageDecoder
+from mmx.decoders.speech import SpeechDecoder
+from mmx.decoders.teacher import Teacher
 from mmx.errors import SilenceError, UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
-from mmx.media.image import read_image
+from mmx.media.image import read_image, to_rgb
 from mmx.media.speech import speech_part
 from mmx.nets.sound import SAMPLE_RATE
+from mmx.nets.writer import Sampling
 from mmx.store import Located, locate
 
 WINDOW = 5.0  # seconds: of a longer recording, its loudest stretch of this length is heard
@@ -41,9 +46,9 @@ class Blend:
 
 @dataclass
 class Translation:
-    """What became of one source: the pictures, what was heard, and seconds by stage."""
+    """What became of one source: pictures or utterances, what was heard, and seconds by stage."""
 
-    media: list[Image.Image]
+    media: list[Any]
     heard: list[tuple[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -68,6 +73,13 @@ class Translator:
     decoder_kind: type = ImageDecoder
     notice = ""  # what every artifact has to say beyond being synthetic
     libraries: tuple[str, ...] = ()  # that the bytes depend on, beyond those of every translator
+    options: tuple[str, ...] = (
+        "steps",
+        "guidance",
+        "size",
+        "gain",
+        "frames",
+    )  # of a job's settings, what `translate` takes
 
     def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
         bridge.spec.require(decoder.spec, bridge=bridge_at.name)
@@ -247,7 +259,65 @@ class VoiceTranslator(Translator):
         return self.decoder.teacher.suggest(point * self.decoder.spec.mean_norm)[:top]
 
 
-TRANSLATORS: dict[str, type[Translator]] = {"sound2img": Translator, "voice2face": VoiceTranslator}
+class SightTranslator(Translator):
+    """Turns a picture into speech about it, with no text in between."""
+
+    bridge_kind = SightBridge
+    decoder_kind = SpeechDecoder
+    options = ("beam", "temperature", "top_p", "speed", "voice")
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Image.Image:
+        """A path, bytes or a picture → RGB. Raises InputError. `start` and `duration` mean nothing here."""
+        if isinstance(source, Image.Image):
+            return to_rgb(source)
+        return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
+
+    def notes(self, name: str, picture: Image.Image) -> list[str]:
+        if all(low == high for low, high in picture.getextrema()):
+            return [f"{name}: one flat colour; what is said of it means nothing"]
+        return []
+
+    def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """No words are known on this path, so there is nothing to report."""
+        return []
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        picture: Image.Image | Sequence[Image.Image],
+        *,
+        indices: Sequence[int] = (0,),
+        seed: int = 0,
+        beam: int = 1,
+        temperature: float | None = None,
+        top_p: float = 0.9,
+        speed: float = 1.0,
+        voice: str | None = None,
+    ) -> Translation:
+        """One picture → an utterance (16 kHz) for each of `indices`.
+
+        beam: width of the beam search, 1 is none. temperature: 0 takes the likeliest unit each time; absent, the first result is
+        greedy and the others are drawn at 0.8. speed: 2 is twice as fast.
+        """
+        started = time.perf_counter()
+        picture = picture if isinstance(picture, Image.Image) else next(iter(picture))
+        features = self.bridge.prepare(picture)
+        units = []
+        for index in indices:
+            heat = (0.8 if index and beam == 1 else 0.0) if temperature is None else temperature
+            units.append(self.bridge.write(features, Sampling(beam, heat, top_p), generator_for(seed, index)))
+        written = time.perf_counter()
+        media = self.decoder.decode(units, voice=voice, speed=speed)
+        return Translation(media, [], {"bridge": written - started, "decode": time.perf_counter() - written})
+
+
+TRANSLATORS: dict[str, type[Translator]] = {
+    "sound2img": Translator,
+    "voice2face": VoiceTranslator,
+    "img2speech": SightTranslator,
+}
 
 
 def pick_device(device: str) -> str:
@@ -267,11 +337,18 @@ def pick_device(device: str) -> str:
 
 @lru_cache(maxsize=4)
 def load(
-    task: str, *, bridge: str | None = None, decoder: str | None = None, device: str = "auto", dtype: str = "auto"
+    task: str,
+    *,
+    bridge: str | None = None,
+    decoder: str | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Translator:
     """The translator of a command, such as load("sound2img"). Loaded once for each set of arguments.
 
-    bridge, decoder: a folder, or None for the starter. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
+    bridge, decoder, encoder: a folder, or None for the starter; only img2speech has an encoder, the image decoder that it looks
+    with. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
     Raises ModelError, UsageError.
     """
     if task not in TRANSLATORS:
@@ -287,4 +364,7 @@ def load(
     )
     loaded.to(where, kind)
     own = translator.bridge_kind.load(bridge_at.folder)
+    if isinstance(own, SightBridge):
+        eyes = locate(encoder, task, "encoder").folder
+        own.look_with(Teacher.load(eyes / "teacher"), fingerprint(eyes, SPACE))
     return translator(task, own, loaded, bridge_at=bridge_at, decoder_at=decoder_at)

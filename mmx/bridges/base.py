@@ -24,7 +24,8 @@ class BridgeConfig:
 
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
-    logit_scale: learned inverse temperature. prior: sizes of its diffusion prior, or None.
+    logit_scale: learned inverse temperature. prior: sizes of its diffusion prior, or None. source: name and fingerprint of the
+    frozen encoder that it looks or listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
 
     task: str
@@ -35,6 +36,8 @@ class BridgeConfig:
     prior: dict[str, int] | None = None
     prior_guidance: float = 2.0
     prior_steps: int = 32
+    source: dict[str, str] | None = None
+    writer: dict[str, int] | None = None
     version: int = 1
 
 

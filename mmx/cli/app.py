@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn one modality into another: a sound into a picture, a voice into a face.\n\nEvery command works offline right after install, on small starter models.",
+    help="Turn one modality into another: a sound into a picture, a voice into a face, a picture into speech.\n\nEvery command works offline right after install, on small starter models.",
 )
 
 
@@ -39,14 +39,17 @@ def _root(
 
 
 def _register() -> None:
-    from mmx.cli import evaluate, look, sound2img, train, voice2face
+    from mmx.cli import data, evaluate, img2speech, look, show, sound2img, train, voice2face
 
     app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
     app.command("voice2face", rich_help_panel="Translate")(voice2face.voice2face)
+    app.command("img2speech", rich_help_panel="Translate")(img2speech.img2speech)
+    app.command("show", rich_help_panel="Look")(show.show)
     app.command("inspect", rich_help_panel="Look")(look.inspect)
     app.command("reproduce", rich_help_panel="Look")(look.reproduce)
     app.command("train-decoder", rich_help_panel="Train")(train.train_decoder)
     app.command("train-bridge", rich_help_panel="Train")(train.train_bridge)
+    app.add_typer(data.app, name="data", rich_help_panel="Train")
     app.command("eval", rich_help_panel="Train")(evaluate.evaluate)
 
 

@@ -47,7 +47,7 @@ def _check(data: Path, run: Path) -> None:
 
 def train_decoder(
     context: typer.Context,
-    family: Annotated[str, typer.Argument(help="image or face.", show_default=False)],
+    family: Annotated[str, typer.Argument(help="image, face or speech.", show_default=False)],
     data: Data,
     output: Run,
     space_steps: Annotated[
@@ -62,6 +62,9 @@ def train_decoder(
             "--denoiser-steps", "--max-steps", min=1, show_default=False, help="Steps of the diffusion model."
         ),
     ] = None,
+    vocoder_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of a speech decoder's vocoder.")
+    ] = None,
     teacher: Annotated[
         Optional[Path],
         typer.Option(
@@ -75,16 +78,22 @@ def train_decoder(
     notes: Notes = "",
     quiet: Quiet = False,
 ) -> None:
-    """Train a decoder and its teacher from scratch: photos → RUN/decoder.
+    """Train a decoder and its teacher from scratch → RUN/decoder.
 
     DIR holds WebDataset shards of KEY.jpg and KEY.json: images-*.tar (words, synset, concept, split) or faces-*.tar (age, gender,
     split). Three stages, each resumable: the space, the autoencoder, the diffusion model. RUN/*/preview.png shows how far each is.
+    For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
     """
-    if family not in ("image", "face"):
-        raise UsageError(f"no decoder family is called {family}", hint="there are: image, face")
+    if family not in ("image", "face", "speech"):
+        raise UsageError(f"no decoder family is called {family}", hint="there are: image, face, speech")
     _check(data, output)
     if teacher is not None and not (teacher / "teacher").is_dir():
         raise UsageError(f"--teacher {teacher}: no decoder folder with a teacher/ in it")
+    if family == "speech":
+        _train_speech(
+            context, data, output, {"units": codec_steps, "vocoder": vocoder_steps}, seed, device, notes, quiet
+        )
+        return
     from mmx.training.decoder import FAMILIES, DecoderRecipe
     from mmx.training.decoder import train_decoder as train
     from mmx.translate import pick_device
@@ -100,14 +109,36 @@ def train_decoder(
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
+def _train_speech(
+    context: typer.Context,
+    data: Path,
+    output: Path,
+    steps: dict[str, Optional[int]],
+    seed: int,
+    device: str,
+    notes: str,
+    quiet: bool,
+) -> None:
+    from mmx.training.speech import SpeechRecipe, train_speech_decoder
+    from mmx.translate import pick_device
+
+    given = {stage: count for stage, count in steps.items() if count is not None}
+    train_speech_decoder(
+        SpeechRecipe(
+            data, output, seed, pick_device(device), given, quiet=quiet, command=_command(context), notes=notes
+        )
+    )
+    print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
+
+
 def train_bridge(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="sound2img or voice2face.", show_default=False)],
+    task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)],
     data: Data,
     output: Run,
     decoder: DecoderOption = None,
     max_steps: Annotated[
-        Optional[int], typer.Option(min=1, show_default=False, help="Default: 2500, and 1500 for voices.")
+        Optional[int], typer.Option(min=1, show_default=False, help="Default: 2500; 1500 for voices, 6000 for speech.")
     ] = None,
     max_minutes: Annotated[
         Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
@@ -133,9 +164,13 @@ def train_bridge(
     """Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.
 
     DIR holds WebDataset shards: sounds-*.tar and images-*.tar, paired by the `concept` in their .json, or voices-*.tar and faces-*.tar,
-    paired by `identity` or else `gender`. Or it holds two folders audios/ and images/ whose files have equal stems.
+    paired by `identity` or else `gender`, or images-*.tar and spoken-*.tar, paired by `synset`. Or it holds two folders audios/ and images/ whose files have equal stems.
     """
-    losses = {"sound2img": ("infonce", "infonce-l2"), "voice2face": ("speech2face", "infonce")}
+    losses = {
+        "sound2img": ("infonce", "infonce-l2"),
+        "voice2face": ("speech2face", "infonce"),
+        "img2speech": ("units",),
+    }
     if task not in losses:
         raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(losses)}")
     loss = loss or losses[task][0]
@@ -146,16 +181,17 @@ def train_bridge(
         raise UsageError(f"--decoder {decoder}: no such folder")
     from mmx.store import locate
     from mmx.training.bridge import BridgeRecipe, train_sound_bridge
+    from mmx.training.sight import train_sight_bridge
     from mmx.training.voice import train_voice_bridge
     from mmx.translate import pick_device
 
-    train = {"sound2img": train_sound_bridge, "voice2face": train_voice_bridge}[task]
+    train = {"sound2img": train_sound_bridge, "voice2face": train_voice_bridge, "img2speech": train_sight_bridge}[task]
     train(
         BridgeRecipe(
             data,
             output,
             locate(decoder, task, "decoder"),
-            max_steps or {"sound2img": 2500, "voice2face": 1500}[task],
+            max_steps or {"sound2img": 2500, "voice2face": 1500, "img2speech": 6000}[task],
             batch_size,
             lr,
             seed,

@@ -40,10 +40,12 @@ class Request:
     extras: tuple[Extra, ...] = ()
     bridge: str | None = None
     decoder: str | None = None
+    encoder: str | None = None
     as_json: bool = False
     quiet: bool = False
     overwrite: bool = False
     verb: str = "heard"
+    drawing: Path | None = None  # where a picture of the one spoken result goes
 
     def groups(self) -> list[tuple[list[Source], list[Target]]]:
         """Sources that are translated together, and where their results go. Raises UsageError before any work."""
@@ -54,7 +56,7 @@ class Request:
             target.check(overwrite=self.overwrite)
         if self.as_json and self.output == "-":
             raise UsageError("--json and the result both want stdout", hint="give -o FILE")
-        for name in (self.bridge, self.decoder):
+        for name in (self.bridge, self.decoder, self.encoder):
             if name and not name.startswith("hf-hub:") and name != "starter" and not Path(name).is_dir():
                 raise UsageError(f"{name}: no such model folder")
         if self.together:
@@ -69,7 +71,12 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
     from mmx.translate import load
 
     translator = load(
-        request.command, bridge=request.bridge, decoder=request.decoder, device=settings.device, dtype=settings.dtype
+        request.command,
+        bridge=request.bridge,
+        decoder=request.decoder,
+        encoder=request.encoder,
+        device=settings.device,
+        dtype=settings.dtype,
     )
     talk.note(f"models ready in {time.perf_counter() - started:.1f} s")
     if translator.notice:
@@ -92,7 +99,7 @@ class _Talk:
             self.note(text)
         sources = [given.name for given in job.of("source")]
         names = [", ".join(sources)] if job.settings.average else sources
-        for name, heard in zip(names, done.heard, strict=True):
+        for name, heard in zip(names, done.heard, strict=True) if any(done.heard) else ():
             self.note(f"{name}: {self.verb}: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
         stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in done.seconds.items())
         self.note(f"{', '.join(str(target.path or 'stdout') for target in targets)}: {stages}")
@@ -142,6 +149,8 @@ def _run_all(
             done = run(translator, job)
             for target, artifact in zip(targets, done.artifacts, strict=True):
                 target.write(artifact.data)
+                if request.drawing is not None:
+                    _draw(artifact.data, request.drawing)
             talk.done(job, done, targets)
         except MmxError as error:
             if len(groups) == 1 or error.exit_code in (2, 4):
@@ -150,3 +159,11 @@ def _run_all(
             talk.failed(sources, error)
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")
+
+
+def _draw(data: bytes, path: Path) -> None:
+    from mmx.media.audio import read_audio
+    from mmx.media.image import png_bytes
+    from mmx.media.show import draw_sound
+
+    Target(path).write(png_bytes(draw_sound(read_audio(data, sample_rate=None))))

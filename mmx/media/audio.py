@@ -40,13 +40,13 @@ class Waveform:
 def read_audio(
     source: Path | str | bytes,
     *,
-    sample_rate: int,
+    sample_rate: int | None,
     start: float | None = None,
     duration: float | None = None,
     window: float | None = None,
     name: str | None = None,
 ) -> Waveform:
-    """Decode a sound to float32 mono at `sample_rate`.
+    """Decode a sound to float32 mono at `sample_rate`, or at its own rate where that is None.
 
     start, duration: the part to take, in seconds. window: where neither is given and the sound is longer than this many
     seconds, its loudest stretch of that length is taken.
@@ -64,6 +64,8 @@ def read_audio(
     _refuse_unusable(samples, name)
     if start is None and duration is None and window is not None:
         samples = loudest(samples, int(window * rate))
+    if sample_rate is None:
+        return Waveform(samples.astype(np.float32), rate)
     return Waveform(resample(samples, rate, sample_rate), sample_rate)
 
 

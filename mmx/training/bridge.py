@@ -21,7 +21,7 @@ from mmx.nets.prior import EmbeddingPrior
 from mmx.nets.sound import FRAMES, log_mel, standardise
 from mmx.store import Located, seal
 from mmx.training.card import bridge_card
-from mmx.training.data import Photos, Sounds, load_photos, load_sounds, load_stem_pairs
+from mmx.training.data import Photos, Sounds, load_photos, load_sounds, load_stem_pairs, members
 from mmx.training.image import encode_all
 from mmx.training.loop import LoopConfig, Run
 from mmx.training.losses import infonce, infonce_l2
@@ -230,10 +230,6 @@ class _BridgeModule(nn.Module):
     def scale(self) -> Tensor:
         """Inverse temperature of the contrastive loss."""
         return self.log_scale.exp()
-
-
-def members(labels: Tensor) -> dict[int, Tensor]:
-    return {label: (labels == label).nonzero()[:, 0] for label in labels.unique().tolist()}
 
 
 def spec_augment(features: Tensor, generator: torch.Generator, bands: int = 12, frames: int = 60) -> Tensor:

@@ -92,3 +92,29 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 ```
 
 {_notes(measured)}"""
+
+
+def speech_card(measured: dict[str, Any]) -> str:
+    """README.md of a speech decoder's folder."""
+    rows = "".join(
+        f"| {stage} | {name} | {value:.4g} |\n"
+        for stage, values in measured["val"].items()
+        for name, value in values.items()
+    )
+    return f"""---
+library_name: mmx
+pipeline_tag: text-to-speech
+tags: [mmx, speech, vocoder, units]
+---
+# The speech decoder: discrete units → speech
+
+31.25 units a second, and back: `units/` (codec) and `vocoder/` (log10-mel of 80 bins at 16 kHz → waveform, in the place of transformers'
+SpeechT5HifiGan, which may be put there instead). Voices: {", ".join(measured["voices"])}. Trained on {measured["utterances"]} utterances, seed
+{measured["seed"]}, with:
+
+    {measured["command"]}
+
+| stage | on the val utterances | |
+|---|---|---|
+{rows}
+{_notes(measured)}"""

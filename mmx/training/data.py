@@ -168,3 +168,8 @@ def _refuse_many_bad(folder: Path, bad: list[str], good: int) -> None:
             f"{folder}: {len(bad)} of {len(bad) + good} samples can't be read, such as {bad[0]}",
             hint="mend or remove them; a run stops when more than 5 % are bad",
         )
+
+
+def members(labels: Tensor) -> dict[int, Tensor]:
+    """The positions of each label. labels (N,), integers."""
+    return {label: (labels == label).nonzero()[:, 0] for label in labels.unique().tolist()}

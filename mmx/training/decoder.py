@@ -71,7 +71,7 @@ FAMILIES = {
         "face",
         "faces",
         FaceConfig(),
-        CodecConfig(patch=12, width=256, latent_channels=24),
+        CodecConfig(patch=12, width=288, latent_channels=24, latent_noise=0.25),
         DenoiserConfig(channels=(96, 160)),
         {
             "space": LoopConfig(1200, 96, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=200),

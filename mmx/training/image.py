@@ -190,6 +190,7 @@ class CodecConfig:
     width: int = 384
     blocks: int = 4
     latent_channels: int = 16
+    latent_noise: float = 0.05  # in standard deviations of the latents
 
 
 def build_codec(config: CodecConfig):
@@ -229,10 +230,11 @@ class CodecTask:
     """Autoencoder: L1 and feature loss, with a little noise on the latents so that nearby ones look alike."""
 
     name = "codec"
-    feature_weight, latent_noise = 0.4, 0.05
+    feature_weight = 0.4
 
     def __init__(self, photos: Photos, val: Photos, teacher: DualEncoder, config: CodecConfig, seed: int = 0) -> None:
         self.photos, self.val, self.teacher = photos, val, teacher.eval().requires_grad_(False)
+        self.latent_noise = config.latent_noise
         torch.manual_seed(seed)
         self.module = build_codec(config).to(memory_format=torch.channels_last)
         self.module.vquantizer.requires_grad_(False)

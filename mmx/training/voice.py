@@ -23,13 +23,12 @@ from mmx.training.bridge import (
     Previews,
     draw_members,
     export_bridge,
-    members,
     random_windows,
     schedule_of,
     spec_augment,
     train_prior,
 )
-from mmx.training.data import Photos, Sounds, load_photos, load_sounds, load_stem_pairs, spoken
+from mmx.training.data import Photos, Sounds, load_photos, load_sounds, load_stem_pairs, members, spoken
 from mmx.training.image import encode_all
 from mmx.training.loop import LoopConfig, Run
 from mmx.training.losses import infonce, nt_xent, speech2face

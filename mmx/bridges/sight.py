@@ -1,0 +1,60 @@
+"""The sight bridge: a picture → discrete units of speech, with no text in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.bridges.base import Bridge, BridgeConfig
+from mmx.decoders.teacher import Teacher, pixels_of
+from mmx.errors import ModelError
+from mmx.nets.writer import Sampling, UnitWriter
+
+
+class SightBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image-to-audio"):
+    """A frozen encoder's patches → an autoregressive unit writer (text-free image-to-speech, Hsu et al., ACL 2021).
+
+    The encoder is not a part of the bridge's weights: it is the teacher of an image decoder, and `look_with` sets it.
+    """
+
+    def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
+        super().__init__(config)
+        sizes = self.config.writer
+        if sizes is None:
+            raise ModelError("this bridge's config has no writer", hint="mmx train-bridge img2speech makes one")
+        self.encoder = UnitWriter(self.spec.shape[0], **sizes)
+        self.teacher: Teacher | None = None
+
+    def look_with(self, teacher: Teacher, fingerprint: str) -> SightBridge:
+        """Set the frozen encoder. Raises ModelError unless it is the one that the bridge was trained with."""
+        wanted = self.config.source["fingerprint"]
+        if wanted != fingerprint:
+            raise ModelError(
+                f"this bridge looks with {self.config.source['name']} ({wanted[:12]}), not with {fingerprint[:12]}",
+                hint="train the bridge again for this encoder",
+            )
+        # a plain attribute: neither saved, nor trained, nor counted
+        object.__setattr__(self, "teacher", teacher)
+        return self
+
+    @torch.inference_mode()
+    def prepare(self, media: Image.Image) -> Tensor:
+        """An RGB picture of any size → its patches (P, C)."""
+        assert self.teacher is not None, "look_with comes first"
+        return patches_of(self.teacher, pixels_of(media, self.teacher.net.image_size)[None])[0]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Patches (B, P, C) → the embedded prefix that the writer goes on from (B, P + 1, W)."""
+        return self.encoder.prefix(features)
+
+    def write(self, features: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """Patches (P, C) → units (L,)."""
+        return self.encoder.write(features, sampling, generator)
+
+
+def patches_of(teacher: Teacher, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, S, S) in [-1, 1] → the teacher's last feature map as patches (B, P, C)."""
+    return teacher.net.image_encoder(pixels).last_hidden_state.float().flatten(2).transpose(1, 2)

@@ -1,0 +1,107 @@
+"""`mmx img2speech`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mmx.cli.options import (
+    BridgeOption,
+    DecoderOption,
+    Device,
+    Dtype,
+    Inputs,
+    Json,
+    Num,
+    Output,
+    Overwrite,
+    Quiet,
+    Seed,
+)
+from mmx.cli.translate import Request, carry_out
+from mmx.errors import UsageError
+from mmx.media.files import Target, expand
+
+
+def img2speech(
+    inputs: Inputs,
+    output: Output = None,
+    num: Num = 1,
+    seed: Seed = 0,
+    beam: Annotated[int, typer.Option("--beam", min=1, max=32, help="Width of the beam search; 1 is greedy.")] = 1,
+    temperature: Annotated[
+        Optional[float],
+        typer.Option(
+            "--temperature",
+            min=0.0,
+            max=5.0,
+            show_default=False,
+            help="Draw units at this temperature; 0 is greedy. Default: the first result greedy, others at 0.8.",
+        ),
+    ] = None,
+    top_p: Annotated[
+        float, typer.Option("--top-p", min=0.01, max=1.0, help="Draw from the likeliest units of this share only.")
+    ] = 0.9,
+    speed: Annotated[float, typer.Option("--speed", min=0.25, max=4.0, help="2 speaks twice as fast.")] = 1.0,
+    voice: Annotated[
+        Optional[str],
+        typer.Option("--voice", show_default=False, help="One of the decoder's voices, such as slt or rms."),
+    ] = None,
+    spectrogram: Annotated[
+        Optional[Path],
+        typer.Option("--spectrogram", metavar="FILE.png", show_default=False, help="Also draw what was said."),
+    ] = None,
+    bridge: BridgeOption = None,
+    decoder: DecoderOption = None,
+    encoder: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="The image decoder whose teacher the bridge looks with. Default: the starter.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say what a picture shows, with no text in between.
+
+    mmx img2speech cat.jpg -o cat.wav
+
+    cat bark.wav | mmx sound2img - -o - | mmx img2speech - -o said.wav
+    """
+    if beam > 1 and temperature:
+        raise UsageError("--beam searches and --temperature draws", hint="give one of them")
+    sources = expand(inputs, "image")
+    if spectrogram is not None:
+        if len(sources) * num != 1:
+            raise UsageError("--spectrogram draws one result", hint="mmx show FILE draws any sound")
+        if spectrogram.suffix.lower() != ".png":
+            raise UsageError(f"--spectrogram {spectrogram}: this writes .png files")
+        Target(spectrogram).check(overwrite=overwrite)
+    request = Request(
+        "img2speech",
+        sources,
+        output,
+        tuple(range(num)),
+        suffix=".wav",
+        bridge=bridge,
+        decoder=decoder,
+        encoder=encoder,
+        as_json=as_json,
+        quiet=quiet,
+        overwrite=overwrite,
+        drawing=spectrogram,
+    )
+    groups = request.groups()
+    from mmx.jobs import Settings  # from here on it is slow: torch and the models
+
+    settings = Settings(
+        seed, device=device, dtype=dtype, beam=beam, temperature=temperature, top_p=top_p, speed=speed, voice=voice
+    )
+    carry_out(request, groups, settings)

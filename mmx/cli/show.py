@@ -1,0 +1,67 @@
+"""`mmx show`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mmx.cli.options import Overwrite
+from mmx.errors import InputError, UsageError
+from mmx.media.files import Target, expand
+
+WINDOWS = ("hann", "hamming", "blackman", "boxcar")
+SCALES = ("mel", "log", "linear")
+
+
+def show(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A sound or a picture, or - for stdin.", show_default=False)
+    ],
+    output: Annotated[
+        Optional[str],
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT.png",
+            show_default=False,
+            help="A PNG, or - for stdout. Default: the terminal.",
+        ),
+    ] = None,
+    window: Annotated[str, typer.Option(help="hann, hamming, blackman or boxcar.")] = "hann",
+    scale: Annotated[str, typer.Option(help="Of frequencies: mel, log or linear.")] = "mel",
+    fft: Annotated[int, typer.Option(min=32, max=65_536, help="Samples in a window.")] = 1024,
+    hop: Annotated[int, typer.Option(min=1, max=65_536, help="Samples from one window to the next.")] = 256,
+    overwrite: Overwrite = False,
+) -> None:
+    """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
+    if window not in WINDOWS:
+        raise UsageError(f"--window {window}: no such window", hint=", ".join(WINDOWS))
+    if scale not in SCALES:
+        raise UsageError(f"--scale {scale}: no such scale", hint=", ".join(SCALES))
+    if output is not None and output != "-" and not output.lower().endswith(".png"):
+        raise UsageError(f"{output}: this writes .png files")
+    source = expand([file], "sound")[0]
+    target = None if output is None else Target(None if output == "-" else Path(output))
+    if target is not None:
+        target.check(overwrite=overwrite)
+    data = source.read()
+    from mmx.media.audio import read_audio
+    from mmx.media.image import png_bytes, read_image
+    from mmx.media.show import View, draw_picture, draw_sound, in_terminal
+
+    try:
+        drawn = draw_picture(read_image(io.BytesIO(data), name=source.name))
+    except InputError as no_picture:
+        if "not a picture" not in no_picture.message:
+            raise
+        drawn = draw_sound(read_audio(data, sample_rate=None, name=source.name), View(window, scale, fft, hop))
+    if target is not None:
+        target.write(png_bytes(drawn))
+        return
+    print(in_terminal(drawn, min(shutil.get_terminal_size().columns, 120)))
+    sys.stdout.flush()

@@ -1,0 +1,131 @@
+"""The unit writer: a small autoregressive transformer that looks at an image's patches and writes units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_UNITS = 160  # collapsed units an utterance may have
+MAX_REPEAT = 24  # of one unit: 0.77 s
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How units are chosen. beam 1 and temperature 0 is greedy; a temperature above 0 samples from the `top_p` nucleus."""
+
+    beam: int = 1
+    temperature: float = 0.0
+    top_p: float = 0.9
+
+
+class UnitWriter(nn.Module):
+    """GPT-2 (Radford et al. 2019) over run-length-collapsed units, after a prefix of image patches; and how long each unit lasts.
+
+    Patches are vectors (B, P, C). Token ids: the units, then pad, begin and end.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        patches: int,
+        channels: int,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        self.pad, self.begin, self.end = units, units + 1, units + 2
+        self.look = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+        self.places = nn.Parameter(torch.randn(patches, width) * 0.02)
+        self.language = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=units + 3,
+                n_positions=patches + MAX_UNITS + 2,
+                n_embd=width,
+                n_layer=depth,
+                n_head=heads,
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                bos_token_id=self.begin,
+                eos_token_id=self.end,
+                pad_token_id=self.pad,
+                tie_word_embeddings=False,
+            )
+        )
+        self.lasting = nn.Linear(width, 1)
+
+    def prefix(self, patches: Tensor) -> Tensor:
+        """Patches (B, P, C) → the embedded prefix (B, P + 1, W), which ends with the begin token."""
+        seen = self.look(patches) + self.places
+        begin = torch.full((len(patches), 1), self.begin, device=patches.device)
+        return torch.cat((seen, self.language.transformer.wte(begin)), dim=1)
+
+    def _hidden(self, patches: Tensor, tokens: Tensor) -> Tensor:
+        """Hidden states (B, M + 1, W): position 0 is that of the begin token, m + 1 that of token m."""
+        embedded = torch.cat((self.prefix(patches), self.language.transformer.wte(tokens)), dim=1)
+        return self.language.transformer(inputs_embeds=embedded).last_hidden_state[:, patches.shape[1] :]
+
+    def loss(self, patches: Tensor, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of the next token and mean error of log durations.
+
+        tokens (B, M): units, then one end token, then padding; counts (B, M): repeats of the units, 0 elsewhere.
+        """
+        hidden = self._hidden(patches, tokens)
+        logits = self.language.lm_head(hidden[:, :-1])
+        nll = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), ignore_index=self.pad)
+        spoken = counts > 0
+        guess = self.lasting(hidden[:, 1:])[..., 0].float()
+        return nll, F.smooth_l1_loss(guess[spoken], counts[spoken].float().log())
+
+    @torch.no_grad()
+    def write(
+        self, patches: Tensor, sampling: Sampling, generator: torch.Generator, *, use_cache: bool = True
+    ) -> Tensor:
+        """Patches of one image (P, C) → its units (L,), with repeats.
+
+        The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than the
+        guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
+        """
+        from transformers import LogitsProcessorList
+
+        options: dict = {"num_beams": sampling.beam, "do_sample": False}
+        processors = LogitsProcessorList()
+        if sampling.temperature > 0:
+            processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
+        tokens = self.language.generate(
+            inputs_embeds=self.prefix(patches[None]),
+            attention_mask=torch.ones(1, patches.shape[0] + 1, dtype=torch.long, device=patches.device),
+            max_new_tokens=MAX_UNITS,
+            min_new_tokens=4,
+            no_repeat_ngram_size=6,
+            use_cache=use_cache,
+            logits_processor=processors,
+            suppress_tokens=[self.pad, self.begin],
+            **options,
+        )[0]
+        units = tokens[(tokens != self.end) & (tokens != self.pad) & (tokens != self.begin)]
+        hidden = self._hidden(patches[None], units[None])
+        counts = self.lasting(hidden[:, 1:])[0, :, 0].float().exp().round().clamp(1, MAX_REPEAT).long()
+        return units.repeat_interleave(counts)
+
+
+class _Gumbel:
+    """Sampling as an argmax: scores plus Gumbel noise from our own generator (transformers samples from the global one)."""
+
+    def __init__(self, temperature: float, top_p: float, generator: torch.Generator) -> None:
+        self.temperature, self.top_p, self.generator = temperature, top_p, generator
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        shares = (scores.float() / self.temperature).log_softmax(-1)
+        ordered, places = shares.sort(descending=True)
+        outside = ordered.exp().cumsum(-1) - ordered.exp() > self.top_p
+        shares = shares.masked_fill(torch.zeros_like(outside).scatter(-1, places, outside), float("-inf"))
+        uniform = torch.rand(shares.shape, generator=self.generator).to(shares.device).clamp(1e-9, 1 - 1e-7)
+        return shares - (-uniform.log()).log()
