@@ -182,8 +182,7 @@ def _record(translator: Translator, job: Job, translations: list[Translation], i
         "settings": {
             name: value for name, value in asdict(job.settings).items() if name in COMMON + translator.options
         },
-        "bridge": {"name": translator.bridge_at.name, "sha256": translator.bridge_at.sha256},
-        "decoder": {"name": translator.decoder_at.name, "sha256": translator.decoder_at.sha256},
+        **{role: {"name": at.name, "sha256": at.sha256} for role, at in translator.models.items()},
         "heard": [translation.heard for translation in translations],
         "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
     }

@@ -48,7 +48,10 @@ def locate(name: str | None, task: str, role: str) -> Located:
         default = TASKS[task][role]
         folder, known = assets() / "starter" / default, f"{STARTER}/{default}"
         if not folder.is_dir():
-            raise ModelError(f"the starter model {known} is not in this installation", hint="install mmx again")
+            raise ModelError(
+                f"{known}: this version of mmx ships no such starter model",
+                hint=f"train one, and give it with --{role}",
+            )
     elif name.startswith(HUB):
         raise NetworkError(
             f"{name}: hub models are not supported by this version", hint="download it and give its folder"

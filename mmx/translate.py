@@ -85,8 +85,15 @@ class Translator:
         bridge.spec.require(decoder.spec, bridge=bridge_at.name)
         self.task, self.bridge, self.decoder = task, bridge, decoder
         self.bridge_at, self.decoder_at = bridge_at, decoder_at
+        self.encoder_at: Located | None = None
         self._labels = list(bridge.config.labels)
         self._label_points = decoder.teacher.embed_texts(list(bridge.config.labels.values())) if self._labels else None
+
+    @property
+    def models(self) -> dict[str, Located]:
+        """Where each of its models is, by role."""
+        found = {"bridge": self.bridge_at, "decoder": self.decoder_at}
+        return found | ({"encoder": self.encoder_at} if self.encoder_at else {})
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
@@ -363,8 +370,10 @@ def load(
         dtype, torch.float32 if where == "cpu" else torch.float16
     )
     loaded.to(where, kind)
-    own = translator.bridge_kind.load(bridge_at.folder)
+    own, encoder_at = translator.bridge_kind.load(bridge_at.folder), None
     if isinstance(own, SightBridge):
-        eyes = locate(encoder, task, "encoder").folder
-        own.look_with(Teacher.load(eyes / "teacher"), fingerprint(eyes, SPACE))
-    return translator(task, own, loaded, bridge_at=bridge_at, decoder_at=decoder_at)
+        encoder_at = locate(encoder, task, "encoder")
+        own.look_with(Teacher.load(encoder_at.folder / "teacher"), fingerprint(encoder_at.folder, SPACE))
+    ready = translator(task, own, loaded, bridge_at=bridge_at, decoder_at=decoder_at)
+    ready.encoder_at = encoder_at
+    return ready

@@ -65,6 +65,22 @@ def face_options(face_models: tuple[Path, Path]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def speech_models(tmp_path_factory: pytest.TempPathFactory, debug_models: tuple[Path, Path]) -> tuple[Path, Path, Path]:
+    """A sight bridge, a speech decoder and the image decoder that it looks with, tiny and random, in the real file formats."""
+    from tests.debug import make_sight_bridge, make_speech_decoder
+
+    folder = tmp_path_factory.mktemp("speech")
+    decoder = make_speech_decoder(folder / "decoder")
+    return make_sight_bridge(folder / "bridge", decoder, debug_models[1]), decoder, debug_models[1]
+
+
+@pytest.fixture(scope="session")
+def speech_options(speech_models: tuple[Path, Path, Path]) -> list[str]:
+    bridge, decoder, encoder = map(str, speech_models)
+    return ["--bridge", bridge, "--decoder", decoder, "--encoder", encoder]
+
+
+@pytest.fixture(scope="session")
 def debug_options(debug_models: tuple[Path, Path]) -> list[str]:
     bridge, decoder = debug_models
     return ["--bridge", str(bridge), "--decoder", str(decoder), "--steps", "2"]

@@ -7,11 +7,16 @@ from pathlib import Path
 import torch
 
 from mmx.bridges.base import BridgeConfig
+from mmx.bridges.sight import SightBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.bridges.voice import VoiceBridge
+from mmx.decoders.base import fingerprint
 from mmx.decoders.face import FaceTeacher
+from mmx.decoders.image import SPACE as IMAGE_SPACE
 from mmx.decoders.image import ImageDecoder, save_image_decoder
+from mmx.decoders.speech import SpeechDecoder, save_speech_decoder
 from mmx.decoders.teacher import Teacher
+from mmx.nets.speech import UnitCodec, Vocos
 from mmx.store import seal
 from mmx.training.captions import train_tokenizer
 from mmx.training.decoder import _pipeline
@@ -85,5 +90,30 @@ def make_bridge(folder: Path, decoder: Path, *, seed: int = 0) -> Path:
         prior_steps=2,
     )
     SoundBridge(config).half().save_pretrained(folder)
+    seal(folder)
+    return folder
+
+
+UNITS = {"units": 20, "code": 8, "width": 16, "hidden": 16, "depth": 1, "voices": 2}
+VOCODER = {"width": 16, "hidden": 16, "depth": 1}
+
+
+def make_speech_decoder(folder: Path) -> Path:
+    torch.manual_seed(0)
+    configs = {"units": UNITS, "vocoder": VOCODER}
+    save_speech_decoder(folder, UnitCodec(**UNITS), Vocos(**VOCODER), configs, ["slt", "rms"], "debug/units")
+    seal(folder)
+    return folder
+
+
+def make_sight_bridge(folder: Path, decoder: Path, eyes: Path) -> Path:
+    torch.manual_seed(0)
+    config = BridgeConfig(
+        task="img2speech",
+        spec=SpeechDecoder.load(decoder).spec.as_dict(),
+        source={"name": "debug/image", "fingerprint": fingerprint(eyes, IMAGE_SPACE)},
+        writer={"width": 16, "depth": 1, "heads": 2, "patches": 16, "channels": 8},
+    )
+    SightBridge(config).half().save_pretrained(folder)
     seal(folder)
     return folder

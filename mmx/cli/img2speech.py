@@ -12,6 +12,7 @@ from mmx.cli.options import (
     DecoderOption,
     Device,
     Dtype,
+    EncoderOption,
     Inputs,
     Json,
     Num,
@@ -55,14 +56,7 @@ def img2speech(
     ] = None,
     bridge: BridgeOption = None,
     decoder: DecoderOption = None,
-    encoder: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="FOLDER",
-            show_default=False,
-            help="The image decoder whose teacher the bridge looks with. Default: the starter.",
-        ),
-    ] = None,
+    encoder: EncoderOption = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,

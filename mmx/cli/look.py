@@ -10,9 +10,11 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.options import BridgeOption, DecoderOption, Json, Quiet
+from mmx.cli.options import BridgeOption, DecoderOption, EncoderOption, Json, Quiet
 from mmx.errors import InputError, MmxError, ModelError, UsageError
 from mmx.media.files import Source
+
+ROLES = ("bridge", "decoder", "encoder")
 
 
 def _read(file: str) -> bytes:
@@ -37,7 +39,7 @@ def inspect(
     print(f"{file}: synthetic, made by mmx {record['version']} {record['command']}")
     for entry in record["inputs"]:
         print(f"  {entry['role']}: {entry['name']}  sha256 {entry['sha256']}")
-    for role in ("bridge", "decoder"):
+    for role in (role for role in ROLES if role in record):
         print(f"  {role}: {record[role]['name']}  sha256 {record[role]['sha256']}")
     print(f"  result: {record['layout']} {', '.join(map(str, record['indices']))}")
     print(f"  settings: {', '.join(f'{k} {v}' for k, v in record['settings'].items() if v is not None)}")
@@ -62,6 +64,7 @@ def reproduce(
     ] = None,
     bridge: BridgeOption = None,
     decoder: DecoderOption = None,
+    encoder: EncoderOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,8 +78,14 @@ def reproduce(
     from mmx.translate import load
 
     job = job_from_record(record, contents)
+    settings = job.settings
     translator = load(
-        record["command"], bridge=bridge, decoder=decoder, device=job.settings.device, dtype=job.settings.dtype
+        record["command"],
+        bridge=bridge,
+        decoder=decoder,
+        encoder=encoder,
+        device=settings.device,
+        dtype=settings.dtype,
     )
     different = _other_models(record, translator)
     artifact = run(translator, job).artifacts[0]
@@ -103,7 +112,7 @@ class _Differs(MmxError):
 def _other_models(record: dict[str, Any], translator: Any) -> list[str]:
     """What is not as it was when the artifact was made. A model of another name must be given by the user."""
     different = []
-    for role, there in (("bridge", translator.bridge_at), ("decoder", translator.decoder_at)):
+    for role, there in translator.models.items():
         if record[role]["name"] != there.name and not record[role]["name"].startswith("starter/"):
             raise ModelError(f"it was made with the {role} {record[role]['name']}", hint=f"give it: --{role} FOLDER")
         if record[role]["sha256"] != there.sha256:

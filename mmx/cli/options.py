@@ -48,6 +48,15 @@ DecoderOption = Annotated[
         "--decoder", metavar="FOLDER", show_default=False, help="The decoder of that bridge. Default: the starter."
     ),
 ]
+EncoderOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--encoder",
+        metavar="FOLDER",
+        show_default=False,
+        help="Of img2speech: the image decoder whose teacher the bridge looks with. Default: the starter.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, errors too.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -95,25 +96,31 @@ class UnitWriter(nn.Module):
         """
         from transformers import LogitsProcessorList
 
-        options: dict = {"num_beams": sampling.beam, "do_sample": False}
         processors = LogitsProcessorList()
         if sampling.temperature > 0:
             processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
-        tokens = self.language.generate(
-            inputs_embeds=self.prefix(patches[None]),
-            attention_mask=torch.ones(1, patches.shape[0] + 1, dtype=torch.long, device=patches.device),
-            max_new_tokens=MAX_UNITS,
-            min_new_tokens=4,
-            no_repeat_ngram_size=6,
-            use_cache=use_cache,
-            logits_processor=processors,
-            suppress_tokens=[self.pad, self.begin],
-            **options,
-        )[0]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")  # it is meant for the units alone
+            tokens = self._generate(patches, sampling, processors, use_cache)
         units = tokens[(tokens != self.end) & (tokens != self.pad) & (tokens != self.begin)]
         hidden = self._hidden(patches[None], units[None])
         counts = self.lasting(hidden[:, 1:])[0, :, 0].float().exp().round().clamp(1, MAX_REPEAT).long()
         return units.repeat_interleave(counts)
+
+    def _generate(self, patches: Tensor, sampling: Sampling, processors: list, use_cache: bool) -> Tensor:
+        """Patches of one image (P, C) → token ids (L,)."""
+        return self.language.generate(
+            inputs_embeds=self.prefix(patches[None]),
+            attention_mask=torch.ones(1, patches.shape[0] + 1, dtype=torch.long, device=patches.device),
+            max_new_tokens=MAX_UNITS,
+            min_new_tokens=4,
+            num_beams=sampling.beam,
+            do_sample=False,
+            no_repeat_ngram_size=6,
+            use_cache=use_cache,
+            logits_processor=processors,
+            suppress_tokens=[self.pad, self.begin],
+        )[0]
 
 
 class _Gumbel:

@@ -1,0 +1,240 @@
+"""Units and vocoder against known answers; a picture in, speech out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from mmx.decoders.speech import EDGE, PEAK, SpeechDecoder, load_vocoder, polished
+from mmx.errors import UsageError
+from mmx.media.audio import Waveform
+from mmx.nets.speech import HOP, MELS, SAMPLE_RATE, Codebook, UnitCodec, Vocos, collapse, expand, speech_mel
+from mmx.nets.writer import Sampling, UnitWriter
+from tests.conftest import ROOT, tone
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_mel_is_that_of_speecht5() -> None:
+    from transformers import SpeechT5FeatureExtractor
+
+    samples = tone(1.0, 440.0) + 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+    theirs = SpeechT5FeatureExtractor()(
+        audio_target=samples, sampling_rate=SAMPLE_RATE, return_tensors="pt"
+    ).input_values[0]
+    ours = speech_mel(torch.from_numpy(samples.astype(np.float32))[None])[0]
+    assert ours.shape == theirs.shape == (SAMPLE_RATE // HOP + 1, MELS)
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
+
+
+def test_a_vocoder_of_transformers_fits_in_the_same_place(tmp_path: Path) -> None:
+    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    config = SpeechT5HifiGanConfig(
+        upsample_initial_channel=16, resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]]
+    )
+    SpeechT5HifiGan(config).save_pretrained(tmp_path)
+    mel = torch.randn(2, 12, MELS)
+    theirs, ours = load_vocoder(tmp_path)(mel), Vocos(16, 16, 1)(mel)
+    assert theirs.shape == ours.shape == (2, 12 * HOP)
+
+
+def test_collapsing_is_undone_by_expanding() -> None:
+    units = torch.tensor([4, 4, 4, 1, 2, 2, 4])
+    short, counts = collapse(units)
+    assert short.tolist() == [4, 1, 2, 4] and counts.tolist() == [3, 1, 2, 1]
+    assert torch.equal(expand(short, counts), units)
+
+
+def test_the_codebook_finds_clusters() -> None:
+    """Codes that follow their members end at the centres, and none stays unused."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
+    torch.manual_seed(0)
+    book = Codebook(4, 2, decay=0.9)
+    book.uses.zero_()
+    for _ in range(200):
+        x = centres[torch.randint(4, (64,), generator=generator)] + 0.1 * torch.randn(64, 2, generator=generator)
+        book.follow(x, book.nearest(x), generator)
+    assert torch.cdist(centres, book.rows).min(1).values.max() < 0.2
+    naive = ((centres[:, None] - book.rows[None]) ** 2).sum(-1).argmin(1)
+    assert torch.equal(book.nearest(centres), naive)
+
+
+def test_polished_speech_is_fit_to_be_heard() -> None:
+    for loudness in (1e-4, 0.1, 30.0):
+        samples = loudness * tone(1.0, 200.0) * np.linspace(0.2, 1, SAMPLE_RATE).astype(np.float32) + loudness * 0.3
+        out = polished(samples)
+        assert np.abs(out).max() <= PEAK + 1e-6 and abs(out.mean()) < 0.01
+        assert abs(out[0]) < 1e-4 and abs(out[-1]) < 1e-4
+        edge = int(EDGE * SAMPLE_RATE)
+        assert np.abs(np.diff(out[: edge // 2])).max() < 0.02
+        assert 20 * np.log10(np.sqrt(np.mean(out**2))) > -30
+
+
+def test_speed_and_voice(speech_models) -> None:
+    decoder = SpeechDecoder.load(speech_models[1])
+    units = torch.arange(20).repeat(2)
+    plain, fast, other = (
+        decoder.decode([units], **options)[0].samples for options in ({}, {"speed": 2.0}, {"voice": "rms"})
+    )
+    assert len(plain) == 40 * 2 * HOP and len(fast) == 20 * 2 * HOP
+    assert len(other) == len(plain) and not np.array_equal(other, plain)
+    with pytest.raises(UsageError, match="no such voice"):
+        decoder.decode([units], voice="nobody")
+
+
+def test_units_of_a_wave_are_those_of_its_mel(speech_models) -> None:
+    decoder = SpeechDecoder.load(speech_models[1])
+    wave = tone(1.0, 300.0)
+    mel = speech_mel(torch.from_numpy(wave)[None])
+    vectors = decoder.codec.vectors(mel)[0]
+    naive = ((vectors[:, None] - decoder.codec.book.rows[None]) ** 2).sum(-1).argmin(1)
+    assert torch.equal(decoder.targets([Waveform(wave, SAMPLE_RATE)])[0], naive)
+
+
+def naive_greedy(writer: UnitWriter, patches: torch.Tensor, length: int) -> list[int]:
+    """The whole prefix again for each unit, the best unit each time."""
+    tokens: list[int] = []
+    while len(tokens) < length:
+        hidden = writer._hidden(patches[None], torch.tensor([tokens], dtype=torch.long))
+        logits = writer.language.lm_head(hidden[:, -1])[0]
+        logits[[writer.pad, writer.begin]] = float("-inf")
+        if len(tokens) < 4:
+            logits[writer.end] = float("-inf")
+        tokens.append(int(logits.argmax()))
+        if tokens[-1] == writer.end:
+            return tokens[:-1]
+    return tokens
+
+
+@torch.no_grad()
+def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
+    """Two pictures, two utterances of different length: greedy, cached and naive decoding all give them back."""
+    torch.manual_seed(0)
+    writer = UnitWriter(10, 4, 6, width=32, depth=1, heads=2, dropout=0.0)
+    patches = torch.randn(2, 4, 6)
+    said = [[1, 2, 3, 4, 5, 6], [9, 8, 7, 0, 9, 8, 3, 2]]
+    tokens, counts = torch.full((2, 9), writer.pad), torch.zeros(2, 9, dtype=torch.long)
+    for row, units in enumerate(said):
+        tokens[row, : len(units) + 1] = torch.tensor([*units, writer.end])
+        counts[row, : len(units)] = torch.arange(len(units)) % 3 + 1
+    optimizer = torch.optim.Adam(writer.parameters(), 5e-3)
+    with torch.enable_grad():
+        for _ in range(250):
+            nll, lasting = writer.loss(patches, tokens, counts)
+            (nll + lasting).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    writer.eval()
+    generator = torch.Generator().manual_seed(0)
+    for row, units in enumerate(said):
+        written = writer.write(patches[row], Sampling(), generator)
+        again = writer.write(patches[row], Sampling(), generator, use_cache=False)
+        short, repeats = collapse(written)
+        assert short.tolist() == units == naive_greedy(writer, patches[row], 20)
+        assert torch.equal(written, again)
+        assert repeats.tolist() == (torch.arange(len(units)) % 3 + 1).tolist()
+        assert torch.equal(collapse(writer.write(patches[row], Sampling(beam=3), generator))[0], short)
+        draws = [
+            writer.write(patches[row], Sampling(temperature=0.5), torch.Generator().manual_seed(5)) for _ in range(2)
+        ]
+        assert torch.equal(*draws)
+
+
+def test_a_picture_speaks(mmx_in_process, speech_options, tmp_path: Path, photo: Path) -> None:
+    arguments = ("img2speech", photo, "-o", tmp_path / "a.wav", "--spectrogram", tmp_path / "a.png", *speech_options)
+    code, out, err = mmx_in_process(*arguments)
+    assert code == 0 and out == b"", err.decode()
+    samples, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == SAMPLE_RATE and len(samples) > 0 and np.abs(samples).max() <= PEAK + 1e-3
+    assert Image.open(tmp_path / "a.png").width == 960
+    assert mmx_in_process("reproduce", tmp_path / "a.wav", photo, *speech_options)[0] == 0
+    code, out, _ = mmx_in_process("inspect", tmp_path / "a.wav")
+    assert code == 0 and b"img2speech" in out and b"photo.png" in out
+    code, out, _ = mmx_in_process("img2speech", photo, "-n", 3, "-o", tmp_path / "many", "--json", *speech_options)
+    assert (
+        code == 0 and len(json.loads(out)["outputs"]) == 3 and len(list((tmp_path / "many").glob("photo-*.wav"))) == 3
+    )
+
+
+def test_bad_pictures_and_options(
+    mmx_in_process, speech_options, speech_models, tmp_path: Path, photo: Path, bark: Path
+) -> None:
+    (tmp_path / "half.png").write_bytes(photo.read_bytes()[:500])
+    for bad in (tmp_path / "half.png", bark):
+        code, _, err = mmx_in_process("img2speech", bad, "-o", tmp_path / "x.wav", *speech_options)
+        assert code == 3 and b"Traceback" not in err
+    assert mmx_in_process("img2speech", photo, "-o", tmp_path / "x.png", *speech_options)[0] == 2
+    assert mmx_in_process("img2speech", photo, "-o", tmp_path / "x.wav", "--voice", "me", *speech_options)[0] == 2
+    both = ("--beam", 3, "--temperature", 1.0)
+    assert mmx_in_process("img2speech", photo, "-o", tmp_path / "x.wav", *both, *speech_options)[0] == 2
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
+    code, _, err = mmx_in_process("img2speech", tmp_path / "blank.png", "-o", tmp_path / "b.wav", *speech_options)
+    assert code == 0 and b"one flat colour" in err
+    assert not (tmp_path / "x.wav").exists()
+
+
+def test_eyes_that_the_bridge_does_not_know_are_refused(
+    mmx_in_process, speech_options, tmp_path: Path, photo: Path
+) -> None:
+    from tests.debug import make_decoder
+
+    torch.manual_seed(9)
+    other = make_decoder(tmp_path / "other")
+    heads = other / "teacher" / "heads.json"
+    heads.write_text(heads.read_text() + "\n")
+    code, _, err = mmx_in_process(
+        "img2speech", photo, "-o", tmp_path / "x.wav", *speech_options[:4], "--encoder", other
+    )
+    assert code == 4 and b"debug/image" in err
+
+
+def test_sound_to_picture_to_speech_in_a_real_shell(debug_options, speech_options, tmp_path: Path, bark: Path) -> None:
+    mmx = f"{sys.executable} -m mmx"
+    line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(debug_options)} | {mmx} img2speech - -o said.wav {' '.join(speech_options)}"
+    environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line], cwd=tmp_path, capture_output=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert soundfile.info(tmp_path / "said.wav").samplerate == SAMPLE_RATE
+
+
+def test_show_draws_what_is_there(mmx_in_process, tmp_path: Path, photo: Path) -> None:
+    """A tone's lightest row lies where its frequency is, on each scale; a picture stands beside its channels."""
+    soundfile.write(tmp_path / "tone.wav", tone(1.0, 2000.0), SAMPLE_RATE)
+    rows = {"linear": 1 - 2000 / 8000, "log": 1 - np.log(2000 / 40) / np.log(8000 / 40)}
+    for scale, place in rows.items():
+        out = tmp_path / f"{scale}.png"
+        code, _, _ = mmx_in_process("show", tmp_path / "tone.wav", "-o", out, "--scale", scale, "--window", "hamming")
+        picture = np.asarray(Image.open(out).convert("L")).astype(float)[120:440]
+        assert code == 0 and abs(picture.mean(1).argmax() / 320 - place) < 0.02
+    assert mmx_in_process("show", photo, "-o", tmp_path / "p.png")[0] == 0
+    sheet = np.asarray(Image.open(tmp_path / "p.png"))
+    quarter = (sheet.shape[1] + 2) // 4
+    assert sheet[:, quarter : quarter + 300, 1:].max() == 0  # the red channel has no green and no blue
+    code, out, _ = mmx_in_process("show", tmp_path / "tone.wav")
+    assert code == 0 and "▀".encode() in out
+    assert mmx_in_process("show", tmp_path / "tone.wav", "--window", "square")[0] == 2
+    assert mmx_in_process("show", __file__)[0] == 3
+
+
+def test_the_unit_codec_keeps_the_length() -> None:
+    codec = UnitCodec(units=8, code=4, width=8, hidden=8, depth=1)
+    mel = torch.randn(1, 40, MELS)
+    units = codec.encode(mel)
+    assert units.shape == (1, 20) and codec.decode(units, torch.tensor([0])).shape == mel.shape
