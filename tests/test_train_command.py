@@ -182,7 +182,19 @@ def test_an_image_decoder_is_trained_and_drives_a_bridge(
     mmx_in_process, shards: Path, tmp_path: Path, debug_models
 ) -> None:
     """All stages for a step or two; then a second decoder in the same space, for which the bridge stays valid."""
-    command = ["train-decoder", "image", "--data", shards, "--device", "cpu", "--quiet", "--codec-steps", "1"]
+    command = [
+        "train-decoder",
+        "image",
+        "--data",
+        shards,
+        "--device",
+        "cpu",
+        "--quiet",
+        "--codec-steps",
+        "1",
+        "--finish-steps",
+        "1",
+    ]
     code, _, err = mmx_in_process(*command, "-o", tmp_path / "a", "--space-steps", "1", "--max-steps", "1")
     assert code == 0, err.decode()
     first = tmp_path / "a" / "decoder"
@@ -218,7 +230,9 @@ def test_a_voice_bridge_is_trained(mmx_in_process, people: Path, face_models, tm
 
 def test_a_face_decoder_is_trained(mmx_in_process, people: Path, tmp_path: Path) -> None:
     command = ["train-decoder", "face", "--data", people, "--device", "cpu", "--quiet", "-o", tmp_path / "run"]
-    code, _, err = mmx_in_process(*command, "--space-steps", "1", "--codec-steps", "1", "--max-steps", "1")
+    code, _, err = mmx_in_process(
+        *command, "--space-steps", "1", "--codec-steps", "1", "--max-steps", "1", "--finish-steps", "1"
+    )
     assert code == 0, err.decode()
     decoder = ImageDecoder.load(tmp_path / "run" / "decoder")
     generator = torch.Generator().manual_seed(0)

@@ -62,6 +62,12 @@ def train_decoder(
             "--denoiser-steps", "--max-steps", min=1, show_default=False, help="Steps of the diffusion model."
         ),
     ] = None,
+    finish_steps: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1, show_default=False, help="Steps that fit the autoencoder's decoder to the diffusion model."
+        ),
+    ] = None,
     vocoder_steps: Annotated[
         Optional[int], typer.Option(min=1, show_default=False, help="Steps of a speech decoder's vocoder.")
     ] = None,
@@ -81,7 +87,8 @@ def train_decoder(
     """Train a decoder and its teacher from scratch → RUN/decoder.
 
     DIR holds WebDataset shards of KEY.jpg and KEY.json: images-*.tar (words, synset, concept, split) or faces-*.tar (age, gender,
-    split). Three stages, each resumable: the space, the autoencoder, the diffusion model. RUN/*/preview.png shows how far each is.
+    split). Four stages, each resumable: the space, the autoencoder, the diffusion model, and the autoencoder's
+    decoder fitted to what the diffusion model makes. RUN/*/preview.png shows how far each is.
     For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
     """
     if family not in ("image", "face", "speech"):
@@ -98,7 +105,7 @@ def train_decoder(
     from mmx.training.decoder import train_decoder as train
     from mmx.translate import pick_device
 
-    wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps}
+    wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps, "finish": finish_steps}
     steps = {stage: count for stage, count in wanted.items() if count is not None}
     own = None if teacher is None else teacher / "teacher"
     train(

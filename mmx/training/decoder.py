@@ -24,16 +24,18 @@ from mmx.training.image import (
     CodecTask,
     DenoiserConfig,
     DenoiserTask,
+    FinishTask,
     SpaceConfig,
     SpaceTask,
     build_scheduler,
     encode_all,
+    first_guesses,
     to_images,
     whiten_latents,
 )
 from mmx.training.loop import LoopConfig, Run
 
-STAGES = ("space", "codec", "denoiser")
+STAGES = ("space", "codec", "denoiser", "finish")
 DEFAULTS = {"steps": 25, "guidance": 2.0}
 
 
@@ -64,7 +66,8 @@ FAMILIES = {
         {
             "space": LoopConfig(1200, 256, 2e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=150),
             "codec": LoopConfig(4000, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
-            "denoiser": LoopConfig(5000, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
+            "denoiser": LoopConfig(4500, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
+            "finish": LoopConfig(2500, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
     ),
     "face": Family(
@@ -74,9 +77,10 @@ FAMILIES = {
         CodecConfig(patch=12, width=288, latent_channels=24, latent_noise=0.25),
         DenoiserConfig(channels=(96, 160)),
         {
-            "space": LoopConfig(1200, 96, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=200),
-            "codec": LoopConfig(2500, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
-            "denoiser": LoopConfig(3000, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
+            "space": LoopConfig(800, 96, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=200),
+            "codec": LoopConfig(1500, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
+            "denoiser": LoopConfig(1600, 128, 1e-3, weight_decay=0.01, ema=0.998, warmup=150, validate_steps=400),
+            "finish": LoopConfig(1500, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
     ),
 }
@@ -157,35 +161,52 @@ class _Preview:
         return to_images(output)
 
 
-def train_denoiser(recipe: DecoderRecipe, photos: Photos, val: Photos, teacher, codec, latents: Tensor):
-    """Stage 3: the diffusion UNet."""
-    embed: Callable[[Tensor], Tensor] = teacher.net.encode_image
-    with torch.no_grad():
-        val_pairs = (encode_all(val, lambda pixels: codec.encode(pixels).latents), encode_all(val, embed))
-        null = embed(torch.full((1, 3, teacher.net.image_size, teacher.net.image_size), -1.0))
-    task = DenoiserTask(
-        latents.half(),
-        encode_all(photos, embed).half(),
-        val_pairs,
-        null,
-        _Preview(codec, latents),
-        recipe.family.denoiser,
-        recipe.seed,
-    )
+def train_denoiser(
+    recipe: DecoderRecipe, pairs: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], null: Tensor, codec
+):
+    """Stage 3: the diffusion UNet. pairs, val: latents (N, C, h, w) and embeddings (N, D)."""
+    task = DenoiserTask(*pairs, val, null, _Preview(codec, pairs[0]), recipe.family.denoiser, recipe.seed)
     run = Run(task, recipe.schedule("denoiser"), recipe.run / "denoiser")
     run.fit(quiet=recipe.quiet)
     return run.averaged()
 
 
+def finish_codec(
+    recipe: DecoderRecipe,
+    photos: Photos,
+    val: Photos,
+    teacher,
+    codec,
+    unet,
+    pairs: tuple[Tensor, Tensor],
+    val_embeds: Tensor,
+):
+    """Stage 4: the codec's decoder, on the denoiser's first guesses."""
+    count = len(photos)
+    latents, embeds = pairs[0][:count], pairs[1][:count]  # the mirrored half has no photos of its own
+    guesses = first_guesses(unet, embeds, latents, recipe.seed)
+    val_guesses = first_guesses(unet, val_embeds[: len(val)], latents, recipe.seed + 1)
+    task = FinishTask(photos, val, teacher.net, codec, (latents, guesses), val_guesses, recipe.seed)
+    run = Run(task, recipe.schedule("finish"), recipe.run / "finish")
+    run.fit(quiet=recipe.quiet)
+    return run.averaged()
+
+
 def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
-    """All three stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
+    """All stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
     family = recipe.family
     everything = load_photos(recipe.data, family.space.image_size, family.prefix)
     photos, val = everything.split("train"), everything.split("val")
     kind = TEACHERS[family.name]
     teacher = kind.load(recipe.teacher) if recipe.teacher else train_space(recipe, photos, val)
     codec, latents = train_codec(recipe, photos, val, teacher)
-    unet = train_denoiser(recipe, photos, val, teacher, codec, latents)
+    embed: Callable[[Tensor], Tensor] = teacher.net.encode_image
+    with torch.no_grad():
+        val_pairs = (encode_all(val, lambda pixels: codec.encode(pixels).latents), encode_all(val, embed))
+        null = embed(torch.full((1, 3, family.space.image_size, family.space.image_size), -1.0))
+    pairs = (latents.half(), encode_all(photos, embed).half())
+    unet = train_denoiser(recipe, pairs, val_pairs, null, codec)
+    codec = finish_codec(recipe, photos, val, teacher, codec, unet, pairs, val_pairs[1])
     folder = recipe.run / "decoder"
     save_image_decoder(
         folder,
