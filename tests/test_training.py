@@ -19,7 +19,7 @@ from mmx.nets.prior import EmbeddingPrior, alpha_bar
 from mmx.training.checkpoint import load_state, states
 from mmx.training.image import random_crops, whiten_latents
 from mmx.training.loop import LoopConfig, Run, generator_of
-from mmx.training.losses import infonce, infonce_l2
+from mmx.training.losses import infonce, infonce_l2, nt_xent, speech2face
 from tests.conftest import ROOT
 
 
@@ -206,3 +206,76 @@ def test_random_crops_stay_inside_and_keep_flat_colour() -> None:
     assert crops.min() >= -1 and crops.max() <= 1
     rising = (crops[:, 0, 0, -1] > crops[:, 0, 0, 0]).float().mean()
     assert 0.1 < rising < 0.9  # some are mirrored
+
+
+def test_first_guesses_are_one_step_of_the_pipeline() -> None:
+    from mmx.training.decoder import _pipeline
+    from mmx.training.image import build_codec, build_denoiser, first_guesses
+    from tests.debug import CODEC, DENOISER, DIM
+
+    torch.manual_seed(0)
+    unet, latents, embeds = build_denoiser(DENOISER, 4, DIM).eval(), torch.zeros(2, 4, 8, 8), torch.randn(2, DIM)
+    ours = first_guesses(unet, embeds, latents, seed=5).float()
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    theirs = _pipeline(unet, build_codec(CODEC))(
+        image_embeds=embeds,
+        negative_image_embeds=torch.zeros_like(embeds),
+        height=64,
+        width=64,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        latents=noise,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0.05)
+
+
+def test_finishing_moves_the_decoder_and_nothing_else(tmp_path: Path) -> None:
+    from mmx.training.data import Photos
+    from mmx.training.image import CodecConfig, FinishTask, SpaceConfig, build_codec, build_space
+
+    torch.manual_seed(0)
+    config = SpaceConfig(dim=32, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)
+    teacher = build_space(config, 300, 2)
+    codec = build_codec(CodecConfig(width=16, blocks=1, latent_channels=4)).eval()
+    before = {name: value.clone() for name, value in codec.state_dict().items()}
+    photos = Photos(torch.randint(0, 255, (6, 64, 64, 3), dtype=torch.uint8), [{} for _ in range(6)])
+    latents = torch.randn(6, 4, 8, 8)
+    task = FinishTask(photos, photos, teacher, codec, (latents.half(), latents.half()), latents.half())
+    run = Run(task, LoopConfig(max_steps=3, batch_size=4, lr=1e-2, warmup=0, validate_steps=3), tmp_path)
+    metrics = run.fit(quiet=True)
+    assert set(metrics) == {"guess_l1", "guess_features"}
+    for name, value in run.module.state_dict().items():
+        decoder = name.startswith(("up_blocks", "out_block"))
+        assert decoder or torch.equal(value, before[name]), name
+    assert not torch.equal(run.module.out_block[0].weight, before["out_block.0.weight"])
+    assert (tmp_path / "preview.png").exists()
+
+
+def numpy_cross_entropy(student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
+    def shares(logits: np.ndarray) -> np.ndarray:
+        powers = np.exp(logits / temperature)
+        return powers / powers.sum(1, keepdims=True)
+
+    return -(shares(teacher) * np.log(shares(student))).sum(1)
+
+
+def test_speech2face_and_simclr_against_numpy() -> None:
+    rng = np.random.default_rng(0)
+    a, b, fa, fb, la, lb = (rng.standard_normal((4, n)) for n in (6, 6, 9, 9, 5, 5))
+    tensors = [torch.tensor(x, dtype=torch.float32) for x in (a, b, fa, fb, la, lb)]
+    ours = speech2face(
+        tensors[0],
+        tensors[1],
+        first=(tensors[2], tensors[3]),
+        answers=(tensors[4], tensors[5]),
+        weights=(1.0, 3.0, 0.5),
+    )
+    naive = np.abs(fa - fb).mean(1) + 3 * ((unit(a) - unit(b)) ** 2).sum(1) + 0.5 * numpy_cross_entropy(la, lb, 2.0)
+    assert math.isclose(ours.item(), naive.mean(), rel_tol=1e-4)
+    views = unit(rng.standard_normal((6, 5)))
+    scores = np.exp(views @ views.T / 0.3)
+    naive_pairs = [
+        -np.log(scores[i, (i + 3) % 6] / (scores[i].sum() - scores[i, i])) for i in range(6)
+    ]  # SimCLR, equation 1
+    assert math.isclose(nt_xent(torch.tensor(views), 0.3).item(), np.mean(naive_pairs), rel_tol=1e-4)

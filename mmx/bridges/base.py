@@ -36,6 +36,7 @@ class BridgeConfig:
     prior: dict[str, int] | None = None
     prior_guidance: float = 2.0
     prior_steps: int = 32
+    prior_temperature: float = 1.0
     source: dict[str, str] | None = None
     writer: dict[str, int] | None = None
     version: int = 1
@@ -73,6 +74,7 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
             generator,
             steps=self.config.prior_steps,
             guidance=self.config.prior_guidance if guidance is None else guidance,
+            temperature=self.config.prior_temperature,
         )
         return raw * (self.spec.mean_norm / raw.norm())
 

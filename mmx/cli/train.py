@@ -87,7 +87,7 @@ def train_decoder(
     """Train a decoder and its teacher from scratch → RUN/decoder.
 
     DIR holds WebDataset shards of KEY.jpg and KEY.json: images-*.tar (words, synset, concept, split) or faces-*.tar (age, gender,
-    split). Four stages, each resumable: the space, the autoencoder, the diffusion model, and the autoencoder's
+    split). Stages, each resumable: the space, the autoencoder, the diffusion model and, for faces, the autoencoder's
     decoder fitted to what the diffusion model makes. RUN/*/preview.png shows how far each is.
     For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
     """

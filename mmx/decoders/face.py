@@ -47,7 +47,12 @@ class FaceTeacher:
         heads = {k: v.contiguous() for k, v in self.net.state_dict().items() if not k.startswith("image_encoder.")}
         save_file(heads, folder / "heads.safetensors")
         self.net.float()
-        config = {"dim": self.net.dim, "image_size": self.net.image_size, "ages": list(self.net.ages)}
+        config = {
+            "dim": self.net.dim,
+            "image_size": self.net.image_size,
+            "sees": self.net.sees,
+            "ages": list(self.net.ages),
+        }
         (folder / "heads.json").write_text(json.dumps(config, indent=1), encoding="utf8")
 
     @classmethod

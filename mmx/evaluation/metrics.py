@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ def distances(features: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]
         def forward(self, values: Tensor) -> Tensor:
             return values.flatten(1).float()
 
+    warnings.filterwarnings("ignore", message=".*will save all extracted features.*")  # they are few here
     torch.manual_seed(seed)  # KID draws subsets
     size = min(100, len(features), len(real))
     fid = FrechetInceptionDistance(feature=Given(), input_img_size=(features.shape[1], 1, 1), normalize=False)

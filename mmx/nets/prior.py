@@ -77,11 +77,20 @@ class EmbeddingPrior(nn.Module):
         return (guess.float() - wanted).pow(2).mean()
 
     def sample(
-        self, condition: Tensor, generator: torch.Generator, *, steps: int = 32, guidance: float = 2.0
+        self,
+        condition: Tensor,
+        generator: torch.Generator,
+        *,
+        steps: int = 32,
+        guidance: float = 2.0,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """One raw embedding (D,) for one condition (C,): DDIM (Song et al. 2021) with classifier-free guidance."""
+        """One raw embedding (D,) for one condition (C,): DDIM (Song et al. 2021) with classifier-free guidance.
+
+        temperature: scale of the noise it starts from; below 1 the draws are more typical and less different.
+        """
         both = torch.stack((condition, self.nothing))
-        x = torch.randn(self.mean.shape, generator=generator).to(condition.device)
+        x = temperature * torch.randn(self.mean.shape, generator=generator).to(condition.device)
         times = torch.linspace(1, 0, steps + 1, device=condition.device)
         for now, then in pairwise(times):
             signal, later = alpha_bar(now), alpha_bar(then)

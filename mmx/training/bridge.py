@@ -244,6 +244,7 @@ def spec_augment(features: Tensor, generator: torch.Generator, bands: int = 12, 
     return features
 
 
+DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.6}  # chosen on val, by the judge
 PRIOR = {"width": 384, "depth": 5}
 PROMPT = "a photo of a {}"
 SCHEDULE = LoopConfig(
@@ -321,6 +322,7 @@ def train_sound_bridge(recipe: BridgeRecipe) -> Path:
         spec=decoder.spec.as_dict(),
         labels=texts,
         prior=PRIOR if recipe.prior_steps else None,
+        **DRAWING,
     )
     points = decoder.teacher.embed_texts(list(texts.values())).clone() if labels else None
     task = SoundBridgeTask(pairs, val, config, points, loss=recipe.loss, seed=recipe.seed)

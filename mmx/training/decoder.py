@@ -36,7 +36,7 @@ from mmx.training.image import (
 from mmx.training.loop import LoopConfig, Run
 
 STAGES = ("space", "codec", "denoiser", "finish")
-DEFAULTS = {"steps": 25, "guidance": 2.0}
+PREVIEW_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Family:
     codec: CodecConfig
     denoiser: DenoiserConfig
     schedules: dict[str, LoopConfig]
+    defaults: dict[str, Any]  # of sampling, chosen on val
 
     def task(self, photos: Photos, val: Photos, seed: int) -> SpaceTask | FaceTask:
         """The training of the space."""
@@ -67,8 +68,9 @@ FAMILIES = {
             "space": LoopConfig(1200, 256, 2e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=150),
             "codec": LoopConfig(4000, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
             "denoiser": LoopConfig(4500, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
-            "finish": LoopConfig(2500, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
+            "finish": LoopConfig(0, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
+        {"steps": 16, "guidance": 3.0},
     ),
     "face": Family(
         "face",
@@ -82,6 +84,7 @@ FAMILIES = {
             "denoiser": LoopConfig(1600, 128, 1e-3, weight_decay=0.01, ema=0.998, warmup=150, validate_steps=400),
             "finish": LoopConfig(1500, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
+        {"steps": 1, "guidance": 1.0},
     ),
 }
 
@@ -153,7 +156,7 @@ class _Preview:
             negative_image_embeds=null.expand(len(embeds), -1),
             height=size,
             width=size,
-            num_inference_steps=DEFAULTS["steps"],
+            num_inference_steps=PREVIEW_STEPS,
             guidance_scale=guidance,
             generator=generators,
             output_type="pt",
@@ -181,7 +184,9 @@ def finish_codec(
     pairs: tuple[Tensor, Tensor],
     val_embeds: Tensor,
 ):
-    """Stage 4: the codec's decoder, on the denoiser's first guesses."""
+    """Stage 4: the codec's decoder, on the denoiser's first guesses; left out where its schedule has no steps."""
+    if recipe.schedule("finish").max_steps == 0:
+        return codec
     count = len(photos)
     latents, embeds = pairs[0][:count], pairs[1][:count]  # the mirrored half has no photos of its own
     guesses = first_guesses(unet, embeds, latents, recipe.seed)
@@ -214,7 +219,7 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
         teacher,
         name=f"starter-{family.name}/embedding",
         mean_norm=teacher.net.dim**0.5,
-        defaults=DEFAULTS | {"size": family.space.image_size},
+        defaults=family.defaults | {"size": family.space.image_size},
         teacher_folder=recipe.teacher,
     )
     measured = {

@@ -22,6 +22,7 @@ class FaceConfig:
 
     dim: int = 256
     image_size: int = 96
+    sees: int = 64  # pixels a side that the network looks at: less than half the work of all 96
     hidden_sizes: tuple[int, ...] = (48, 96, 192)
     depths: tuple[int, ...] = (1, 2, 2)
 
@@ -38,7 +39,7 @@ def build_face_encoder(config: FaceConfig) -> FaceEncoder:
             layer_type="basic",
         )
     )
-    return FaceEncoder(image, dim=config.dim, image_size=config.image_size)
+    return FaceEncoder(image, dim=config.dim, image_size=config.image_size, sees=config.sees)
 
 
 def relit(pixels: Tensor, generator: torch.Generator) -> Tensor:
