@@ -177,6 +177,22 @@ def test_the_prior_learns_two_modes_that_a_regression_would_average() -> None:
     assert 0.2 < nearest.indices.float().mean() < 0.8
 
 
+def test_a_cooler_prior_draws_closer_together_and_stays_a_function_of_its_generator() -> None:
+    torch.manual_seed(0)
+    prior = EmbeddingPrior(6, 6, width=16, depth=1).eval()
+    condition = torch.nn.functional.normalize(torch.randn(6), dim=0)
+
+    def spread(temperature: float) -> float:
+        with torch.no_grad():
+            draws = [
+                prior.sample(condition, torch.Generator().manual_seed(k), steps=4, temperature=temperature)
+                for k in range(12)
+            ]
+        return torch.stack(draws).std(0).mean().item()
+
+    assert spread(0.3) < 0.7 * spread(1.0) and spread(0.0) < 1e-5
+
+
 def test_the_schedule_falls_from_signal_to_noise() -> None:
     powers = alpha_bar(torch.linspace(0, 1, 50))
     assert (powers.diff() < 0).all() and powers[0] > 0.999 and powers[-1] < 1e-4

@@ -132,3 +132,12 @@ def test_a_voice_without_speech_in_memory_is_an_input_error(face_models) -> None
     translator = load("voice2face", bridge=str(face_models[0]), decoder=str(face_models[1]))
     with pytest.raises(InputError, match="no speech"):
         translator((np.zeros(RATE, np.float32), RATE))
+
+
+def test_the_starter_takes_the_pitch_of_a_voice_for_what_its_labels_say(
+    mmx_in_process, tmp_path: Path, low: Path, high: Path
+) -> None:
+    code, out, _ = mmx_in_process("voice2face", low, high, "-o", tmp_path, "--json")
+    assert code == 0
+    assert [record["heard"][0][0]["label"] for record in map(json.loads, out.splitlines())] == ["male", "female"]
+    assert Image.open(tmp_path / "low.png").size == (96, 96)

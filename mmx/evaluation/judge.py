@@ -59,6 +59,21 @@ class JudgeNet(nn.Module):
         return self.out(self.features(pixels))
 
 
+SIDE = 64  # pixels: what a judge looks at, whatever the size of the photos and pictures
+
+
+def small(photos: Photos) -> Photos:
+    """The photos at the judge's size."""
+    if photos.pixels.shape[1] == SIDE:
+        return photos
+    parts = [
+        F.interpolate(part.permute(0, 3, 1, 2).float(), size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        for part in photos.pixels.split(1024)
+    ]
+    pixels = torch.cat([part.round().clamp(0, 255).byte().permute(0, 2, 3, 1) for part in parts])
+    return Photos(pixels, photos.meta)
+
+
 class JudgeTask:
     """Cross-entropy over the values of one key of the metadata, such as the concept, drawn equally often."""
 
@@ -115,7 +130,7 @@ class Judge:
         """Pictures → logits (N, K) and features (N, C)."""
         import numpy as np
 
-        pixels = torch.from_numpy(np.stack([np.asarray(fit_square(picture, 64)) for picture in pictures]))
+        pixels = torch.from_numpy(np.stack([np.asarray(fit_square(picture, SIDE)) for picture in pictures]))
         features = torch.cat([self.net.features(to_pixels(part)) for part in pixels.split(256)])
         return self.net.out(features), features
 
@@ -132,6 +147,7 @@ def train_judge(
     """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes."""
     from dataclasses import replace
 
+    photos = small(photos)
     task = JudgeTask(photos.split("train"), photos.split("val"), labels, key)
     run = Run(task, replace(SCHEDULE, max_steps=max_steps, warmup=min(SCHEDULE.warmup, max_steps // 10 + 1)), folder)
     run.fit(quiet=quiet)

@@ -214,7 +214,11 @@ def train_voice_bridge(recipe: BridgeRecipe) -> Path:
     before = fingerprint(recipe.decoder.folder, PARTS)
     pairs, val, _names = load_voice_pairs(recipe.data, decoder)
     config = BridgeConfig(
-        task="voice2face", spec=decoder.spec.as_dict(), prior=PRIOR if recipe.prior_steps else None, prior_guidance=1.5
+        task="voice2face",
+        spec=decoder.spec.as_dict(),
+        prior=PRIOR if recipe.prior_steps else None,
+        prior_guidance=1.5,
+        prior_temperature=0.8,
     )
     task = VoiceBridgeTask(pairs, val, config, decoder, loss=recipe.loss, seed=recipe.seed)
     schedule = schedule_of(SCHEDULE, recipe, recipe.max_steps, recipe.batch_size, recipe.lr)
