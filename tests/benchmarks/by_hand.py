@@ -1,3 +1,4 @@
+# ruff: noqa: I001
 """The peer of the benchmarks: what somebody would write with diffusers by hand, on the same weights, as a script.
 
 python by_hand.py BRIDGE DECODER SOUND OUT.png NUM
@@ -7,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import mmx.compat  # noqa: F401, I001  (first: without it torchaudio can't be imported beside this torch)
 import diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model  # noqa: F401
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,6 @@ from diffusers import KandinskyV22Pipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-import mmx.compat  # noqa: F401  (without it torchaudio can't be imported beside this torch; that is no one's fault here)
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.teacher import Teacher
 from mmx.media.audio import read_audio
