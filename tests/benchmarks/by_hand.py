@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-import mmx.compat  # noqa: F401, I001  (first: without it torchaudio can't be imported beside this torch)
+import mmx.compat  # noqa: F401  (first: without it torchaudio can't be imported beside this torch)
 import diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model  # noqa: F401
 import torch
 import torch.nn.functional as F
