@@ -17,7 +17,7 @@ from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, sha256, text_chunks
-from mmx.translate import Blend, Translation, Translator
+from mmx.translators.base import Blend, Translation, Translator
 
 LAYOUTS = ("single", "grid", "strip", "gif")
 COMMON = ("seed", "start", "duration", "device", "dtype", "average")  # settings that every translator heeds

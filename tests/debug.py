@@ -19,9 +19,11 @@ from mmx.decoders.teacher import Teacher
 from mmx.nets.speech import UnitCodec, Vocos
 from mmx.store import seal
 from mmx.training.captions import train_tokenizer
+from mmx.training.codec import CodecConfig, build_codec
 from mmx.training.decoder import _pipeline
+from mmx.training.denoiser import DenoiserConfig, build_denoiser
 from mmx.training.face import FaceConfig, build_face_encoder
-from mmx.training.image import CodecConfig, DenoiserConfig, SpaceConfig, build_codec, build_denoiser, build_space
+from mmx.training.image import SpaceConfig, build_space
 
 DIM = 32
 SPACE = SpaceConfig(dim=DIM, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)

@@ -188,7 +188,7 @@ def test_inspect_says_what_made_it(mmx_in_process, debug_options, tmp_path: Path
 
 def test_an_image_pulls_the_result_toward_it(debug_models, bark: Path) -> None:
     from mmx import load
-    from mmx.translate import Blend
+    from mmx.translators.base import Blend
 
     translator = load("sound2img", bridge=str(debug_models[0]), decoder=str(debug_models[1]))
     point = translator.point(translator.read(bark))

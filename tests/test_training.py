@@ -17,7 +17,8 @@ from torch import nn
 from mmx.errors import ModelError, NonFiniteError, UsageError
 from mmx.nets.prior import EmbeddingPrior, alpha_bar
 from mmx.training.checkpoint import load_state, states
-from mmx.training.image import random_crops, whiten_latents
+from mmx.training.codec import whiten_latents
+from mmx.training.image import random_crops
 from mmx.training.loop import LoopConfig, Run, generator_of
 from mmx.training.losses import infonce, infonce_l2, nt_xent, speech2face
 from tests.conftest import ROOT
@@ -67,7 +68,7 @@ class LineTask:
 
     def __init__(self, poison: int | None = None) -> None:
         torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
         self.poison, self.calls = poison, 0
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -94,13 +95,11 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
-    whole = Run(LineTask(), CONFIG, tmp_path / "whole")
-    whole.fit(quiet=True)
     script = f"""
 import sys, os; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.test_training import CONFIG, LineTask, Run
-run = Run(LineTask(), CONFIG, Path({str(tmp_path / "killed")!r}))
+run = Run(LineTask(), CONFIG, Path(sys.argv[2]))
 until, step = int(sys.argv[1]), run._one_step
 def one_step():
     if run.step == until:
@@ -109,11 +108,14 @@ def one_step():
 run._one_step = one_step
 run.fit(quiet=True)
 """
-    for until in (3, 17, 18, 99):
+    for folder, until in (("whole", 99), ("killed", 3), ("killed", 17), ("killed", 18), ("killed", 99)):
         code = subprocess.run(
-            [sys.executable, "-c", script, str(until)], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+            [sys.executable, "-c", script, str(until), str(tmp_path / folder)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
         ).returncode
         assert code == (0 if until == 99 else -signal.SIGKILL)
+    whole = Run(LineTask(), CONFIG, tmp_path / "whole")
     resumed = Run(LineTask(), CONFIG, tmp_path / "killed")
     assert resumed.step == 40
     for name, value in weights(whole).items():
@@ -199,7 +201,7 @@ def test_the_schedule_falls_from_signal_to_noise() -> None:
 
 
 def test_whitened_codec_decodes_as_before() -> None:
-    from mmx.training.image import CodecConfig, build_codec
+    from mmx.training.codec import CodecConfig, build_codec
 
     torch.manual_seed(0)
     codec = build_codec(CodecConfig(patch=8, width=16, blocks=1, latent_channels=4)).eval()
@@ -225,8 +227,9 @@ def test_random_crops_stay_inside_and_keep_flat_colour() -> None:
 
 
 def test_first_guesses_are_one_step_of_the_pipeline() -> None:
+    from mmx.training.codec import build_codec
     from mmx.training.decoder import _pipeline
-    from mmx.training.image import build_codec, build_denoiser, first_guesses
+    from mmx.training.denoiser import build_denoiser, first_guesses
     from tests.debug import CODEC, DENOISER, DIM
 
     torch.manual_seed(0)
@@ -247,8 +250,10 @@ def test_first_guesses_are_one_step_of_the_pipeline() -> None:
 
 
 def test_finishing_moves_the_decoder_and_nothing_else(tmp_path: Path) -> None:
+    from mmx.training.codec import CodecConfig, build_codec
     from mmx.training.data import Photos
-    from mmx.training.image import CodecConfig, FinishTask, SpaceConfig, build_codec, build_space
+    from mmx.training.denoiser import FinishTask
+    from mmx.training.image import SpaceConfig, build_space
 
     torch.manual_seed(0)
     config = SpaceConfig(dim=32, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)

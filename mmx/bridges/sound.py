@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from mmx.media.audio import Waveform, tile
 from mmx.nets.prior import EmbeddingPrior
 from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, log_mel, standardise
 
-WINDOWS = 3  # crops of 3 s, spread over the clip, whose embeddings are averaged
-
 
 class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio-to-image"):
     """Log-mel → CNN → joint space (Sound2Scene, Sung-Bin et al., CVPR 2023), then a diffusion prior."""
+
+    windows: ClassVar[int] = 3  # crops of 3 s, spread over the clip, whose embeddings are averaged
 
     def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
         super().__init__(config)
@@ -28,10 +28,10 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
 
     @torch.inference_mode()
     def prepare(self, media: Waveform) -> Tensor:
-        """A 16 kHz mono waveform → `WINDOWS` standardised log-mel windows (3, 64, 300). Short sounds are tiled."""
+        """A 16 kHz mono waveform → standardised log-mel windows (W, 64, 300). Short sounds are tiled."""
         samples = torch.from_numpy(tile(media, SAMPLE_RATE * 3).samples)
         mel = log_mel(samples)
-        starts = torch.linspace(0, mel.shape[-1] - FRAMES, WINDOWS).round().long()
+        starts = torch.linspace(0, mel.shape[-1] - FRAMES, self.windows).round().long()
         return torch.stack([standardise(mel[:, start : start + FRAMES]) for start in starts.tolist()])
 
     def forward(self, features: Tensor) -> Tensor:

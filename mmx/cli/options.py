@@ -36,6 +36,21 @@ Guidance = Annotated[
         help="Classifier-free guidance; 1 is none. Default: the decoder's.",
     ),
 ]
+Grid = Annotated[bool, typer.Option("--grid", help="One contact sheet of the results instead of a file each.")]
+Start = Annotated[
+    Optional[float],
+    typer.Option(
+        "--start",
+        min=0,
+        metavar="s",
+        show_default=False,
+        help="Where in the input to begin. Default: where there is most to hear.",
+    ),
+]
+Duration = Annotated[
+    Optional[float],
+    typer.Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
+]
 BridgeOption = Annotated[
     Optional[str],
     typer.Option(

@@ -12,6 +12,8 @@ from mmx.cli.options import (
     DecoderOption,
     Device,
     Dtype,
+    Duration,
+    Grid,
     Guidance,
     Inputs,
     Json,
@@ -20,11 +22,12 @@ from mmx.cli.options import (
     Overwrite,
     Quiet,
     Seed,
+    Start,
     Steps,
 )
 from mmx.cli.translate import Extra, Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand
+from mmx.media.files import expand, names_a_file
 
 
 def sound2img(
@@ -38,9 +41,7 @@ def sound2img(
         Optional[int],
         typer.Option("--size", min=8, max=4096, show_default=False, help="Pixels a side. Default: the decoder's."),
     ] = None,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="One contact sheet of the results instead of a file each.")
-    ] = False,
+    grid: Grid = False,
     gain: Annotated[
         float,
         typer.Option(
@@ -74,20 +75,8 @@ def sound2img(
             help="A picture to edit toward the sound; weight 1 keeps it.",
         ),
     ] = None,
-    start: Annotated[
-        Optional[float],
-        typer.Option(
-            "--start",
-            min=0,
-            metavar="s",
-            show_default=False,
-            help="Where in the input to begin. Default: its loudest stretch.",
-        ),
-    ] = None,
-    duration: Annotated[
-        Optional[float],
-        typer.Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
-    ] = None,
+    start: Start = None,
+    duration: Duration = None,
     bridge: BridgeOption = None,
     decoder: DecoderOption = None,
     device: Device = "auto",
@@ -136,10 +125,6 @@ def _layout(output: str | None, *, grid: bool, interpolate: str | None) -> str:
     if interpolate is not None:
         return "gif" if gif else "strip"
     return "grid" if grid else "single"
-
-
-def names_a_file(output: str | None) -> bool:
-    return output is not None and (output == "-" or (Path(output).suffix != "" and not Path(output).is_dir()))
 
 
 def _weighted(text: str, default: float) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from mmx.media.files import Source, Target, plan
 
 if TYPE_CHECKING:
     from mmx.jobs import Done, Job, Settings
-    from mmx.translate import Translator
+    from mmx.translators.base import Translator
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,8 @@ from mmx.cli.options import (
     DecoderOption,
     Device,
     Dtype,
+    Duration,
+    Grid,
     Guidance,
     Inputs,
     Json,
@@ -19,12 +21,12 @@ from mmx.cli.options import (
     Overwrite,
     Quiet,
     Seed,
+    Start,
     Steps,
 )
-from mmx.cli.sound2img import names_a_file
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand
+from mmx.media.files import expand, names_a_file
 
 
 def voice2face(
@@ -34,20 +36,12 @@ def voice2face(
     seed: Seed = 0,
     steps: Steps = None,
     guidance: Guidance = None,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="One contact sheet of the results instead of a file each.")
-    ] = False,
+    grid: Grid = False,
     average: Annotated[
         bool, typer.Option("--average", help="The inputs are one person: average their voices, make one face.")
     ] = False,
-    start: Annotated[
-        Optional[float],
-        typer.Option("--start", min=0, metavar="s", show_default=False, help="Where in the input to begin."),
-    ] = None,
-    duration: Annotated[
-        Optional[float],
-        typer.Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
-    ] = None,
+    start: Start = None,
+    duration: Duration = None,
     bridge: BridgeOption = None,
     decoder: DecoderOption = None,
     device: Device = "auto",

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.training.data import Photos
-from mmx.translate import Translator, generator_for
+from mmx.translators.base import generator_for
+from mmx.translators.sound import SoundTranslator
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Row:
 
 
 def draw(
-    translator: Translator, points: Sequence[Tensor], seed: int, indices: Sequence[int] | None = None
+    translator: SoundTranslator, points: Sequence[Tensor], seed: int, indices: Sequence[int] | None = None
 ) -> list[Image.Image]:
     """A picture for each point (D,) of the space, as the command would draw it; item i is the result `indices[i]`."""
     indices = range(len(points)) if indices is None else indices
@@ -33,7 +34,7 @@ def draw(
     return translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn])
 
 
-def decode(translator: Translator, targets: Tensor, seed: int) -> list[Image.Image]:
+def decode(translator: SoundTranslator, targets: Tensor, seed: int) -> list[Image.Image]:
     """Raw conditionings (N, D) → pictures: the oracle's path."""
     return translator.decoder.decode(targets, generators=[generator_for(seed, index) for index in range(len(targets))])
 

@@ -17,10 +17,10 @@ from mmx.evaluation.judge import Judge, named
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
 from mmx.media.image import grid
 from mmx.training.data import Photos, Sounds
-from mmx.translate import Translator
+from mmx.translators.sound import SoundTranslator
 
 
-def naming(translator: Translator, sounds: Sounds, labels: Sequence[str]) -> tuple[dict[str, float], Tensor]:
+def naming(translator: SoundTranslator, sounds: Sounds, labels: Sequence[str]) -> tuple[dict[str, float], Tensor]:
     """Top-1 and top-5 of naming each sound's concept by its text in the joint space; and the sounds' points (N, D)."""
     points = torch.stack([translator.point(wave) for wave in sounds.waves])
     truth = _truth(sounds.meta, labels)
@@ -32,7 +32,7 @@ def _truth(metas: Sequence[dict], labels: Sequence[str]) -> Tensor:
 
 
 def rows(
-    translator: Translator,
+    translator: SoundTranslator,
     points: Tensor,
     sound_truth: Tensor,
     photos: Photos,
@@ -65,7 +65,7 @@ def _balanced(concepts: Sequence[str | None], labels: Sequence[str], limit: int)
 
 
 def evaluate(
-    translator: Translator,
+    translator: SoundTranslator,
     sounds: Sounds,
     photos: Photos,
     training: Photos,
@@ -102,13 +102,13 @@ def evaluate(
     return result
 
 
-def _name_photos(translator: Translator, row: Row, labels: Sequence[str]) -> dict[str, float]:
+def _name_photos(translator: SoundTranslator, row: Row, labels: Sequence[str]) -> dict[str, float]:
     embeds = translator.decoder.targets(row.pictures)
     return named(embeds @ translator.label_points().T, row.truth)
 
 
 def _write_grids(
-    translator: Translator, sounds: Sounds, points: Tensor, labels: Sequence[str], folder: Path, seed: int
+    translator: SoundTranslator, sounds: Sounds, points: Tensor, labels: Sequence[str], folder: Path, seed: int
 ) -> None:
     """Nine pictures of each concept's first sounds: what a person would be shown."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from mmx.media.audio import Waveform
 from mmx.media.image import grid
 from mmx.nets.face import GENDERS
 from mmx.training.data import Photos, Sounds
-from mmx.translate import Translator
+from mmx.translators.voice import VoiceTranslator
 
 FACES = 8  # drawn for each voice
 
@@ -70,7 +70,7 @@ def auc(same: Tensor, different: Tensor) -> float:
     return (same[:, None] > different[None, :]).float().mean().item()
 
 
-def separation(translator: Translator, voices: Sequence[Waveform], truth: Tensor) -> dict[str, dict[str, float]]:
+def separation(translator: VoiceTranslator, voices: Sequence[Waveform], truth: Tensor) -> dict[str, dict[str, float]]:
     """Halves of one utterance against halves of other speakers' utterances: mean cosines, and the area under the curve."""
     halves = [[wave.samples[: len(wave.samples) // 2], wave.samples[len(wave.samples) // 2 :]] for wave in voices]
     points = torch.stack(
@@ -104,7 +104,7 @@ def spread(pictures: Sequence[Image.Image]) -> float:
 
 
 def evaluate(
-    translator: Translator,
+    translator: VoiceTranslator,
     voices: Sounds,
     photos: Photos,
     training: Photos,
@@ -154,7 +154,7 @@ def evaluate(
     return result
 
 
-def _suggested(translator: Translator, points: Tensor, truth: Tensor) -> dict[str, float]:
+def _suggested(translator: VoiceTranslator, points: Tensor, truth: Tensor) -> dict[str, float]:
     net = translator.decoder.teacher.net
     return {
         "gender": (net.gender_shares(points * translator.decoder.spec.mean_norm).argmax(1) == truth)

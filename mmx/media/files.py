@@ -114,6 +114,11 @@ class Target:
             write_atomic(self.path, data)
 
 
+def names_a_file(output: str | None) -> bool:
+    """Whether -o OUTPUT means one file rather than a folder."""
+    return output is not None and (output == "-" or (Path(output).suffix != "" and not Path(output).is_dir()))
+
+
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
     """Where each source's `count` results go.
 

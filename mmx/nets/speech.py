@@ -70,8 +70,9 @@ class Codebook(nn.Module):
     def follow(self, x: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
         """Move the codes. x (N, D) and their choices (N,); `generator` draws the places of unused codes."""
         hot = F.one_hot(chosen, len(self.rows)).to(x.dtype)
-        self.uses.lerp_(hot.sum(0), 1 - self.decay)
-        self.sums.lerp_(hot.T @ x, 1 - self.decay)
+        with torch.autocast(x.device.type, enabled=False):  # the codes stay in float32
+            self.uses.lerp_(hot.sum(0), 1 - self.decay)
+            self.sums.lerp_(hot.T @ x, 1 - self.decay)
         self.rows.copy_(self.sums / self.uses.clamp(min=1e-3)[:, None])
         idle = self.uses < 0.05
         if idle.any():

@@ -33,6 +33,15 @@ Trained for the frozen decoder `{config.spec["name"]}` (fingerprint `{config.spe
 {_notes(measured)}"""
 
 
+def _stages(measured: dict[str, Any]) -> str:
+    """What each stage of a decoder's training measured last, as rows of a table."""
+    return "".join(
+        f"| {stage} | {name} | {value:.4g} |\n"
+        for stage, values in measured["val"].items()
+        for name, value in values.items()
+    )
+
+
 def _notes(measured: dict[str, Any]) -> str:
     return f"## Data, licence, limits\n\n{measured['notes']}\n" if measured.get("notes") else ""
 
@@ -62,11 +71,6 @@ def add_evaluation(folder: Path, config: BridgeConfig, result: dict[str, Any]) -
 
 def decoder_card(family: str, measured: dict[str, Any]) -> str:
     """README.md of an image or face decoder's folder."""
-    rows = "".join(
-        f"| {stage} | {name} | {value:.4g} |\n"
-        for stage, values in measured["val"].items()
-        for name, value in values.items()
-    )
     return f"""---
 library_name: diffusers
 pipeline_tag: image-to-image
@@ -81,7 +85,7 @@ seed {measured["seed"]}, with:
 
 | stage | on the val split | |
 |---|---|---|
-{rows}
+{_stages(measured)}
 With plain diffusers:
 
 ```python
@@ -96,11 +100,6 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 
 def speech_card(measured: dict[str, Any]) -> str:
     """README.md of a speech decoder's folder."""
-    rows = "".join(
-        f"| {stage} | {name} | {value:.4g} |\n"
-        for stage, values in measured["val"].items()
-        for name, value in values.items()
-    )
     return f"""---
 library_name: mmx
 pipeline_tag: text-to-speech
@@ -116,5 +115,5 @@ SpeechT5HifiGan, which may be put there instead). Voices: {", ".join(measured["v
 
 | stage | on the val utterances | |
 |---|---|---|
-{rows}
+{_stages(measured)}
 {_notes(measured)}"""

@@ -17,22 +17,11 @@ from mmx.decoders.teacher import Teacher
 from mmx.store import seal
 from mmx.training.card import decoder_card
 from mmx.training.checkpoint import states
+from mmx.training.codec import CodecConfig, CodecTask, whiten_latents
 from mmx.training.data import Photos, load_photos
+from mmx.training.denoiser import DenoiserConfig, DenoiserTask, FinishTask, build_scheduler, first_guesses
 from mmx.training.face import FaceConfig, FaceTask
-from mmx.training.image import (
-    CodecConfig,
-    CodecTask,
-    DenoiserConfig,
-    DenoiserTask,
-    FinishTask,
-    SpaceConfig,
-    SpaceTask,
-    build_scheduler,
-    encode_all,
-    first_guesses,
-    to_images,
-    whiten_latents,
-)
+from mmx.training.image import SpaceConfig, SpaceTask, encode_all, to_images
 from mmx.training.loop import LoopConfig, Run
 
 STAGES = ("space", "codec", "denoiser", "finish")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmx.nets.dual import LayoutHead
 from mmx.nets.face import GENDERS, FaceEncoder, unit
 from mmx.training.data import Photos
-from mmx.training.image import random_crops, to_images, to_pixels
+from mmx.training.image import build_resnet, random_crops, to_images, to_pixels
 from mmx.training.losses import nt_xent
 
 
@@ -29,16 +29,7 @@ class FaceConfig:
 
 def build_face_encoder(config: FaceConfig) -> FaceEncoder:
     """A fresh encoder around the transformers library's own residual network."""
-    from transformers import ResNetConfig, ResNetModel
-
-    image = ResNetModel(
-        ResNetConfig(
-            embedding_size=config.hidden_sizes[0],
-            hidden_sizes=list(config.hidden_sizes),
-            depths=list(config.depths),
-            layer_type="basic",
-        )
-    )
+    image = build_resnet(config.hidden_sizes, config.depths)
     return FaceEncoder(image, dim=config.dim, image_size=config.image_size, sees=config.sees)
 
 

@@ -144,6 +144,9 @@ class Run:
         batch = {key: value.to(config.device) for key, value in self.task.batch(config.batch_size, generator).items()}
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
+        torch.manual_seed(
+            config.seed * 1_000_003 + self.step
+        )  # dropout knows no other generator; a resumed run repeats it
         with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.bf16):
             loss, parts = self.task.loss(batch, generator)
         if not torch.isfinite(loss):

@@ -42,15 +42,7 @@ def other_room(windows: Tensor, generator: torch.Generator) -> Tensor:
     """The same voice over another line: each log-mel window (B, 64, F) is coloured, some are cut at telephone band or put in noise."""
     count, mels, _ = windows.shape
     at = torch.linspace(0, 1, mels)
-    waves = torch.stack(
-        [
-            torch.ones(mels) * 0,
-            at - 0.5,
-            torch.cos(torch.pi * at),
-            torch.cos(2 * torch.pi * at),
-            torch.cos(3 * torch.pi * at),
-        ]
-    )
+    waves = torch.stack([at - 0.5, *(torch.cos(k * torch.pi * at) for k in (1, 2, 3))])
     colour = (torch.randn(count, len(waves), generator=generator) * 0.8) @ waves
     top = windows.amax((1, 2), keepdim=True)
     floor = top - 5 - 9 * torch.rand(count, 1, 1, generator=generator)  # nats below the loudest bin: 22 to 61 dB

@@ -104,7 +104,7 @@ def test_training_beside_the_matmul_peak(benchmark) -> None:
     """A training step of the starter's denoiser: images/s, and its share of what the machine can multiply."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mmx.training.image import DenoiserConfig, DenoiserTask
+    from mmx.training.denoiser import DenoiserConfig, DenoiserTask
 
     latents, embeds = torch.randn(256, 16, 8, 8), torch.randn(256, 512)
     task = DenoiserTask(latents, embeds, (latents, embeds), torch.zeros(1, 512), None, DenoiserConfig())
