@@ -6,17 +6,16 @@ Every table has an oracle row and a random row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.evaluation.judge import Judge, named
+from mmx.errors import UsageError
+from mmx.evaluation.judge import Judge, named, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
-from mmx.media.image import grid
-from mmx.training.data import Photos, Sounds
+from mmx.evaluation.report import Example, Options, Report
+from mmx.training.data import Photos, Sounds, load_photos, load_sounds
 from mmx.translators.sound import SoundTranslator
 
 
@@ -64,42 +63,56 @@ def _balanced(concepts: Sequence[str | None], labels: Sequence[str], limit: int)
     return [i for label in labels for i in [j for j, c in enumerate(concepts) if c == label][:limit]]
 
 
+def measure(translator: SoundTranslator, options: Options) -> Report:
+    """The whole protocol on one split. Raises InputError, UsageError where the data or the bridge do not allow it."""
+    labels = list(translator.bridge.config.labels)
+    if not labels:
+        raise UsageError(
+            "this bridge has no labels, so there is nothing to name",
+            hint="train it on data with a `concept` in each .json",
+        )
+    everything = load_photos(options.data, translator.decoder.teacher.net.image_size)
+    photos, sounds = everything.split(options.split), load_sounds(options.data).split(options.split)
+    if not len(sounds) or not len(photos):
+        raise UsageError(f"--split {options.split}: the data has no such split")
+    judge = train_judge(everything, labels, options.judge, max_steps=options.judge_steps, quiet=options.quiet)
+    return evaluate(translator, sounds, photos, everything.split("train"), judge, options.seed, options.limit or 25)
+
+
 def evaluate(
     translator: SoundTranslator,
     sounds: Sounds,
     photos: Photos,
     training: Photos,
     judge: Judge,
-    *,
     seed: int = 0,
     limit: int = 25,
-    pictures_to: Path | None = None,
-) -> dict[str, Any]:
-    """The whole protocol on one split. Returns tables as plain dicts; writes a grid of each concept's pictures if asked."""
+) -> Report:
+    """Tables, and pictures of each concept's first sounds."""
     labels = list(translator.bridge.config.labels)
     table, points = naming(translator, sounds, labels)
     table_rows = rows(translator, points, _truth(sounds.meta, labels), photos, labels, seed, limit)
     judged = [judge(row.pictures) for row in table_rows]
     reference = judged[0][1]
-    result: dict[str, Any] = {
-        "naming": {
-            "sound2img": table,
-            "oracle: photos": _name_photos(translator, table_rows[0], labels),
-            "random": {"top1": 1 / len(labels), "top5": 5 / len(labels)},
+    return Report(
+        {
+            "naming": {
+                "sound2img": table,
+                "oracle: photos": _name_photos(translator, table_rows[0], labels),
+                "random": {"top1": 1 / len(labels), "top5": 5 / len(labels)},
+            },
+            "pictures": {
+                row.name: named(logits, row.truth) | distances(features, reference) | {"count": len(row.pictures)}
+                for row, (logits, features) in zip(table_rows, judged, strict=True)
+            },
+            "nearest_training_photo": {
+                row.name: quantiles(nearest(row.pictures, training))
+                for row in table_rows
+                if not row.name.startswith("random")
+            },
         },
-        "pictures": {
-            row.name: named(logits, row.truth) | distances(features, reference) | {"count": len(row.pictures)}
-            for row, (logits, features) in zip(table_rows, judged, strict=True)
-        },
-        "nearest_training_photo": {
-            row.name: quantiles(nearest(row.pictures, training))
-            for row in table_rows
-            if not row.name.startswith("random")
-        },
-    }
-    if pictures_to is not None:
-        _write_grids(translator, sounds, points, labels, pictures_to, seed)
-    return result
+        _examples(translator, sounds, points, labels, seed),
+    )
 
 
 def _name_photos(translator: SoundTranslator, row: Row, labels: Sequence[str]) -> dict[str, float]:
@@ -107,15 +120,12 @@ def _name_photos(translator: SoundTranslator, row: Row, labels: Sequence[str]) -
     return named(embeds @ translator.label_points().T, row.truth)
 
 
-def _write_grids(
-    translator: SoundTranslator, sounds: Sounds, points: Tensor, labels: Sequence[str], folder: Path, seed: int
-) -> None:
-    """Nine pictures of each concept's first sounds: what a person would be shown."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _examples(
+    translator: SoundTranslator, sounds: Sounds, points: Tensor, labels: Sequence[str], seed: int
+) -> list[Example]:
+    """Four pictures of each concept's first sound and of its second: what a person would be shown."""
+    found = []
     for label in labels:
-        own = [i for i, meta in enumerate(sounds.meta) if meta["concept"] == label]
-        picks = [own[k % len(own)] for k in range(9)]
-        drawn = [translator.conditioning(points[i], seed, index) for index, i in enumerate(picks)]
-        grid(translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn]), 3).save(
-            folder / f"{label}.png"
-        )
+        for i in [i for i, meta in enumerate(sounds.meta) if meta["concept"] == label][:2]:
+            found.append(Example(label, sounds.waves[i], draw(translator, [points[i]] * 4, seed)))
+    return found

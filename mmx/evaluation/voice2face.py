@@ -6,8 +6,6 @@ Every table has an oracle row (a real face's own feature through the decoder) an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +13,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmx.evaluation.judge import Judge
+from mmx.errors import UsageError
+from mmx.evaluation.judge import Judge, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
+from mmx.evaluation.report import Example, Options, Report
 from mmx.media.audio import Waveform
-from mmx.media.image import grid
 from mmx.nets.face import GENDERS
-from mmx.training.data import Photos, Sounds
+from mmx.training.data import Photos, Sounds, load_photos, load_sounds
 from mmx.translators.voice import VoiceTranslator
 
 FACES = 8  # drawn for each voice
@@ -103,18 +102,28 @@ def spread(pictures: Sequence[Image.Image]) -> float:
     return (distance.sum() / (count * (count - 1))).item()
 
 
+def measure(translator: VoiceTranslator, options: Options) -> Report:
+    """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
+    everything = load_photos(options.data, translator.decoder.teacher.net.image_size, "faces")
+    voices, photos = load_sounds(options.data, "voices").split(options.split), everything.split(options.split)
+    if not len(voices) or not len(photos):
+        raise UsageError(f"--split {options.split}: the data has no such split")
+    judge = train_judge(
+        everything, GENDERS, options.judge, key="gender", max_steps=options.judge_steps, quiet=options.quiet
+    )
+    return evaluate(translator, voices, photos, everything.split("train"), judge, options.seed, options.limit or 100)
+
+
 def evaluate(
     translator: VoiceTranslator,
     voices: Sounds,
     photos: Photos,
     training: Photos,
     judge: Judge,
-    *,
     seed: int = 0,
     limit: int = 100,
-    pictures_to: Path | None = None,
-) -> dict[str, Any]:
-    """The whole protocol on one split; at most `limit` real faces a gender. Returns tables as plain dicts."""
+) -> Report:
+    """Tables, with at most `limit` real faces a gender, and every voice with its faces."""
     points = torch.stack([translator.point(wave) for wave in voices.waves])
     truth = torch.tensor([GENDERS.index(meta["gender"]) for meta in voices.meta])
     keep = [i for name in GENDERS for i in [j for j, m in enumerate(photos.meta) if m["gender"] == name][:limit]]
@@ -132,7 +141,7 @@ def evaluate(
         Row("random: another voice's face", drawn, shuffled),
     ]
     judged = [judge(row.pictures) for row in rows]
-    result: dict[str, Any] = {
+    tables = {
         "faces": {
             row.name: agreement(logits, row.truth)
             | detected(row.pictures)
@@ -146,12 +155,11 @@ def evaluate(
         "diversity": _diversity(drawn, real, real_truth),
         "nearest_training_face": {row.name: quantiles(nearest(row.pictures, training)) for row in rows[:3]},
     }
-    if pictures_to is not None:
-        pictures_to.mkdir(parents=True, exist_ok=True)
-        for number, meta in enumerate(voices.meta):
-            own = drawn[number * FACES : (number + 1) * FACES]
-            grid(own, 4).save(pictures_to / f"{meta['gender']}-{meta['key']}.png")
-    return result
+    examples = [
+        Example(f"{meta['gender']} {meta['key']}", wave, drawn[number * FACES : (number + 1) * FACES])
+        for number, (wave, meta) in enumerate(zip(voices.waves, voices.meta, strict=True))
+    ]
+    return Report(tables, examples)
 
 
 def _suggested(translator: VoiceTranslator, points: Tensor, truth: Tensor) -> dict[str, float]:

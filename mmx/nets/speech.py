@@ -25,6 +25,11 @@ def _tables() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(filters).float(), torch.hann_window(FFT)
 
 
+def mel_filters() -> Tensor:
+    """The mel filter bank (513, 80): magnitudes @ filters are mels."""
+    return _tables()[0]
+
+
 def speech_mel(samples: Tensor) -> Tensor:
     """Waveforms (B, T) at 16 kHz → log10-mel magnitudes (B, T // 256 + 1, 80), as SpeechT5's feature extractor makes them."""
     filters, window = (table.to(samples.device) for table in _tables())

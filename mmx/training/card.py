@@ -54,7 +54,7 @@ def _evaluation(result: dict[str, Any] | None) -> str:
     for name, table in result.items():
         if not isinstance(table, dict):
             continue
-        columns = list(next(iter(table.values())))
+        columns = list(dict.fromkeys(column for values in table.values() for column in values))
         text += f"\n| {name.replace('_', ' ')} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
         for row, values in table.items():
             text += f"| {row} | {' | '.join(f'{values[c]:.4g}' if c in values else '' for c in columns)} |\n"

@@ -62,12 +62,12 @@ SCHEDULES = {
 
 
 def load_clips(folder: Path) -> tuple[Clips, Clips, list[str]]:
-    """The utterances of a folder → train and val clips and the voices' names. Every twentieth utterance is val."""
+    """The utterances of a folder → train and val clips and the voices' names."""
     found = list(load_spoken(folder))
     voices = list(dict.fromkeys(meta["voice"] for _, meta in found))
     parts = []
     for val in (False, True):
-        own = [pair for index, pair in enumerate(found) if (index % 20 == 7) == val]
+        own = [(wave, meta) for wave, meta in found if (meta["split"] != "train") == val]
         waves = [torch.from_numpy(wave.samples) for wave, _ in own]
         parts.append(
             Clips(

@@ -35,6 +35,11 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
+def split_of(index: int) -> str:
+    """Every twentieth utterance is held out."""
+    return "val" if index % 20 == 7 else "train"
+
+
 def captions_of(metas: Sequence[dict]) -> dict[str, dict]:
     """Every spoken caption → what it belongs to: each synset by its first word, in every template."""
     found = {}
@@ -85,7 +90,7 @@ def make_corpus(data: Path, output: Path, voices: Sequence[str], workers: int = 
                 {
                     "__key__": f"{index:06d}",
                     "flac": buffer.getvalue(),
-                    "json": json.dumps(meta | {"voice": voice}).encode(),
+                    "json": json.dumps(meta | {"voice": voice, "split": split_of(index)}).encode(),
                 }
             )
     if writer is not None:
@@ -94,7 +99,11 @@ def make_corpus(data: Path, output: Path, voices: Sequence[str], workers: int = 
 
 
 def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
-    """The utterances of spoken-*.tar (captions) and, where they are there, of speech-*.tar (people who read)."""
+    """The utterances of spoken-*.tar (captions) and, where they are there, of speech-*.tar (people who read).
+
+    Each comes with its metadata, and `kind`: "spoken" or "speech". People's own split is one of speakers, so it is not kept.
+    """
+    index = 0
     for prefix in ("spoken", "speech"):
         if prefix == "speech" and not list(folder.glob("speech-*.tar")):
             continue
@@ -104,4 +113,7 @@ def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
                 continue
             meta = json.loads(sample.get("json", b"{}")) | {"key": sample["__key__"], "kind": prefix}
             meta.setdefault("voice", meta.get("speaker", "unknown"))
+            if prefix == "speech" or "split" not in meta:
+                meta["split"] = split_of(index)
+            index += 1
             yield read_audio(payload, sample_rate=SAMPLE_RATE, name=sample["__key__"]), meta

@@ -26,11 +26,12 @@ class Blend:
 
 @dataclass
 class Translation:
-    """What became of one source: pictures or utterances, what was heard, and seconds by stage."""
+    """What became of one source: pictures or utterances, what was heard, seconds by stage, and what drove the decoder."""
 
     media: list[Any]
     heard: list[tuple[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    conditioning: Sequence[Tensor] = ()
 
 
 def generator_for(seed: int, index: int) -> torch.Generator:

@@ -64,4 +64,6 @@ class SightTranslator(Translator):
             units.append(self.bridge.write(features, Sampling(beam, heat, top_p), generator_for(seed, index)))
         written = time.perf_counter()
         media = self.decoder.decode(units, voice=voice, speed=speed)
-        return Translation(media, [], {"bridge": written - started, "decode": time.perf_counter() - written})
+        return Translation(
+            media, [], {"bridge": written - started, "decode": time.perf_counter() - written}, conditioning=units
+        )

@@ -1,0 +1,230 @@
+"""The protocol of picture → speech: what a recogniser hears, what the units keep of speech, and whether the speech is fit to be heard.
+
+Every table has an oracle row and a random row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.compat import torchaudio
+from mmx.decoders.speech import EDGE, SpeechDecoder, polished
+from mmx.errors import UsageError
+from mmx.evaluation.ear import Ear, NameEar
+from mmx.evaluation.report import Example, Options, Report, Table
+from mmx.media.audio import Waveform
+from mmx.nets.speech import FFT, HOP, MELS, SAMPLE_RATE, collapse, mel_filters, speech_mel
+from mmx.nets.writer import MAX_UNITS
+from mmx.training.data import Photos, load_photos
+from mmx.training.spoken import SPOKEN, load_spoken, with_article
+from mmx.translators.sight import SightTranslator
+
+Clip = tuple[Waveform, dict]
+CEPSTRA = 13  # mel-cepstral coefficients compared, without the zeroth: loudness
+BAND = (0.6, 6.0)  # seconds that an utterance should last
+
+
+def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
+    """Mean distance in dB of two log10-mels (F, 80) of one length (Kubichek 1993): 10 / ln 10 * sqrt(2 * sum of squares)."""
+    length = min(len(a), len(b))
+    basis = torchaudio.functional.create_dct(CEPSTRA + 1, MELS, "ortho")[:, 1:]
+    squares = ((a[:length] - b[:length]) * np.log(10) @ basis).square().sum(1)
+    return float((10 / np.log(10) * (2 * squares).sqrt()).mean())
+
+
+def griffin_lim(mel: Tensor, seed: int = 0, rounds: int = 60) -> Waveform:
+    """Log10-mel (F, 80) → speech without a trained vocoder (Griffin and Lim 1984): the row to compare a vocoder with."""
+    magnitudes = torch.linalg.lstsq(mel_filters().T, 10**mel.T).solution.clamp(min=0)
+    torch.manual_seed(seed)
+    samples = torchaudio.functional.griffinlim(
+        magnitudes, torch.hann_window(FFT), FFT, HOP, FFT, 1.0, rounds, 0.99, None, True
+    )
+    return Waveform(polished(samples.numpy()), SAMPLE_RATE)
+
+
+def word_errors(heard: Sequence[str], said: Sequence[str]) -> float:
+    """Word error rate of all sentences together."""
+    from torchmetrics.functional.text import word_error_rate
+
+    return word_error_rate(list(heard), list(said)).item()
+
+
+def loudness(wave: Waveform) -> float:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4)."""
+    samples = torch.from_numpy(np.tile(wave.samples, max(1, int(np.ceil(0.5 / max(wave.seconds, 1e-3))))))
+    return torchaudio.functional.loudness(samples[None], SAMPLE_RATE).item()
+
+
+def resynthesis(decoder: SpeechDecoder, clips: Sequence[Clip], ear: NameEar) -> dict[str, dict[str, float]]:
+    """Spoken captions again: as they are, through the vocoder, through units and vocoder, and by Griffin-Lim of the same mels.
+
+    wer: of the recogniser that knows which sentences there are; wer_free: of the one that does not; mcd: dB to the original.
+    The random row is another clip's speech.
+    """
+    free = Ear()
+    said = [meta["text"] for _, meta in clips]
+    waves = [wave for wave, _ in clips]
+    mels = [speech_mel(torch.from_numpy(wave.samples)[None])[0] for wave in waves]
+    units = decoder.targets(waves)
+    rebuilt = [
+        decoder.mel(u, voice=meta["voice"] if meta["voice"] in decoder.voices else None)
+        for u, (_, meta) in zip(units, clips, strict=True)
+    ]
+    rows = {
+        "original": (waves, mels),
+        "oracle: vocoder on the original's mel": ([vocode(decoder, mel) for mel in mels], None),
+        "Griffin-Lim on the original's mel": ([griffin_lim(mel) for mel in mels], None),
+        "units and vocoder": ([vocode(decoder, mel) for mel in rebuilt], None),
+        "units and Griffin-Lim": ([griffin_lim(mel) for mel in rebuilt], None),
+        "random: another clip": (waves[1:] + waves[:1], None),
+    }
+    table = {}
+    for name, (spoken, known) in rows.items():
+        again = known or [
+            speech_mel(torch.from_numpy(level(w, o).samples)[None])[0] for w, o in zip(spoken, waves, strict=True)
+        ]
+        table[name] = {
+            "wer": word_errors([ear.sentence(wave) for wave in spoken], said),
+            "wer_free": word_errors([free(wave) for wave in spoken], said),
+            "mcd": float(np.mean([mel_cepstral_distortion(a, b) for a, b in zip(again, mels, strict=True)])),
+        }
+    return table
+
+
+def people(decoder: SpeechDecoder, clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
+    """The same for people who read, by the recogniser that knows no sentences."""
+    free = Ear()
+    said = ["".join(c for c in meta["text"].lower() if c.isalpha() or c in " '") for _, meta in clips]
+    waves = [wave for wave, _ in clips]
+    voices = [meta["voice"] if meta["voice"] in decoder.voices else None for _, meta in clips]
+    again = [decoder.decode([u], voice=v)[0] for u, v in zip(decoder.targets(waves), voices, strict=True)]
+    return {
+        name: {"wer_free": word_errors([free(wave) for wave in spoken], said)}
+        for name, spoken in {
+            "original": waves,
+            "units and vocoder": again,
+            "random: another clip": waves[1:] + waves[:1],
+        }.items()
+    }
+
+
+def vocode(decoder: SpeechDecoder, mel: Tensor) -> Waveform:
+    """Log10-mel (F, 80) → speech by the decoder's vocoder."""
+    with torch.inference_mode():
+        samples = decoder.vocoder(mel[None].to(decoder.device)).reshape(-1).float().cpu().numpy()
+    return Waveform(polished(samples), SAMPLE_RATE)
+
+
+def level(wave: Waveform, like: Waveform) -> Waveform:
+    """A wave at another's root mean square: polishing changed it, and distances should not see that."""
+    own, other = (np.sqrt(np.mean(np.square(w.samples, dtype=np.float64))) + 1e-9 for w in (wave, like))
+    return Waveform((wave.samples * (other / own)).astype(np.float32), SAMPLE_RATE)
+
+
+def unit_bleu(written: Sequence[Tensor], references: Sequence[Sequence[Tensor]]) -> float:
+    """BLEU-4 (Papineni et al. 2002) over collapsed units, each utterance against all references of its own."""
+    from torchmetrics.functional.text import bleu_score
+
+    def line(units: Tensor) -> str:
+        return " ".join(map(str, collapse(units)[0].tolist()))
+
+    return bleu_score([line(u) for u in written], [[line(u) for u in own] for own in references]).item()
+
+
+def named(heard: Sequence[str | None], truth: Sequence[str], concepts: dict[str, str | None]) -> dict[str, float]:
+    """How often the right name is heard, how often that or another of the same concept, and how often none."""
+    right = [h == t for h, t in zip(heard, truth, strict=True)]
+    kin = [
+        r or (h is not None and concepts[h] is not None and concepts[h] == concepts[t])
+        for r, h, t in zip(right, heard, truth, strict=True)
+    ]
+    return {
+        "name": float(np.mean(right)),
+        "name_or_concept": float(np.mean(kin)),
+        "nothing": float(np.mean([h is None for h in heard])),
+    }
+
+
+def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, float]:
+    """Whether utterances end, how long and loud they are, and how large their first and last millisecond."""
+    seconds = np.array([wave.seconds for wave in waves])
+    edge = int(EDGE * SAMPLE_RATE) // 8
+    return {
+        "ends": float(np.mean([len(collapse(u)[0]) < MAX_UNITS for u in written])),
+        "in_time": float(np.mean((seconds >= BAND[0]) & (seconds <= BAND[1]))),
+        "shortest_s": float(seconds.min()),
+        "longest_s": float(seconds.max()),
+        "peak": float(max(np.abs(wave.samples).max() for wave in waves)),
+        "quietest_lufs": min(loudness(wave) for wave in waves),
+        "edge": float(max(np.abs(np.r_[w.samples[:edge], w.samples[-edge:]]).max() for w in waves)),
+    }
+
+
+def measure(translator: SightTranslator, options: Options) -> Report:
+    """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
+    photos = load_photos(options.data, translator.bridge.teacher.net.image_size).split(options.split)
+    clips = list(load_spoken(options.data))
+    if not len(photos) or not any(meta["split"] == options.split for _, meta in clips):
+        raise UsageError(f"--split {options.split}: the data has no such split")
+    return evaluate(translator, photos, clips, options.split, options.seed, options.limit or 5)
+
+
+def evaluate(
+    translator: SightTranslator, photos: Photos, clips: Sequence[Clip], split: str, seed: int = 0, limit: int = 5
+) -> Report:
+    """Tables, with at most `limit` photos a synset, and each synset's first photo with its utterance.
+
+    clips: all utterances of the corpus, with their metadata.
+    """
+    decoder = translator.decoder
+    spoken = [clip for clip in clips if clip[1]["kind"] == "spoken"]
+    names = {meta["synset"]: with_article(meta["name"]) for _, meta in spoken}
+    concepts = {with_article(meta["name"]): meta.get("concept") for _, meta in spoken}
+    ear = NameEar(sorted(concepts), SPOKEN)
+    picks = [i for s in sorted(names) for i in [j for j, m in enumerate(photos.meta) if m["synset"] == s][:limit]]
+    truth = [names[photos.meta[i]["synset"]] for i in picks]
+    pictures = [Image.fromarray(photos.pixels[i].numpy()) for i in picks]
+    said = [translator.translate(picture, seed=seed) for picture in pictures]
+    waves, written = [t.media[0] for t in said], [t.conditioning[0] for t in said]
+    by_name: dict[str, list[Clip]] = {}
+    for clip in spoken:
+        by_name.setdefault(with_article(clip[1]["name"]), []).append(clip)
+    draw = np.random.default_rng(seed)
+    own = [by_name[name][int(draw.integers(len(by_name[name])))] for name in truth]
+    units = {id(clip[0]): decoder.targets([clip[0]])[0] for clip in spoken}
+    references = [[units[id(w)] for w, _ in by_name[name]] for name in truth]
+    oracle = [units[id(wave)] for wave, _ in own]
+    shuffled = draw.permutation(len(truth))
+    heard = [ear(wave) for wave in waves]
+    tables: dict[str, Table] = {
+        "naming": {
+            "img2speech": named(heard, truth, concepts),
+            "oracle: units of a true caption": named([ear(w) for w in decoder.decode(oracle)], truth, concepts),
+            "original: the synthesiser's caption": named([ear(wave) for wave, _ in own], truth, concepts),
+            "random: another photo's utterance": named([heard[i] for i in shuffled], truth, concepts),
+        },
+        "unit_bleu": {
+            "img2speech": {"bleu": unit_bleu(written, references)},
+            "oracle: a true caption against the others": {
+                "bleu": unit_bleu(
+                    oracle, [[u for u in own if u is not o] for o, own in zip(oracle, references, strict=True)]
+                )
+            },
+            "random: another photo's utterance": {"bleu": unit_bleu([written[i] for i in shuffled], references)},
+        },
+        "utterances": {"img2speech": fitness(waves, written), "original": fitness([w for w, _ in own], oracle)},
+        "resynthesis": resynthesis(decoder, [c for c in spoken if c[1]["split"] == split], ear),
+    }
+    read = [clip for clip in clips if clip[1]["kind"] == "speech" and clip[1]["split"] == split]
+    if read:
+        tables["people"] = people(decoder, read)
+    examples = [
+        Example(f"{truth[k]}; heard: {heard[k] or 'nothing'}", pictures[k], [waves[k]])
+        for k in range(0, len(picks), limit)
+    ]
+    return Report(tables, examples)
