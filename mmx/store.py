@@ -45,7 +45,11 @@ def assets() -> Path:
 def locate(name: str | None, task: str, role: str) -> Located:
     """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError."""
     if name is None or name == STARTER:
-        default = TASKS[task][role]
+        default = TASKS[task].get(role)
+        if default is None:
+            raise ModelError(
+                f"this bridge needs the {role} that it was trained with", hint=f"give its folder with --{role}"
+            )
         folder, known = assets() / "starter" / default, f"{STARTER}/{default}"
         if not folder.is_dir():
             raise ModelError(
@@ -65,6 +69,21 @@ def locate(name: str | None, task: str, role: str) -> Located:
             )
     verify(folder)
     return Located(known, folder)
+
+
+def push(folder: Path, repo: str) -> None:
+    """Upload a model folder to a repository of the hub, which is made where there is none. Raises NetworkError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().create_repo(repo, exist_ok=True)
+        HfApi().upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=["bridge/*", "prior/*"])
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise NetworkError(
+            f"{repo}: the upload failed: {str(error).splitlines()[0]}",
+            hint=f"the bridge is whole in {folder}; hf auth login",
+        ) from None
 
 
 def seal(folder: Path) -> None:

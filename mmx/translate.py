@@ -8,9 +8,8 @@ from functools import lru_cache
 import torch
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
-from mmx.decoders.base import fingerprint
 from mmx.errors import UsageError
-from mmx.store import TASKS, locate
+from mmx.store import locate
 from mmx.translators.base import Translator
 
 # a command loads the libraries of its own models only
@@ -49,8 +48,8 @@ def load(
 ) -> Translator:
     """The translator of a command, such as load("sound2img"). Loaded once for each set of arguments.
 
-    bridge, decoder, encoder: a folder, or None for the starter; only img2speech has an encoder, the image decoder that it looks
-    with. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
+    bridge, decoder, encoder: a folder, or None for the starter; encoder: for bridges with a frozen encoder, of img2speech the image
+    decoder that it looks with. dtype: "auto" is fp32 on the CPU and fp16 elsewhere.
     Raises ModelError, UsageError.
     """
     if task not in TRANSLATORS:
@@ -64,12 +63,11 @@ def load(
     loaded = translator.decoder_kind.load(decoder_at.folder)
     loaded.to(where, DTYPES.get(dtype, torch.float32 if where == "cpu" else torch.float16))
     own, encoder_at = translator.bridge_kind.load(bridge_at.folder), None
-    if "encoder" in TASKS[task]:
-        from mmx.decoders.image import SPACE
-        from mmx.decoders.teacher import Teacher
-
+    if own.config.source is not None:
         encoder_at = locate(encoder, task, "encoder")
-        own.look_with(Teacher.load(encoder_at.folder / "teacher"), fingerprint(encoder_at.folder, SPACE))
+        own.attach(encoder_at)
+    elif encoder is not None:
+        raise UsageError(f"--encoder {encoder}: this bridge looks and listens by itself", hint="leave it out")
     ready = translator(task, own, loaded, bridge_at=bridge_at, decoder_at=decoder_at)
     ready.encoder_at = encoder_at
     return ready

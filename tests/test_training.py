@@ -101,10 +101,10 @@ from pathlib import Path
 from tests.test_training import CONFIG, LineTask, Run
 run = Run(LineTask(), CONFIG, Path(sys.argv[2]))
 until, step = int(sys.argv[1]), run._one_step
-def one_step():
+def one_step(**options):
     if run.step == until:
         os.kill(os.getpid(), {int(signal.SIGKILL)})
-    return step()
+    return step(**options)
 run._one_step = one_step
 run.fit(quiet=True)
 """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmx.decoders.base import ConditioningSpec
 from mmx.errors import ModelError, NonFiniteError
+from mmx.store import Located
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class BridgeConfig:
 
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
-    logit_scale: learned inverse temperature. prior: sizes of its diffusion prior, or None. source: name and fingerprint of the
+    logit_scale: learned inverse temperature. architecture: which encoder (a key of bridges.sound.ENCODERS), sizes: its keyword
+    arguments. prior: sizes of its diffusion prior, or None. source: name and fingerprint of the
     frozen encoder that it looks or listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
 
@@ -33,6 +35,8 @@ class BridgeConfig:
     labels: dict[str, str] = field(default_factory=dict)
     logit_scale: float = 1.0
     channels: tuple[int, ...] = (32, 64, 128, 256)
+    architecture: str = "cnn"
+    sizes: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, int] | None = None
     prior_guidance: float = 2.0
     prior_steps: int = 32
@@ -57,6 +61,10 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
         self.config = config
         self.spec = ConditioningSpec.from_dict(config.spec)
         self.prior: nn.Module | None = None
+
+    def attach(self, encoder: Located) -> None:
+        """Load the frozen encoder that `config.source` names. Raises ModelError for another one."""
+        raise ModelError("this bridge looks and listens by itself", hint="leave --encoder out")
 
     def prepare(self, media: Any) -> Tensor:
         """One source medium → its features, without a batch axis."""
@@ -97,6 +105,17 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
                 f"{folder}: the bridge's weights hold NaN or infinity", hint="train it again or fetch it again"
             )
         return bridge.float().eval().requires_grad_(False)
+
+
+def require_source(config: BridgeConfig, name: str, fingerprint: str) -> None:
+    """Raise ModelError unless a frozen encoder is the one that a bridge was trained with."""
+    wanted = config.source or {"name": "nothing", "fingerprint": ""}
+    if wanted["fingerprint"] != fingerprint:
+        raise ModelError(
+            f"this bridge was trained with the encoder {wanted['name']} ({wanted['fingerprint'][:12]}), not with {name} "
+            f"({fingerprint[:12]})",
+            hint="give that one with --encoder, or train the bridge again for this one",
+        )
 
 
 def weights_sha256(folder: Path) -> str:

@@ -8,16 +8,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.bridges.base import Bridge, BridgeConfig
+from mmx.bridges.base import Bridge, BridgeConfig, require_source
+from mmx.decoders.base import fingerprint
+from mmx.decoders.image import SPACE
 from mmx.decoders.teacher import Teacher, pixels_of
 from mmx.errors import ModelError
 from mmx.nets.writer import Sampling, UnitWriter
+from mmx.store import Located
 
 
 class SightBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image-to-audio"):
     """A frozen encoder's patches → an autoregressive unit writer (text-free image-to-speech, Hsu et al., ACL 2021).
 
-    The encoder is not a part of the bridge's weights: it is the teacher of an image decoder, and `look_with` sets it.
+    The encoder is not a part of the bridge's weights: it is the teacher of an image decoder, and `attach` sets it.
     """
 
     def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
@@ -28,22 +31,16 @@ class SightBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image
         self.encoder = UnitWriter(self.spec.shape[0], **sizes)
         self.teacher: Teacher | None = None
 
-    def look_with(self, teacher: Teacher, fingerprint: str) -> SightBridge:
-        """Set the frozen encoder. Raises ModelError unless it is the one that the bridge was trained with."""
-        wanted = self.config.source["fingerprint"]
-        if wanted != fingerprint:
-            raise ModelError(
-                f"this bridge looks with {self.config.source['name']} ({wanted[:12]}), not with {fingerprint[:12]}",
-                hint="train the bridge again for this encoder",
-            )
+    def attach(self, encoder: Located) -> None:
+        found = fingerprint(encoder.folder, SPACE)
+        require_source(self.config, encoder.name, found)
         # a plain attribute: neither saved, nor trained, nor counted
-        object.__setattr__(self, "teacher", teacher)
-        return self
+        object.__setattr__(self, "teacher", Teacher.load(encoder.folder / "teacher"))
 
     @torch.inference_mode()
     def prepare(self, media: Image.Image) -> Tensor:
         """An RGB picture of any size → its patches (P, C)."""
-        assert self.teacher is not None, "look_with comes first"
+        assert self.teacher is not None, "attach comes first"
         return patches_of(self.teacher, pixels_of(media, self.teacher.net.image_size)[None])[0]
 
     def forward(self, features: Tensor) -> Tensor:

@@ -6,38 +6,69 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmx.bridges.base import Bridge, BridgeConfig
+from mmx.bridges.base import Bridge, BridgeConfig, require_source
+from mmx.errors import ModelError
 from mmx.media.audio import Waveform, tile
 from mmx.nets.prior import EmbeddingPrior
-from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, log_mel, standardise
+from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead, log_mel, standardise
+from mmx.store import Located
+
+# what turns features into a point: the embedding's size and a config's `sizes` are its arguments
+ENCODERS: dict[str, type[nn.Module]] = {"cnn": SoundCNN, "transformer": SoundTransformer, "frozen": VectorHead}
 
 
 class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio-to-image"):
-    """Log-mel → CNN → joint space (Sound2Scene, Sung-Bin et al., CVPR 2023), then a diffusion prior."""
+    """Log-mel → CNN → joint space (Sound2Scene, Sung-Bin et al., CVPR 2023), then a diffusion prior.
+
+    Instead of the CNN, a transformer, or a head on a frozen pretrained encoder, which `attach` loads.
+    """
 
     windows: ClassVar[int] = 3  # crops of 3 s, spread over the clip, whose embeddings are averaged
 
     def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
         super().__init__(config)
         dim = self.spec.shape[-1]
-        self.encoder = SoundCNN(dim, tuple(self.config.channels)).to(memory_format=torch.channels_last)
+        kind = self.config.architecture
+        if kind not in ENCODERS:
+            raise ModelError(f"this version of mmx knows no {kind} bridge", hint=f"it knows {', '.join(ENCODERS)}")
+        sizes = {"channels": tuple(self.config.channels)} if kind == "cnn" else {}
+        self.encoder = ENCODERS[kind](dim, **(sizes | self.config.sizes))
+        if kind == "cnn":
+            self.encoder.to(memory_format=torch.channels_last)
+        self.listener: Any = None
         if self.config.prior is not None:
             self.prior = EmbeddingPrior(dim, dim, **self.config.prior)
 
+    def attach(self, encoder: Located) -> None:
+        from mmx.bridges.pretrained import Listener
+
+        listener = Listener.load(encoder)
+        require_source(self.config, encoder.name, listener.fingerprint)
+        object.__setattr__(self, "listener", listener)  # neither saved, nor trained, nor counted
+
     @torch.inference_mode()
     def prepare(self, media: Waveform) -> Tensor:
-        """A 16 kHz mono waveform → standardised log-mel windows (W, 64, 300). Short sounds are tiled."""
-        samples = torch.from_numpy(tile(media, SAMPLE_RATE * 3).samples)
-        mel = log_mel(samples)
+        """A 16 kHz mono waveform → standardised log-mel windows (W, 64, 300), or a frozen encoder's vector (1, C).
+
+        Short sounds are tiled.
+        """
+        wave = tile(media, SAMPLE_RATE * 3)
+        if self.config.architecture == "frozen":
+            assert self.listener is not None, "attach comes first"
+            return self.listener.listen(wave)[None]
+        return self.windows_of(log_mel(torch.from_numpy(wave.samples)))
+
+    def windows_of(self, mel: Tensor) -> Tensor:
+        """A log-mel (64, F) → standardised windows (W, 64, 300), evenly spread."""
         starts = torch.linspace(0, mel.shape[-1] - FRAMES, self.windows).round().long()
         return torch.stack([standardise(mel[:, start : start + FRAMES]) for start in starts.tolist()])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, W, 64, 300) → unit-norm points of the joint space (B, D): the mean over the W windows."""
-        flat = self.encoder(features.flatten(0, 1))
-        return F.normalize(F.normalize(flat, dim=-1).unflatten(0, features.shape[:2]).mean(1), dim=-1)
+        """Windows (B, W, 64, 300) or vectors (B, 1, C) → unit-norm points of the joint space (B, D): the mean over them."""
+        flat = F.normalize(self.encoder(features.flatten(0, 1)), dim=-1)
+        return F.normalize(flat.unflatten(0, features.shape[:2]).mean(1), dim=-1)
 
 
 assert HOP * FRAMES == SAMPLE_RATE * 3

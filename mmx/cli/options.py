@@ -69,7 +69,7 @@ EncoderOption = Annotated[
         "--encoder",
         metavar="FOLDER",
         show_default=False,
-        help="Of img2speech: the image decoder whose teacher the bridge looks with. Default: the starter.",
+        help="The frozen encoder that the bridge was trained with, where it has one; of img2speech an image decoder. Default: the starter.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import shlex
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.options import Data, DecoderOption, Device, Quiet
+from mmx.cli.options import Data, DecoderOption, Device, EncoderOption, Quiet
 from mmx.errors import UsageError
 
 Run = Annotated[
@@ -138,77 +139,162 @@ def _train_speech(
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
+LOSSES = {
+    "sound2img": ("infonce", "infonce-l2", "mse", "cosine"),
+    "voice2face": ("speech2face", "infonce", "infonce-l2", "mse", "cosine"),
+    "img2speech": ("units",),
+}
+
+
 def train_bridge(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)],
-    data: Data,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            show_default=False,
+            help="A folder, a .jsonl or .csv manifest, or a URL of shards with {000..009} spelled out.",
+        ),
+    ],
     output: Run,
     decoder: DecoderOption = None,
-    max_steps: Annotated[
-        Optional[int], typer.Option(min=1, show_default=False, help="Default: 2500; 1500 for voices, 6000 for speech.")
-    ] = None,
-    max_minutes: Annotated[
-        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    lr: Annotated[float, typer.Option(min=0.0)] = 1.5e-3,
+    encoder: EncoderOption = None,
+    architecture: Annotated[
+        str,
+        typer.Option("--architecture", help="What hears log-mels: cnn or transformer; with --encoder a head on it."),
+    ] = "cnn",
+    dropout: Annotated[Optional[float], typer.Option(min=0.0, max=0.9, show_default=False)] = None,
     loss: Annotated[
         Optional[str],
         typer.Option(
             show_default=False,
-            help="sound2img: infonce (cosine, learned temperature; default) or infonce-l2 (Sound2Scene's). "
-            "voice2face: speech2face (default) or infonce.",
+            help="infonce (cosine, learned temperature), infonce-l2 (Sound2Scene's), mse, cosine; of voice2face speech2face, "
+            "of img2speech units. Default: infonce, speech2face, units.",
         ),
     ] = None,
+    smoothing: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Label smoothing of the contrastive losses.")
+    ] = 0.0,
+    hard_negatives: Annotated[
+        int, typer.Option(min=0, help="Contrast with so many of the hardest negatives only; 0: all.")
+    ] = 0,
     prior_steps: Annotated[
         int, typer.Option(min=0, help="Steps of its diffusion prior, by which one source gives many results; 0: none.")
     ] = 6000,
+    max_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Default: 2500; of voices 1500.")
+    ] = None,
+    max_minutes: Annotated[
+        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
+    ] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(min=2, show_default=False, help="Of each process. Default: 64; of voices 48.")
+    ] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches that make one step.")] = 1,
+    lr: Annotated[Optional[float], typer.Option(min=0.0, show_default=False)] = None,
+    metric: Annotated[
+        Optional[str],
+        typer.Option(
+            show_default=False, help="Keep the weights that are best by this metric of val. Default: the last."
+        ),
+    ] = None,
+    patience: Annotated[int, typer.Option(min=0, help="Stop after so many validations without a better --metric.")] = 0,
+    mixed_precision: Annotated[str, typer.Option(help="bf16 or no.")] = "bf16",
+    cache: Annotated[
+        Optional[Path],
+        typer.Option(
+            show_default=False, help="Where features and targets are kept. Default: MMX_CACHE or the user's cache."
+        ),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into RUN.")] = False,
+    push_to_hub: Annotated[
+        Optional[str], typer.Option(metavar="REPO", show_default=False, help="Upload the finished bridge to the hub.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     notes: Notes = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.
 
-    DIR holds WebDataset shards: sounds-*.tar and images-*.tar, paired by the `concept` in their .json, or voices-*.tar and faces-*.tar,
-    paired by `identity` or else `gender`, or images-*.tar and spoken-*.tar, paired by `synset`. Or it holds two folders audios/ and images/ whose files have equal stems.
+    DATA is two folders with equal stems (audios/ and images/), a manifest with source, target and optionally split, weight, label, shards
+    whose samples hold both sides, or two kinds of shards paired by a key of their .json: sounds-*.tar and images-*.tar by
+    `concept`, voices-*.tar and faces-*.tar by `identity` or else `gender`, images-*.tar and spoken-*.tar by `synset`.
+
+    accelerate launch --num_processes 2 -m mmx train-bridge ... trains in several processes, on one or many machines.
     """
-    losses = {
-        "sound2img": ("infonce", "infonce-l2"),
-        "voice2face": ("speech2face", "infonce"),
-        "img2speech": ("units",),
-    }
-    if task not in losses:
-        raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(losses)}")
-    loss = loss or losses[task][0]
-    if loss not in losses[task]:
-        raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(losses[task]))
-    _check(data, output)
-    if decoder is not None and not Path(decoder).is_dir():
-        raise UsageError(f"--decoder {decoder}: no such folder")
+    if task not in LOSSES:
+        raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(LOSSES)}")
+    loss = loss or LOSSES[task][0]
+    if loss not in LOSSES[task]:
+        raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(LOSSES[task]))
+    if architecture not in ("cnn", "transformer"):
+        raise UsageError(f"--architecture {architecture}: no such architecture", hint="cnn or transformer")
+    if mixed_precision not in ("bf16", "no"):
+        raise UsageError(f"--mixed-precision {mixed_precision}: no such precision", hint="bf16 or no")
+    if patience and not metric:
+        raise UsageError("--patience needs a --metric to watch", hint="--metric val_recall_at_1")
+    if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
+        raise UsageError(f"--data {data}: no such file or folder")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output} is a file", hint="give a folder")
+    for option, name in (("--decoder", decoder), ("--encoder", encoder)):
+        if name is not None and not Path(name).is_dir():
+            raise UsageError(f"{option} {name}: no such folder")
     from mmx.store import locate
-    from mmx.training.bridge import BridgeRecipe, train_sound_bridge
-    from mmx.training.sight import train_sight_bridge
-    from mmx.training.voice import train_voice_bridge
+    from mmx.training.bridge import BridgeRecipe
+    from mmx.training.parallel import Team
     from mmx.translate import pick_device
 
-    train = {"sound2img": train_sound_bridge, "voice2face": train_voice_bridge, "img2speech": train_sight_bridge}[task]
-    train(
-        BridgeRecipe(
-            data,
-            output,
-            locate(decoder, task, "decoder"),
-            max_steps or {"sound2img": 2500, "voice2face": 1500, "img2speech": 6000}[task],
-            batch_size,
-            lr,
-            seed,
-            pick_device(device),
-            loss,
-            prior_steps,
-            max_minutes or math.inf,
-            quiet,
-            _command(context),
-            notes,
-        )
+    recipe = BridgeRecipe(
+        task,
+        data,
+        output,
+        locate(decoder, task, "decoder"),
+        None if encoder is None else locate(encoder, task, "encoder"),
+        architecture,
+        {} if dropout is None else {"dropout": dropout},
+        loss,
+        smoothing,
+        hard_negatives,
+        prior_steps,
+        {
+            "max_steps": max_steps,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "lr": lr,
+            "seed": seed,
+            "metric": metric,
+            "patience": patience,
+            "bf16": mixed_precision == "bf16",
+        },
+        max_minutes or math.inf,
+        cache,
+        Team(pick_device(device)),
+        quiet,
+        as_json,
+        tensorboard,
+        _command(context),
+        notes,
     )
-    print(f"{output}: use it with --bridge", file=sys.stderr)
+    _trainer(task)(recipe)
+    if recipe.team.leads:
+        if push_to_hub:
+            from mmx.store import push
+
+            push(output, push_to_hub)
+        if not quiet:
+            print(f"{output}: use it with --bridge", file=sys.stderr)
+
+
+def _trainer(task: str):
+    """What trains a task's bridge; each imports only its own models."""
+    module, name = {
+        "sound2img": ("sound", "train_sound_bridge"),
+        "voice2face": ("voice", "train_voice_bridge"),
+        "img2speech": ("sight", "train_sight_bridge"),
+    }[task]
+    return getattr(importlib.import_module(f"mmx.training.{module}"), name)

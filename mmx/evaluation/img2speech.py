@@ -26,14 +26,20 @@ from mmx.translators.sight import SightTranslator
 
 Clip = tuple[Waveform, dict]
 CEPSTRA = 13  # mel-cepstral coefficients compared, without the zeroth: loudness
+PAUSE = 50.0  # dB below the loudest
 BAND = (0.6, 6.0)  # seconds that an utterance should last
 
 
 def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
-    """Mean distance in dB of two log10-mels (F, 80) of one length (Kubichek 1993): 10 / ln 10 * sqrt(2 * sum of squares)."""
+    """Mean distance in dB of a log10-mel (F, 80) to that of the original, b (Kubichek 1993): 10 / ln 10 * sqrt(2 * sum of squares).
+
+    Frames more than 50 dB below the original's loudest are pauses and do not count.
+    """
     length = min(len(a), len(b))
+    spoken = b[:length].amax(1) > b.max() - PAUSE / 20
+    a, b = (mel[:length][spoken].clamp(min=float(b.max()) - 2 * PAUSE / 20) for mel in (a, b))
     basis = torchaudio.functional.create_dct(CEPSTRA + 1, MELS, "ortho")[:, 1:]
-    squares = ((a[:length] - b[:length]) * np.log(10) @ basis).square().sum(1)
+    squares = ((a - b) * np.log(10) @ basis).square().sum(1)
     return float((10 / np.log(10) * (2 * squares).sqrt()).mean())
 
 

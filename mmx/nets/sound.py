@@ -79,3 +79,33 @@ class SoundCNN(nn.Module):
             x = F.avg_pool2d(block(x), 2)
         x = x.mean(2)  # over mels: (B, C, frames / 32)
         return self.head(x.mean(-1) + x.amax(-1))
+
+
+class SoundTransformer(nn.Module):
+    """Standardised log-mel (B, 64, 300) → embedding (B, D), by a transformer over patches of 16 mels by 10 frames
+    (AST, Gong et al. 2021), the mean of whose outputs is read."""
+
+    def __init__(self, dim: int, width: int = 192, depth: int = 4, heads: int = 4, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, (16, 10), (16, 10))
+        self.places = nn.Parameter(torch.randn(MELS // 16 * FRAMES // 10, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Linear(width, dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.patches(features[:, None]).flatten(2).transpose(1, 2) + self.places
+        return self.head(self.layers(x).mean(1))
+
+
+class VectorHead(nn.Module):
+    """One vector (B, C) of a frozen encoder → embedding (B, D)."""
+
+    def __init__(self, dim: int, inputs: int, width: int = 1024, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, dim)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -14,13 +13,10 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.media.audio import Waveform, read_audio, tile
+from mmx.media.audio import Waveform
 from mmx.media.image import fit_square, read_image
-from mmx.media.speech import speech_part
+from mmx.training.features import sound_of
 
-SAMPLE_RATE = 16_000  # Hz, of sounds in memory
-MIN_SECONDS = 3.0  # shorter sounds are tiled to this
-MAX_SECONDS = 30.0  # longer sounds are cut to this
 MAX_BAD = 0.05  # the share of samples that may be unreadable before a run stops
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -108,8 +104,7 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
         if payload is None:
             continue
         try:
-            wave = _sound(payload, sample["__key__"])
-            waves.append(spoken(wave, sample["__key__"]) if prefix == "voices" else wave)
+            waves.append(sound_of(payload, sample["__key__"], speech=prefix == "voices"))
         except InputError:
             bad.append(sample["__key__"])
             continue
@@ -118,58 +113,9 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
     return Sounds(waves, meta)
 
 
-def load_stem_pairs(folder: Path, size: int) -> tuple[Sounds, Photos]:
-    """`audios/STEM.*` with `images/STEM.*`, Sound2Scene's own layout; equal positions of the results belong together.
-
-    A twentieth of the stems, chosen by the hash of their name, is the val split.
-    Raises InputError where nothing matches or more than 5 % of the pairs can't be read.
-    """
-    audios = {
-        path.stem: path for path in sorted((folder / "audios").iterdir()) if path.suffix[1:].lower() in SOUND_SUFFIXES
-    }
-    images = {
-        path.stem: path for path in sorted((folder / "images").iterdir()) if path.suffix[1:].lower() in IMAGE_SUFFIXES
-    }
-    stems = sorted(audios.keys() & images.keys())
-    if not stems:
-        raise InputError(f"{folder}: no file in audios/ has the stem of a file in images/")
-    waves, pixels, meta, bad = [], [], [], []
-    for stem in stems:
-        try:
-            wave, image = (
-                _sound(audios[stem].read_bytes(), str(audios[stem])),
-                fit_square(read_image(images[stem]), size),
-            )
-        except InputError:
-            bad.append(stem)
-            continue
-        waves.append(wave)
-        pixels.append(np.asarray(image))
-        held_out = int(hashlib.sha256(stem.encode()).hexdigest(), 16) % 20 == 0
-        meta.append({"key": stem, "split": "val" if held_out else "train"})
-    _refuse_many_bad(folder, bad, len(meta))
-    return Sounds(waves, meta), Photos(torch.from_numpy(np.stack(pixels)), meta)
-
-
-def spoken(wave: Waveform, name: str) -> Waveform:
-    """The speech of a recording, tiled to the least length. Raises InputError where nobody speaks."""
-    return tile(speech_part(wave, limit=MAX_SECONDS, name=name), int(MIN_SECONDS * SAMPLE_RATE))
-
-
-def _sound(payload: bytes, name: str) -> Waveform:
-    return tile(
-        read_audio(payload, sample_rate=SAMPLE_RATE, name=name, duration=MAX_SECONDS), int(MIN_SECONDS * SAMPLE_RATE)
-    )
-
-
 def _refuse_many_bad(folder: Path, bad: list[str], good: int) -> None:
     if len(bad) > MAX_BAD * (len(bad) + good):
         raise InputError(
             f"{folder}: {len(bad)} of {len(bad) + good} samples can't be read, such as {bad[0]}",
             hint="mend or remove them; a run stops when more than 5 % are bad",
         )
-
-
-def members(labels: Tensor) -> dict[int, Tensor]:
-    """The positions of each label. labels (N,), integers."""
-    return {label: (labels == label).nonzero()[:, 0] for label in labels.unique().tolist()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -14,11 +13,18 @@ from torch import Tensor, nn
 
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.training.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
+from mmx.training.log import Log
+from mmx.training.parallel import Team, join_batch_norms
 from mmx.training.progress import Progress
+
+LOWER_IS_BETTER = ("nll", "rank", "loss", "l1", "stft", "alignment", "uniformity", "features")  # in a metric's name
 
 
 class Task(Protocol):
-    """What a run optimises. Batches are a function of the generator alone, so that a resumed run repeats them."""
+    """What a run optimises. Batches are a function of the generator alone, so that a resumed run repeats them.
+
+    Tasks that several processes can share take a third argument in `batch`: which part of the batch is wanted.
+    """
 
     name: str
     module: nn.Module
@@ -49,6 +55,9 @@ class LoopConfig:
     bf16: bool = True
     save_seconds: float = 120.0
     validate_steps: int = 500
+    accumulate: int = 1  # batches whose gradients make one step
+    metric: str | None = None  # of val, by which the best weights are kept; the last are, without
+    patience: int = 0  # validations without a better metric after which a run stops; 0: never
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -97,17 +106,34 @@ class swapped:
 
 
 class Run:
-    """One task being trained into one folder: state-*/ (resumable), log.jsonl, previews."""
+    """One task being trained into one folder: state-*/ (resumable), log.jsonl, curves.png, previews.
 
-    def __init__(self, task: Task, config: LoopConfig, folder: Path) -> None:
-        self.task, self.config, self.folder = task, config, folder
+    With several processes (`team`), all train and the first one writes. events: JSON lines on stdout. tensorboard: logs into tensorboard/.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: LoopConfig,
+        folder: Path,
+        team: Team | None = None,
+        *,
+        events: bool = False,
+        tensorboard: bool = False,
+    ) -> None:
+        self.task, self.config, self.folder, self.team = task, config, folder, team or Team(config.device)
         self.module = task.module.to(config.device).train()
+        join_batch_norms(self.module, self.team)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
         self.average = Average(self.module, config.ema)
         self.step = 0
         self.metrics: dict[str, float] = {}
+        self.best: dict[str, Tensor] = {}
+        self.stale = 0  # validations since the best
+        self.best_value: float | None = None
+        self.log = Log(task.name, folder, events=events, tensorboard=tensorboard) if self.team.leads else None
         self._restore()
 
     def _restore(self) -> None:
@@ -115,77 +141,123 @@ class Run:
         if found is None:
             return
         tensors, meta = found
-        if meta["seed"] != self.config.seed or meta["batch_size"] != self.config.batch_size:
-            raise UsageError(
-                f"{self.folder} was started with --seed {meta['seed']} --batch-size {meta['batch_size']}",
-                hint="give the same values to resume, or another output folder",
-            )
+        for name, option in (("seed", "--seed"), ("batch_size", "--batch-size"), ("accumulate", "--accumulate")):
+            if meta.get(name, 1) != getattr(self.config, name):
+                raise UsageError(
+                    f"{self.folder} was started with {option} {meta.get(name, 1)}",
+                    hint="give the same value to resume, or another output folder",
+                )
         self.module.load_state_dict(tensors["module"])
         self.average.tensors = {k: v.to(self.config.device) for k, v in tensors["average"].items()}
         restore_optimizer(self.optimizer, self.module, tensors["optimizer"])
+        self.best = {k: v.to(self.config.device) for k, v in tensors.get("best", {}).items()}
         self.step, self.metrics = meta["step"], meta["metrics"]
+        self.stale, self.best_value = meta.get("stale", 0), meta.get("best_value")
 
     def save(self) -> None:
         """Write the whole state; a kill at any moment leaves this state or the one before it."""
+        if not self.team.leads:
+            return
+        state = {
+            "module": self.module.state_dict(),
+            "average": self.average.tensors,
+            "optimizer": flatten_optimizer(self.optimizer, self.module),
+        }
+        kept = {"task": self.task.name, "metrics": self.metrics, "stale": self.stale, "best_value": self.best_value}
         save_state(
-            self.folder,
-            self.step,
-            {
-                "module": self.module.state_dict(),
-                "average": self.average.tensors,
-                "optimizer": flatten_optimizer(self.optimizer, self.module),
-            },
-            asdict(self.config) | {"task": self.task.name, "metrics": self.metrics},
+            self.folder, self.step, state | ({"best": self.best} if self.best else {}), asdict(self.config) | kept
         )
 
-    def _one_step(self) -> dict[str, float]:
-        config = self.config
-        generator = generator_of(config.seed, self.step)
-        batch = {key: value.to(config.device) for key, value in self.task.batch(config.batch_size, generator).items()}
+    def _one_step(self, *, stop: bool = False) -> tuple[dict[str, float], bool]:
+        """One optimiser step; and whether any process wants to stop."""
+        config, parts, finite = self.config, {}, True
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
-        torch.manual_seed(
-            config.seed * 1_000_003 + self.step
-        )  # dropout knows no other generator; a resumed run repeats it
-        with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.bf16):
-            loss, parts = self.task.loss(batch, generator)
-        if not torch.isfinite(loss):
+        # dropout knows no other generator; a resumed run repeats it
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * self.team.world + self.team.rank)
+        for micro in range(config.accumulate):
+            loss, now = self._backward(self.step * config.accumulate + micro)
+            finite = finite and bool(torch.isfinite(loss))
+            for key, value in ({"loss": loss.item()} | now).items():
+                parts[key] = parts.get(key, 0.0) + value / config.accumulate
+        flags = self.team.mean_gradients(self.module.parameters(), torch.tensor([float(not finite), float(stop)]))
+        if flags[0]:
             raise NonFiniteError(
-                f"{self.task.name}: the loss is {loss.item()} at step {self.step}",
+                f"{self.task.name}: the loss is {parts['loss']} at step {self.step}",
                 hint=f"lower --lr; the last good state is in {self.folder}",
             )
-        loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.module, self.step)
-        return {"loss": loss.item()} | parts
+        return parts, bool(flags[1])
+
+    def _backward(self, number: int) -> tuple[Tensor, dict[str, float]]:
+        """The `number`-th batch of all: its loss, and its share of the gradients."""
+        config, team = self.config, self.team
+        generator = generator_of(config.seed, number)
+        if team.world > 1:
+            batch = self.task.batch(config.batch_size * team.world, generator, team.part(config.batch_size))
+        else:
+            batch = self.task.batch(config.batch_size, generator)
+        batch = {key: value.to(config.device) for key, value in batch.items()}
+        with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.bf16):
+            loss, parts = self.task.loss(batch, generator)
+        if torch.isfinite(loss):
+            (loss / config.accumulate).backward()
+        else:
+            for parameter in self.module.parameters():  # the others must not wait for gradients that never come
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return loss.detach(), parts
 
     def _validate(self) -> None:
-        with swapped(self.module, self.average) as module, torch.no_grad():
-            self.metrics = self.task.validate(module)
-            self.task.preview(module, self.folder / "preview.png")
+        if self.team.leads:
+            with swapped(self.module, self.average) as module, torch.no_grad():
+                self.metrics = self.task.validate(module)
+                self.task.preview(module, self.folder / "preview.png")
+            self.log.validated(self.step, self.metrics)
+            self._keep_best()
+        self.team.wait()
 
-    def _log(self, record: dict) -> None:
-        with (self.folder / "log.jsonl").open("a", encoding="utf8") as file:
-            file.write(json.dumps(record) + "\n")
+    def _keep_best(self) -> None:
+        metric = self.config.metric
+        if metric is None or not self.metrics:
+            return
+        if metric not in self.metrics:
+            raise UsageError(
+                f"--metric {metric}: there is no such metric", hint=f"there are: {', '.join(self.metrics)}"
+            )
+        value = self.metrics[metric] * (-1 if any(word in metric for word in LOWER_IS_BETTER) else 1)
+        if self.best_value is None or value > self.best_value:
+            self.best_value, self.stale = value, 0
+            self.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
+        else:
+            self.stale += 1
 
     def fit(self, *, quiet: bool = False, max_minutes: float = math.inf) -> dict[str, float]:
         """Train to `max_steps`. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         start = saved = time.monotonic()
-        with Progress(self.task.name, config.max_steps, self.step, config.batch_size, quiet=quiet) as progress:
+        size = config.batch_size * self.team.world * config.accumulate
+        with Progress(
+            self.task.name, config.max_steps, self.step, size, quiet=quiet or not self.team.leads
+        ) as progress:
             try:
-                while self.step < config.max_steps and time.monotonic() - start < max_minutes * 60:
-                    parts = self._one_step()
+                stop = False
+                while self.step < config.max_steps and not stop:
+                    late = time.monotonic() - start >= max_minutes * 60
+                    bored = 0 < config.patience <= self.stale
+                    if (late or bored) and self.team.world == 1:
+                        break
+                    parts, stop = self._one_step(stop=late or bored)
                     progress.update(self.step, parts, self.metrics)
-                    if self.step % 50 == 0:
-                        self._log({"step": self.step} | {k: round(v, 5) for k, v in parts.items()})
+                    if self.log and (self.step % 50 == 0 or self.step == 1):
+                        self.log.trained(self.step, parts, progress.rate)
                     if self.step % config.validate_steps == 0 or self.step == config.max_steps:
                         self._validate()
-                        self._log({"step": self.step, "val": self.metrics})
                         progress.update(self.step, parts, self.metrics)
                     if time.monotonic() - saved > config.save_seconds:
                         self.save()
@@ -201,6 +273,6 @@ class Run:
         return self.metrics
 
     def averaged(self) -> nn.Module:
-        """The module with its averaged weights, in eval mode, for export. Ends the run."""
-        self.module.load_state_dict(self.average.tensors)
+        """The module with its averaged weights, the best or else the last, in eval mode, for export. Ends the run."""
+        self.module.load_state_dict(self.best or self.average.tensors)
         return self.module.eval()

@@ -9,32 +9,104 @@ from torch import Tensor
 MAX_LOGIT_SCALE = 100.0  # CLIP clips the learned temperature at 1/100
 
 
-def _symmetric(logits: Tensor, positives: Tensor | None) -> Tensor:
-    """Cross-entropy over rows and over columns of (B, B) logits, averaged.
+def _soft_cross_entropy(logits: Tensor, weights: Tensor, smoothing: float, hard: int) -> Tensor:
+    """Mean over rows of the cross-entropy with `weights`, which sum to one a row. logits, weights: (B, M)."""
+    if hard:
+        negatives = logits.masked_fill(weights > 0, float("-inf"))
+        kth = negatives.topk(min(hard, logits.shape[1]), dim=1).values[:, -1:]
+        logits = torch.where((weights > 0) | (logits >= kth), logits, float("-inf"))
+    log_shares = logits.log_softmax(1)
+    possible = logits > float("-inf")
+    uniform = possible / possible.sum(1, keepdim=True)
+    wanted = (1 - smoothing) * weights + smoothing * uniform
+    return -(wanted * log_shares.masked_fill(~possible, 0.0)).sum(1).mean()
 
-    positives: (B, B) bool, which pairs belong together; the diagonal when absent. A row with several positives is
-    given the uniform distribution over them, so that two photos of one class are never pushed apart.
+
+def _symmetric(logits: Tensor, positives: Tensor | None, smoothing: float, hard: int) -> Tensor:
+    """Cross-entropy over rows and over columns of (B, M) logits, averaged.
+
+    positives: (B, M) weights, which pairs belong together; the diagonal when absent. A row with several positives is given
+    the distribution over them, so that two photos of one class are never pushed apart.
     """
     if positives is None:
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        positives = torch.eye(len(logits), device=logits.device)
     weights = positives.to(logits.dtype)
-    rows, columns = weights / weights.sum(1, keepdim=True), weights / weights.sum(0, keepdim=True)
-    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns.T)) / 2
+    sides = ((logits, weights), (logits.T, weights.T))
+    return sum(_soft_cross_entropy(x, w / w.sum(1, keepdim=True), smoothing, hard) for x, w in sides) / 2
 
 
-def infonce(a: Tensor, b: Tensor, *, scale: Tensor | float, positives: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE on cosine similarity (CLIP, Radford et al. 2021). a, b: (B, D), any norm; scale: 1/temperature."""
+def infonce(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    scale: Tensor | float = 1.0,
+    positives: Tensor | None = None,
+    smoothing: float = 0.0,
+    hard: int = 0,
+) -> Tensor:
+    """Symmetric InfoNCE on cosine similarity (CLIP, Radford et al. 2021).
+
+    student (B, D), teacher (M, D), any norm; scale: 1 / temperature; positives (B, M). smoothing: share of the target spread over all;
+    hard: only the so many hardest negatives of each row count (0: all).
+    """
     scale = torch.as_tensor(scale).clamp(max=MAX_LOGIT_SCALE)
-    return _symmetric(F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T * scale, positives)
+    logits = F.normalize(student.float(), dim=-1) @ F.normalize(teacher.float(), dim=-1).T * scale
+    return _symmetric(logits, positives, smoothing, hard)
 
 
-def infonce_l2(a: Tensor, b: Tensor, *, scale: Tensor | float = 1.0, positives: Tensor | None = None) -> Tensor:
+def infonce_l2(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    scale: Tensor | float = 1.0,
+    positives: Tensor | None = None,
+    smoothing: float = 0.0,
+    hard: int = 0,
+) -> Tensor:
     """Sound2Scene's loss (Sung-Bin et al. 2023, eq. 2): symmetric cross-entropy over minus the L2 distance of unit vectors."""
-    cosine = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
+    cosine = F.normalize(student.float(), dim=-1) @ F.normalize(teacher.float(), dim=-1).T
     # |x - y|^2 = 2 - 2 cos; the floor keeps the root's gradient finite where two vectors agree
     distance = (2 - 2 * cosine).clamp(min=1e-8).sqrt()
-    return _symmetric(-distance * scale, positives)
+    return _symmetric(-distance * scale, positives, smoothing, hard)
+
+
+def _over_positives(distances: Tensor, positives: Tensor | None) -> Tensor:
+    """Mean of distances (B, M) over the pairs that belong together, each row counting once."""
+    if positives is None:
+        return distances.diagonal().mean()
+    weights = positives.to(distances.dtype)
+    return (distances * weights / weights.sum(1, keepdim=True)).sum(1).mean()
+
+
+def cosine(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    scale: Tensor | float = 1.0,
+    positives: Tensor | None = None,
+    smoothing: float = 0.0,
+    hard: int = 0,
+) -> Tensor:
+    """One minus the cosine to the targets that belong to each row. It has no negatives: scale, smoothing and hard mean nothing."""
+    return _over_positives(1 - F.normalize(student.float(), dim=-1) @ F.normalize(teacher.float(), dim=-1).T, positives)
+
+
+def mse(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    scale: Tensor | float = 1.0,
+    positives: Tensor | None = None,
+    smoothing: float = 0.0,
+    hard: int = 0,
+) -> Tensor:
+    """Mean squared error a coordinate, the student at the norm sqrt(D) that raw embeddings have. No negatives, as in `cosine`."""
+    dim = student.shape[1]
+    raw = F.normalize(student.float(), dim=-1) * dim**0.5
+    return _over_positives(torch.cdist(raw, teacher.float()).square() / dim, positives)
+
+
+LOSSES = {"infonce": infonce, "infonce-l2": infonce_l2, "mse": mse, "cosine": cosine}
 
 
 def nt_xent(views: Tensor, temperature: float) -> Tensor:

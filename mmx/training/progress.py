@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+MAIN = ("val_top1", "val_recall_at_1", "val_gender", "val_chance")  # of many metrics, what the line has room for
+
 
 class Progress:
     """Shows step, loss, validation metrics and throughput on stderr."""
@@ -26,6 +28,7 @@ class Progress:
         )
         self.task = self.bar.add_task(name, total=total, completed=done, note="")
         self.start = self.printed = time.monotonic()
+        self.rate = 0.0  # samples a second
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -37,8 +40,9 @@ class Progress:
     def update(self, step: int, parts: dict[str, float], metrics: dict[str, float]) -> None:
         """Show the state after `step` steps."""
         now = time.monotonic()
-        rate = (step - self.done) * self.batch_size / max(now - self.start, 1e-9)
-        note = " ".join(f"{key} {value:.4g}" for key, value in (parts | metrics).items()) + f" {rate:.0f}/s"
+        self.rate = (step - self.done) * self.batch_size / max(now - self.start, 1e-9)
+        shown = {key: value for key, value in metrics.items() if len(metrics) < 6 or key in MAIN}
+        note = " ".join(f"{key} {value:.4g}" for key, value in (parts | shown).items()) + f" {self.rate:.0f}/s"
         self.bar.update(self.task, completed=step, note=note)
         if not sys.stderr.isatty() and (now - self.printed > 30 or step == self.total):
             self.printed = now

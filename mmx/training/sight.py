@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
-from mmx.bridges.sight import SightBridge, patches_of
+from mmx.bridges.sight import SightBridge
 from mmx.decoders.base import fingerprint
 from mmx.decoders.image import SPACE as IMAGE_SPACE
 from mmx.decoders.speech import PARTS, SpeechDecoder
@@ -17,86 +17,85 @@ from mmx.decoders.teacher import Teacher
 from mmx.errors import InputError
 from mmx.nets.speech import collapse
 from mmx.nets.writer import MAX_REPEAT, MAX_UNITS
-from mmx.store import Located, locate
-from mmx.training.bridge import BridgeRecipe, export_bridge, schedule_of
-from mmx.training.data import Photos, load_photos, members
-from mmx.training.image import encode_all
-from mmx.training.loop import LoopConfig, Run
-from mmx.training.spoken import load_spoken
+from mmx.store import locate
+from mmx.training.bridge import BridgeRecipe, export_bridge, spread
+from mmx.training.features import Units, patches
+from mmx.training.loop import LoopConfig
+from mmx.training.manifest import read_manifest
+from mmx.training.pairs import Groups, Pairs, Rows, load_pairs
 
-SCHEDULE = LoopConfig(6000, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=500)
+SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
 WRITER = {"width": 256, "depth": 4, "heads": 4}
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Photos as patches (2N, P, C) float16, plain and then mirrored, and the synset's number of each (2N,)."""
-
-    patches: Tensor
-    synsets: Tensor
-
-
-@dataclass(frozen=True)
-class Said:
-    """Captions as collapsed units with an end token, padded (M, L), their repeats (M, L), and the synset's number of each (M,)."""
-
-    tokens: Tensor
-    counts: Tensor
-    synsets: Tensor
-
-
 class SightTask:
-    """Next-unit prediction: any photo of a synset with any spoken caption of it, drawn anew each step."""
+    """Next-unit prediction: any photo of a label with any spoken caption of it, drawn anew each step."""
 
     name = "bridge"
     duration_weight = 0.2
 
-    def __init__(self, seen: Seen, val: Seen, said: Said, config: BridgeConfig, seed: int = 0) -> None:
-        self.seen, self.val, self.said = seen, val, said
+    def __init__(self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, team, seed: int = 0) -> None:
+        self.pairs, self.val, self.team = pairs, val, team
         torch.manual_seed(seed)
         self.module = _Module(SightBridge(config))
-        self.captions = members(said.synsets)
-        self.known = torch.tensor([int(s) in self.captions for s in seen.synsets]).nonzero()[:, 0]
 
-    def _captions(self, synsets: Tensor, generator: torch.Generator) -> Tensor:
-        places = torch.rand(len(synsets), generator=generator).tolist()
-        own = [self.captions[int(s)] for s in synsets]
-        return torch.stack([group[int(place * len(group))] for group, place in zip(own, places, strict=True)])
+    def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
+        picks, labels = self.pairs.draw(size, generator)
+        places = torch.rand(size, 2, generator=generator)[part]
+        captions = self.pairs.targets_of(picks[part], labels[part], places[:, 0])
+        return self._batch(self.pairs.sources, picks[part], places[:, 1], self.pairs.targets, captions)
 
-    def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        picks = self.known[torch.randint(len(self.known), (size,), generator=generator)]
-        captions = self._captions(self.seen.synsets[picks], generator)
-        longest = int((self.said.counts[captions] > 0).sum(1).max()) + 1
-        return {
-            "patches": self.seen.patches[picks].float(),
-            "tokens": self.said.tokens[captions, :longest],
-            "counts": self.said.counts[captions, :longest],
-        }
+    def _batch(self, seen: Rows, picks: Tensor, places: Tensor, said: Rows, captions: Tensor) -> dict[str, Tensor]:
+        tokens, counts = self._captions(said, captions)
+        return {"patches": _looked_at(seen, picks, places), "tokens": tokens, "counts": counts}
+
+    def _captions(self, said: Rows, picks: Tensor) -> tuple[Tensor, Tensor]:
+        """Captions as collapsed units with an end token, padded (B, L), and their repeats (B, L)."""
+        rows = [collapse(said.get(i).long()) for i in picks.tolist()]
+        writer = self.module.bridge.encoder
+        longest = max(len(units) for units, _ in rows) + 1
+        tokens = torch.full((len(rows), longest), writer.pad)
+        counts = torch.zeros(len(rows), longest, dtype=torch.long)
+        for row, (units, repeats) in enumerate(rows):
+            tokens[row, : len(units)], tokens[row, len(units)] = units, writer.end
+            counts[row, : len(units)] = repeats.clamp(max=MAX_REPEAT)
+        return tokens, counts
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         nll, lasting = self.module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])
         return nll + self.duration_weight * lasting, {"nll": nll.item(), "duration": lasting.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """How likely val photos' own captions are, and another synset's (the random row)."""
-        generator = torch.Generator().manual_seed(0)
-        known = [i for i, s in enumerate(self.val.synsets.tolist()) if s in self.captions][:256]
-        if not known:
+        """How likely val photos' own captions are, and another label's (the random row)."""
+        if self.val is None:
             return {}
+        # captions of the train split: what is new in val is the photo
+        said = self.val.targets if self.val.direct else self.pairs.targets
+        labels = said.labels.unique() if not self.val.direct else None
+        picks = spread(len(self.val.sources), 256)
+        if labels is not None:
+            picks = picks[torch.isin(self.val.sources.labels[picks], labels)]
+        places = torch.rand(len(picks), generator=torch.Generator().manual_seed(0))
         found = {}
-        for name, synsets in (
-            ("val_nll", self.val.synsets[known]),
-            ("val_nll_random", self.val.synsets[known].roll(1)),
-        ):
-            captions = self._captions(synsets, generator)
-            nll, _ = module.bridge.encoder.loss(
-                self.val.patches[known].float(), self.said.tokens[captions], self.said.counts[captions]
-            )
-            found[name] = nll.item()
+        for name, shift in (("val_nll", 0), ("val_nll_random", len(picks) // 2)):
+            own = picks.roll(shift)
+            captions = own if self.val.direct else Groups(said.labels).draw(self.val.sources.labels[own], places)
+            batch = self._batch(self.val.sources, picks, torch.zeros(len(picks)), said, captions)
+            batch = {key: value.to(self.team.device) for key, value in batch.items()}
+            found[name] = module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])[0].item()
         return found
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """What is written is heard: `mmx img2speech` with this run as its bridge."""
+
+
+def _looked_at(seen: Rows, picks: Tensor, places: Tensor) -> Tensor:
+    """Patches (B, P, C) of photos, plain or mirrored by `places` (B,) in [0, 1)."""
+    found = []
+    for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
+        half = seen.length(pick) // 2
+        found.append(seen.get(pick, half * int(2 * place), half))
+    return torch.stack(found).float()
 
 
 class _Module(nn.Module):
@@ -105,54 +104,39 @@ class _Module(nn.Module):
         self.bridge = bridge
 
 
-def load_said(folder: Path, decoder: SpeechDecoder, synsets: list[str]) -> Said:
-    """The spoken captions of a folder as units. Captions of unknown synsets, and those that are too long, are left out."""
-    rows = []
-    for wave, meta in load_spoken(folder):
-        if meta.get("synset") not in synsets:
-            continue
-        units, counts = collapse(decoder.targets([wave])[0])
-        if len(units) < MAX_UNITS:
-            rows.append((units, counts.clamp(max=MAX_REPEAT), synsets.index(meta["synset"])))
-    if not rows:
-        raise InputError(f"{folder}: no spoken caption belongs to a photo", hint="mmx data speak makes spoken-*.tar")
-    pad, end = decoder.spec.shape[0], decoder.spec.shape[0] + 2
-    longest = max(len(units) for units, _, _ in rows) + 1
-    tokens, counts = torch.full((len(rows), longest), pad), torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, (units, repeats, _) in enumerate(rows):
-        tokens[row, : len(units)], tokens[row, len(units)] = units, end
-        counts[row, : len(units)] = repeats
-    return Said(tokens, counts, torch.tensor([synset for _, _, synset in rows]))
+def _short_enough(pairs: Pairs) -> Pairs:
+    """Without captions that no utterance may be as long as."""
+    lengths = [len(collapse(pairs.targets.get(i).long())[0]) for i in range(len(pairs.targets))]
+    keep = torch.tensor(np.array(lengths) < MAX_UNITS).nonzero()[:, 0]
+    if not len(keep):
+        raise InputError(f"every utterance is longer than {MAX_UNITS} units", hint="give shorter ones")
+    if pairs.direct:
+        return pairs.subset(keep)
+    targets = Rows(pairs.targets.cache, pairs.targets.rows[keep], pairs.targets.labels[keep])
+    return Pairs(pairs.sources, targets, pairs.direct, pairs.weights)
 
 
-def load_seen(photos: Photos, teacher: Teacher, synsets: list[str]) -> Seen:
-    """Photos as the frozen encoder sees them."""
-    numbers = torch.tensor([synsets.index(meta["synset"]) for meta in photos.meta]).repeat(2)
-    return Seen(encode_all(photos, lambda pixels: patches_of(teacher, pixels)).half(), numbers)
-
-
-def train_sight_bridge(recipe: BridgeRecipe, images: Located | None = None) -> Path:
-    """Train, export and return `recipe.run`. images: the image decoder whose teacher it looks with; the starter's when absent."""
+def train_sight_bridge(recipe: BridgeRecipe) -> None:
+    """Train and export, as `train_sound_bridge` does. It looks with an image decoder's teacher, the starter's unless told otherwise."""
     decoder = SpeechDecoder.load(recipe.decoder.folder)
     before = fingerprint(recipe.decoder.folder, PARTS)
-    images = images or locate(None, "sound2img", "decoder")
-    teacher = Teacher.load(images.folder / "teacher")
-    photos = load_photos(recipe.data, teacher.net.image_size)
-    synsets = sorted({meta["synset"] for meta in photos.meta})
-    seen, val = (load_seen(photos.split(split), teacher, synsets) for split in ("train", "val"))
+    images = recipe.encoder or locate(None, "img2speech", "encoder")
+    teacher, seen = Teacher.load(images.folder / "teacher"), fingerprint(images.folder, IMAGE_SPACE)
+    manifest = read_manifest(recipe.data, recipe.task)
+    loaded = load_pairs(
+        manifest, patches(teacher, seen), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet
+    )
+    loaded.train = _short_enough(loaded.train)
+    shape = _looked_at(loaded.train.sources, torch.zeros(1, dtype=torch.long), torch.zeros(1)).shape
     config = BridgeConfig(
         task="img2speech",
         spec=decoder.spec.as_dict(),
-        source={"name": images.name, "fingerprint": fingerprint(images.folder, IMAGE_SPACE)},
-        writer=WRITER | {"patches": seen.patches.shape[1], "channels": seen.patches.shape[2]},
+        source={"name": images.name, "fingerprint": seen},
+        writer=WRITER | recipe.sizes | {"patches": shape[1], "channels": shape[2]},
     )
-    task = SightTask(seen, val, load_said(recipe.data, decoder, synsets), config, recipe.seed)
-    run = Run(
-        task, schedule_of(SCHEDULE, recipe, recipe.max_steps, recipe.batch_size, recipe.lr), recipe.run / "bridge"
-    )
+    task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0)
+    run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    bridge: SightBridge = run.averaged().bridge
-    bridge.config = replace(config)
+    bridge: SightBridge = run.averaged().bridge.cpu()
     assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
-    export_bridge(bridge, recipe, metrics, run.step)
-    return recipe.run
+    export_bridge(bridge, recipe, run, metrics, loaded)

@@ -1,0 +1,65 @@
+"""Frozen pretrained audio encoders of the transformers library, for bridges that train a small head on what they hear."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
+from mmx.decoders.base import fingerprint, freeze
+from mmx.errors import ModelError
+from mmx.media.audio import Waveform, resample
+from mmx.store import Located
+
+KINDS = ("clap", "audio-spectrogram-transformer", "hubert", "wavlm", "wav2vec2")
+
+
+class Listener:
+    """Sounds → one vector (C,): CLAP's projected embedding, AST's pooled output, or the mean over time of a speech encoder's
+    last layer."""
+
+    def __init__(self, model, extractor, kind: str, dim: int, fingerprint: str, name: str) -> None:
+        self.model, self.extractor, self.kind = freeze(model), extractor, kind
+        self.dim, self.fingerprint, self.name = dim, fingerprint, name
+
+    @torch.inference_mode()
+    def listen(self, wave: Waveform) -> Tensor:
+        """Mono sound → (C,) float32."""
+        rate = self.extractor.sampling_rate
+        samples = resample(wave.samples, wave.sample_rate, rate)
+        inputs = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
+        if self.kind == "clap":
+            return self.model.get_audio_features(**inputs).pooler_output[0].float()
+        outputs = self.model(**inputs)
+        if self.kind == "audio-spectrogram-transformer":
+            return outputs.pooler_output[0].float()
+        return outputs.last_hidden_state[0].mean(0).float()
+
+    @classmethod
+    def load(cls, at: Located) -> Listener:
+        """Read a transformers model folder. Raises ModelError when it is none of `KINDS`."""
+        from transformers import AutoFeatureExtractor, AutoModel
+
+        kind = kind_of(at.folder)
+        if kind not in KINDS:
+            raise ModelError(f"{at.name} is a {kind} model", hint=f"an audio encoder is one of {', '.join(KINDS)}")
+        try:
+            model = AutoModel.from_pretrained(
+                at.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
+            extractor = AutoFeatureExtractor.from_pretrained(at.folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
+        dim = model.config.projection_dim if kind == "clap" else model.config.hidden_size
+        return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at.name)
+
+
+def kind_of(folder: Path) -> str:
+    """A model folder's model_type."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf8")).get("model_type", "unknown")
+    except (OSError, ValueError):
+        raise ModelError(f"{folder} is not a transformers model folder: it has no config.json") from None

@@ -1,0 +1,182 @@
+"""Pairs to train a bridge on: rows of two caches that belong together, and how to draw from them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmx.errors import InputError
+from mmx.training.cache import Cache, Digests, Resolved, cache_root, resolve
+from mmx.training.features import Features, space_id
+from mmx.training.manifest import SPLITS, Manifest, Side
+from mmx.training.parallel import Team
+
+MAX_BAD = 0.05  # the share of samples that may be unusable before a run stops
+
+
+class Groups:
+    """The members of each label, for drawing: two arrays, however many labels there are."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.order = torch.argsort(labels, stable=True)
+        self.labels, counts = torch.unique_consecutive(labels[self.order], return_counts=True)
+        self.counts = counts
+        self.starts = torch.cumsum(counts, 0) - counts
+
+    def draw(self, labels: Tensor, places: Tensor) -> Tensor:
+        """A member of each of `labels` (B,); places (B,) in [0, 1) choose it."""
+        group = torch.searchsorted(self.labels, labels)
+        return self.order[self.starts[group] + (places * self.counts[group]).long()]
+
+
+@dataclass
+class Rows:
+    """One side: the rows (N,) of a cache and the label of each."""
+
+    cache: Cache
+    rows: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def get(self, index: int, start: int = 0, count: int = 1 << 62) -> Tensor:
+        """Item `index`, or a stretch of it."""
+        return self.cache.read(int(self.rows[index]), start, count)
+
+    def length(self, index: int) -> int:
+        """How many entries an item has."""
+        return int(self.cache.lengths[int(self.rows[index])])
+
+    def all(self) -> Tensor:
+        """Every item, where all have one length: (N, L, *suffix)."""
+        return self.cache.rows(self.rows.tolist())
+
+
+@dataclass
+class Pairs:
+    """What a bridge is trained or measured on. direct: equal positions belong together; otherwise equal labels do."""
+
+    sources: Rows
+    targets: Rows
+    direct: bool
+    weights: Tensor
+    groups: tuple[Groups, Groups] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = (Groups(self.sources.labels), Groups(self.targets.labels))
+        both = torch.isin(self.groups[0].labels, self.groups[1].labels)
+        self.shared = self.groups[0].labels[both]
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sources (size,) and their labels: labels equally often, or pairs by weight."""
+        if self.direct:
+            picks = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+            return picks, self.sources.labels[picks]
+        labels = self.shared[torch.randint(len(self.shared), (size,), generator=generator)]
+        return self.groups[0].draw(labels, torch.rand(size, generator=generator)), labels
+
+    def subset(self, picks: Tensor) -> Pairs:
+        """The pairs of some sources."""
+        sources = Rows(self.sources.cache, self.sources.rows[picks], self.sources.labels[picks])
+        targets = self.targets
+        if self.direct:
+            targets = Rows(targets.cache, targets.rows[picks], targets.labels[picks])
+        return Pairs(sources, targets, self.direct, self.weights[picks])
+
+    def targets_of(self, picks: Tensor, labels: Tensor, places: Tensor) -> Tensor:
+        """A target for each source: its own in direct pairs, else any of its label."""
+        return picks if self.direct else self.groups[1].draw(labels, places)
+
+
+@dataclass
+class Loaded:
+    """The train split, the val split where there is one, and what could not be used."""
+
+    train: Pairs
+    val: Pairs | None
+    manifest: Manifest
+    skipped: list[str]
+
+
+def load_pairs(
+    manifest: Manifest,
+    source: Features,
+    target: Features,
+    team: Team,
+    *,
+    cache: Path | None = None,
+    quiet: bool = False,
+) -> Loaded:
+    """Find or compute both sides' rows. Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
+    root = cache or cache_root()
+    digests = Digests(root)
+    sides = []
+    for side, features in ((manifest.sources, source), (manifest.targets, target)):
+        space = Cache(root / space_id(features))
+        found = resolve(
+            side.items,
+            space,
+            digests,
+            features.encode,
+            features.empty,
+            rank=team.rank,
+            world=team.world,
+            wait=team.wait,
+            tell=lambda done, total=len(side.items), name=features.name: _tell(
+                name, done, total, quiet or not team.leads
+            ),
+        )
+        _refuse_many_bad(found, len(side.items))
+        sides.append((space, found))
+    skipped = [name for _, found in sides for name in found.bad]
+    if skipped and team.leads and not quiet:
+        print(
+            f"skipped, because they can't be used: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}",
+            file=sys.stderr,
+        )
+    labels = manifest.labels()
+    splits = [_split(manifest, sides, labels, number) for number in range(len(SPLITS))]
+    if splits[0] is None:
+        raise InputError(
+            "the train split has no usable pairs", hint="mmx data check says what is wrong with each sample"
+        )
+    return Loaded(splits[0], splits[1], manifest, skipped)
+
+
+def _split(manifest: Manifest, sides, labels: tuple[np.ndarray, np.ndarray], number: int) -> Pairs | None:
+    keeps = [
+        (found.rows >= 0) & (np.frombuffer(side.splits, np.int8) == number)
+        for (_, found), side in zip(sides, (manifest.sources, manifest.targets), strict=True)
+    ]
+    if manifest.direct:
+        keeps = [keeps[0] & keeps[1]] * 2
+    if not keeps[0].any() or not keeps[1].any():
+        return None
+    rows = [
+        Rows(space, torch.from_numpy(found.rows[keep]), torch.from_numpy(own[keep]))
+        for (space, found), keep, own in zip(sides, keeps, labels, strict=True)
+    ]
+    return Pairs(*rows, manifest.direct, torch.from_numpy(_weights(manifest.sources)[keeps[0]]))
+
+
+def _weights(side: Side) -> np.ndarray:
+    return np.frombuffer(side.weights, np.float32).copy()
+
+
+def _tell(name: str, done: int, total: int, quiet: bool) -> None:
+    if not quiet and (done == total or done % 4096 == 0):
+        print(f"{name}: {done} of {total} files are in the cache", file=sys.stderr, flush=True)
+
+
+def _refuse_many_bad(found: Resolved, total: int) -> None:
+    if len(found.bad) > MAX_BAD * total:
+        raise InputError(
+            f"{len(found.bad)} of {total} samples can't be read, such as {found.bad[0]}",
+            hint="mmx data check names them all; mend or remove them: a run stops when more than 5 % are bad",
+        )

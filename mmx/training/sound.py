@@ -1,0 +1,176 @@
+"""`mmx train-bridge sound2img`: sounds into an image decoder's space, and the diffusion prior."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mmx.bridges.base import BridgeConfig
+from mmx.bridges.sound import SoundBridge
+from mmx.decoders.base import fingerprint
+from mmx.decoders.image import PARTS, ImageDecoder
+from mmx.training.bridge import VAL, BridgeRecipe, export_bridge, oracle_recall, retrieval, spread
+from mmx.training.features import Frozen, LogMels, embeddings
+from mmx.training.loop import LoopConfig
+from mmx.training.losses import LOSSES
+from mmx.training.manifest import read_manifest
+from mmx.training.pairs import Pairs, load_pairs
+from mmx.training.prior import Previews, either_view, train_prior
+from mmx.training.sources import crops, finished, mixed, points_of, spec_augment
+
+DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.6}  # chosen on val, by the judge
+PRIOR = {"width": 384, "depth": 5}
+PROMPT = "a photo of a {}"
+SCHEDULE = LoopConfig(2500, 64, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=150, validate_steps=250)
+
+
+class BridgeModule(nn.Module):
+    """A bridge and the temperature that is learned beside it."""
+
+    def __init__(self, bridge: SoundBridge, *, learned_scale: bool) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.log_scale = nn.Parameter(torch.tensor(2.66 if learned_scale else 0.0), requires_grad=learned_scale)
+
+    def scale(self) -> Tensor:
+        """Inverse temperature of the contrastive loss."""
+        return self.log_scale.exp()
+
+
+class SoundBridgeTask:
+    """Sounds land where photos of the same event are (Sound2Scene, Sung-Bin et al. 2023); with several processes, over all their items.
+
+    Where labels pair, each sound meets `draws` photos a step, and sounds are mixed in pairs: a mixture belongs to the photos of both.
+    """
+
+    name = "bridge"
+    draws, mixup = 4, 0.5
+
+    def __init__(
+        self,
+        recipe: BridgeRecipe,
+        pairs: Pairs,
+        val: Pairs | None,
+        config: BridgeConfig,
+        label_texts: Tensor | None,
+        seed: int = 0,
+    ) -> None:
+        self.recipe, self.pairs, self.val, self.label_texts, self.team = recipe, pairs, val, label_texts, recipe.team
+        self.contrast = LOSSES[recipe.loss]
+        if pairs.direct:
+            self.draws, self.mixup = 1, 0.0
+        if config.architecture == "frozen":
+            self.mixup = 0.0  # vectors of two sounds do not add up to that of both
+        torch.manual_seed(seed)
+        self.module = BridgeModule(SoundBridge(replace(config, prior=None)), learned_scale=recipe.loss == "infonce")
+
+    def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
+        draws = torch.rand(size, 9, generator=generator)
+        (picks, first), (others, second) = (self.pairs.draw(size, generator) for _sound in range(2))
+        meet = torch.rand(size, 2, self.draws, generator=generator)[part]
+        draws, picks, first, others, second = (x[part] for x in (draws, picks, first, others, second))
+        share = torch.where(draws[:, 0] < self.mixup, draws[:, 1] * 0.5, torch.zeros(()))
+        features = crops(self.pairs.sources, picks, draws[:, 2])
+        if self.mixup:
+            features = mixed(features, crops(self.pairs.sources, others, draws[:, 3]), share)
+        features = finished(features)
+        if features.dim() == 3:
+            features = spec_augment(features, draws[:, 4:8])
+        photos = self.pairs.targets_of(
+            picks.repeat_interleave(self.draws), first.repeat_interleave(self.draws), meet[:, 0].flatten()
+        )
+        return {
+            "features": features,
+            "targets": either_view(self.pairs, photos, meet[:, 1].flatten()),
+            "labels": torch.stack((first, second), 1),
+            "share": share,
+        }
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        gather = self.team.gather
+        points = gather(self.module.bridge.encoder(batch["features"]).float())
+        targets, labels, share = gather(batch["targets"].float()), gather(batch["labels"]), gather(batch["share"])
+        of_photo = labels[:, 0].repeat_interleave(self.draws)
+        positives = (1 - share)[:, None] * (labels[:, :1] == of_photo) + share[:, None] * (labels[:, 1:] == of_photo)
+        contrast = self.contrast(
+            points,
+            targets,
+            scale=self.module.scale(),
+            positives=positives,
+            smoothing=self.recipe.smoothing,
+            hard=self.recipe.hard_negatives,
+        )
+        return contrast, {"scale": self.module.scale().item()}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        return validate_points(self.val, module.bridge, self.label_texts)
+
+    def preview(self, module: nn.Module, path) -> None:
+        """Nothing to show before there is a prior."""
+
+
+def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor | None) -> dict[str, float]:
+    """Retrieval both ways on val; where labels have texts, how often a sound's own is the nearest; oracle and chance."""
+    if val is None:
+        return {}
+    picks = spread(len(val.sources), VAL)
+    points, labels = points_of(bridge, val.sources, picks), val.sources.labels[picks]
+    theirs = picks if val.direct else spread(len(val.targets), VAL)
+    targets = torch.stack([val.targets.get(i)[0].float() for i in theirs.tolist()])
+    found = retrieval(points, targets, labels, val.targets.labels[theirs])
+    found["val_oracle_recall_at_1"] = oracle_recall(val, theirs)
+    if label_texts is not None:
+        guesses = (points @ label_texts.T).argmax(1)
+        found["val_top1"] = (
+            torch.stack([(guesses[labels == k] == k).float().mean() for k in labels.unique()]).mean().item()
+        )
+        found["val_top1_chance"] = 1 / len(label_texts)
+    return found
+
+
+def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMels | Frozen, dict]:
+    """How sounds are cached for a recipe, and what the bridge's config says of it."""
+    if recipe.encoder is None:
+        return LogMels(speech=speech), {"architecture": recipe.architecture, "sizes": recipe.sizes}
+    from mmx.bridges.pretrained import Listener
+
+    listener = Listener.load(recipe.encoder)
+    about = {
+        "architecture": "frozen",
+        "sizes": recipe.sizes | {"inputs": listener.dim},
+        "source": {"name": listener.name, "fingerprint": listener.fingerprint},
+    }
+    return Frozen(listener, speech=speech), about
+
+
+def train_sound_bridge(recipe: BridgeRecipe) -> None:
+    """Train, and export `run/config.json`, `run/model.safetensors` and the card. The same recipe resumes."""
+    decoder = ImageDecoder.load(recipe.decoder.folder)
+    before = fingerprint(recipe.decoder.folder, PARTS)
+    manifest = read_manifest(recipe.data, recipe.task)
+    features, about = sound_features(recipe)
+    loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
+    texts = {label: PROMPT.format(label) for label in manifest.label_names}
+    config = BridgeConfig(
+        task="sound2img",
+        spec=decoder.spec.as_dict(),
+        labels=texts,
+        prior=PRIOR if recipe.prior_steps else None,
+        **DRAWING,
+        **about,
+    )
+    seed = recipe.schedule.get("seed") or 0
+    points = decoder.teacher.embed_texts(list(texts.values())).clone() if texts else None
+    task = SoundBridgeTask(recipe, loaded.train, loaded.val, config, points, seed)
+    run = recipe.start(task, SCHEDULE)
+    metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
+    module = run.averaged().cpu()
+    bridge: SoundBridge = module.bridge
+    bridge.config = replace(config, logit_scale=round(float(module.scale().detach()), 4))
+    if config.prior is not None:
+        preview = Previews(decoder, loaded.val) if loaded.val else None
+        bridge.prior = train_prior(recipe, loaded.train, bridge, points, preview)
+    assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
+    export_bridge(bridge, recipe, run, metrics, loaded)
