@@ -10,6 +10,40 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; every process's gradient reaches every term."""
+
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' items in order; gradients of all processes flow back to where an item came from."""
+
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        context.count = len(x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        start = dist.get_rank() * context.count
+        return total[start : start + context.count]
+
+
 class Team:
     """The processes of a run. Alone, everything here is the identity."""
 
@@ -41,9 +75,7 @@ class Team:
         """(B, ...) of each process → (world * B, ...) in all of them, in order; gradients flow back to where they belong."""
         if self.world == 1:
             return x
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(list(all_gather(x.contiguous())))
+        return _Gather.apply(x.contiguous())
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter], flags: Tensor) -> Tensor:
         """Average the gradients of all processes in place, in one message; returns the sum of everyone's `flags` (K,)."""
@@ -65,12 +97,10 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         wide = x.float()
         count = x.numel() / x.shape[1] * dist.get_world_size()
-        mean = all_reduce(wide.sum((0, 2, 3))) / count
-        var = all_reduce((wide - mean[:, None, None]).square().sum((0, 2, 3))) / count
+        mean = _Sum.apply(wide.sum((0, 2, 3))) / count
+        var = _Sum.apply((wide - mean[:, None, None]).square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
