@@ -227,7 +227,9 @@ def test_a_voice_bridge_is_trained(mmx_in_process, people: Path, face_models, tm
         assert set(json.loads((run / "metrics.json").read_text())["val"]) >= {"val_gender", "val_recall_at_1"}
         options = ("--bridge", run, "--decoder", decoder, "--steps", 2)
         assert mmx_in_process("voice2face", low, "-o", tmp_path / f"{loss}.png", *options)[0] == 0
-    code, _, err = mmx_in_process("train-bridge", "voice2face", "--data", people, "-o", tmp_path / "x", "--loss", "units")
+    code, _, err = mmx_in_process(
+        "train-bridge", "voice2face", "--data", people, "-o", tmp_path / "x", "--loss", "units"
+    )
     assert code == 2 and b"speech2face or infonce" in err
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.options import Quiet
-from mmx.errors import UsageError
+from mmx.cli.options import Json, Quiet
+from mmx.errors import InputError, UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Make training data.")
+app = typer.Typer(no_args_is_help=True, help="Make and check training data.")
 
 
 @app.callback()
 def _root() -> None:
-    """Make training data."""
+    """Make and check training data."""
 
 
 @app.command("speak")
@@ -46,3 +47,53 @@ def speak(
     count = make_corpus(data, output, voice or ["slt", "rms"])
     if not quiet:
         print(f"{output}: {count} utterances", file=sys.stderr)
+
+
+@app.command("check")
+def check_data(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="What --data of train-bridge takes.", show_default=False)],
+    task: Annotated[str, typer.Option(help="sound2img, voice2face or img2speech.")] = "sound2img",
+    workers: Annotated[int, typer.Option(min=1, help="Files read at the same time.")] = 4,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read every sample once, and name those that are unreadable, silent, too short, duplicate, leaking into val or alone.
+
+    mmx data check pairs/ --task sound2img
+
+    Exits with 3 where more than 5 % can't be used, as training would.
+    """
+    tasks = ("sound2img", "voice2face", "img2speech")
+    if task not in tasks:
+        raise UsageError(f"--task {task}: no such task", hint=f"there are: {', '.join(tasks)}")
+    if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
+        raise UsageError(f"{data}: no such file or folder")
+    from mmx.training.check import check
+    from mmx.training.pairs import MAX_BAD
+
+    found = check(data, task, workers)
+    total = sum(found.counts.values())
+    if as_json:
+        print(json.dumps({"schema": "mmx.check/1", "task": task, "counts": found.counts, "problems": found.names}))
+    elif not quiet:
+        _print(found)
+    if found.unusable > MAX_BAD * total:
+        raise InputError(
+            f"{found.unusable} of {total} samples can't be used",
+            hint="a training stops when more than 5 % of a side can't",
+        )
+
+
+def _print(found) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmx.training.check import PROBLEMS
+
+    console = Console()
+    console.print(", ".join(f"{count} {name}" for name, count in found.counts.items()))
+    table = Table("problem", "count", "such as", "what it means")
+    for problem, meaning in PROBLEMS.items():
+        names = found.names[problem]
+        table.add_row(problem, str(len(names)), ", ".join(names[:3]), meaning)
+    console.print(table)

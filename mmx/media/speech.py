@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmx.media.audio import Waveform
 
 SAMPLE_RATE = 16_000  # Hz, what the detector hears
 MIN_SPEECH = 0.25  # seconds: less is no speech
+_LOCK = threading.Lock()  # the detector remembers what it heard last
 
 
 @lru_cache(maxsize=1)
@@ -30,12 +32,12 @@ def speech_part(wave: Waveform, *, limit: float = 10.0, name: str = "input") -> 
     Found by Silero VAD. Raises InputError where there are none: silence, noise, music without a voice.
     """
     model, find = _detector()
-    model.reset_states()
     peak = float(np.abs(wave.samples).max()) + 1e-9
     level = torch.from_numpy(
         wave.samples * np.float32(0.9 / peak)
     )  # the detector misses whispers of a thousandth of full scale
-    with torch.inference_mode():
+    with _LOCK, torch.inference_mode():
+        model.reset_states()
         stretches = find(level, model, sampling_rate=SAMPLE_RATE)
     pieces = [wave.samples[stretch["start"] : stretch["end"]] for stretch in stretches]
     joined = np.concatenate(pieces)[: int(limit * SAMPLE_RATE)] if pieces else np.zeros(0, np.float32)

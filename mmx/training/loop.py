@@ -254,7 +254,7 @@ class Run:
                         break
                     parts, stop = self._one_step(stop=late or bored)
                     progress.update(self.step, parts, self.metrics)
-                    if self.log and (self.step % 50 == 0 or self.step == 1):
+                    if self.log and (self.step % 50 == 0 or self.step <= 10):
                         self.log.trained(self.step, parts, progress.rate)
                     if self.step % config.validate_steps == 0 or self.step == config.max_steps:
                         self._validate()
