@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -250,3 +251,29 @@ def test_bytes_in_memory_equal_a_file(debug_models, bark: Path) -> None:
     translator = load("sound2img", bridge=str(debug_models[0]), decoder=str(debug_models[1]))
     a, b = translator(bark.read_bytes(), steps=2)[0], translator(str(bark), steps=2)[0]
     assert io.BytesIO(a.tobytes()).getvalue() == b.tobytes()
+
+
+def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, debug_options, tmp_path: Path, sounds: Path) -> None:
+    """Two processes do each item once, with the bytes that one process gives; --resume makes only what is missing."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert mmx_in_process("sound2img", sounds, "-o", one, "-n", 2, *debug_options)[0] in (0, 6)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29618"]
+    command = ["-m", "mmx", "sound2img", str(sounds), "-o", str(two), "-n", "2", "--resume", "--quiet", *debug_options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *command], capture_output=True, env=environment, check=False)
+    names = {path.relative_to(one) for path in one.rglob("*.png")}
+    assert names and names == {path.relative_to(two) for path in two.rglob("*.png")}
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+    rows = [json.loads(line) for line in (two / "mmx-done.jsonl").read_text().splitlines()]
+    assert len({row["job"] for row in rows}) == len(rows) == len(names) // 2 and {row["process"] for row in rows} == {
+        0,
+        1,
+    }
+    gone = two / sorted(names)[0]
+    gone.unlink()
+    with (two / "mmx-done.jsonl").open("a") as file:
+        file.write('{"job": "cut sho')
+    _, out, _ = mmx_in_process("sound2img", sounds, "-o", two, "-n", 2, "--resume", "--json", *debug_options)
+    made = [line for line in map(json.loads, out.splitlines()) if "outputs" in line]
+    assert len(made) == 1 and str(gone) in made[0]["outputs"] and gone.exists()
+    assert mmx_in_process("sound2img", sounds, "-o", one / "a.png", "--resume", *debug_options)[0] == 2

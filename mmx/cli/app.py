@@ -49,6 +49,7 @@ def _register() -> None:
     app.command("reproduce", rich_help_panel="Look")(look.reproduce)
     app.command("train-decoder", rich_help_panel="Train")(train.train_decoder)
     app.command("train-bridge", rich_help_panel="Train")(train.train_bridge)
+    app.command("pairs", rich_help_panel="Train")(data.pairs)
     app.add_typer(data.app, name="data", rich_help_panel="Train")
     app.command("eval", rich_help_panel="Train")(evaluate.evaluate)
 

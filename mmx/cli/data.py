@@ -9,8 +9,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.options import Json, Quiet
+from mmx.cli.options import BridgeOption, DecoderOption, Device, Json, Quiet
 from mmx.errors import InputError, UsageError
+from mmx.media.files import SUFFIXES
 
 app = typer.Typer(no_args_is_help=True, help="Make and check training data.")
 
@@ -97,3 +98,64 @@ def _print(found) -> None:
         names = found.names[problem]
         table.add_row(problem, str(len(names)), ", ".join(names[:3]), meaning)
     console.print(table)
+
+
+def pairs(
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="Videos, or folders of videos.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="A new folder for the pairs.")
+    ],
+    every: Annotated[float, typer.Option(min=0.05, metavar="s", help="Look at a moment each so many seconds.")] = 1.0,
+    window: Annotated[float, typer.Option(min=0.5, metavar="s", help="Seconds of sound around it.")] = 3.0,
+    top: Annotated[int, typer.Option(min=1, help="Keep so many moments of each video.")] = 3,
+    bridge: BridgeOption = None,
+    decoder: DecoderOption = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut videos into pairs of sound and frame, and keep the moments in which both belong together.
+
+    mmx pairs videos/ -o pairs/ && mmx train-bridge sound2img --data pairs/pairs.jsonl -o run/
+
+    A bridge scores each moment: the starter, or one that you trained. Silent and flat moments, all but the best of a video, and outliers
+    among the best are dropped.
+    """
+    found = [
+        file
+        for given in videos
+        for file in (
+            sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES["video"]) if given.is_dir() else [given]
+        )
+    ]
+    missing = next((path for path in found if not path.exists()), None)
+    if missing or not found:
+        raise UsageError(f"{missing or videos[0]}: no {'such file' if missing else 'videos here'}")
+    if (output / "pairs.jsonl").exists():
+        raise UsageError(f"{output} already holds pairs", hint="give a new folder")
+    from mmx.training.cut import cut
+    from mmx.translate import load
+
+    done = cut(
+        found,
+        output,
+        load("sound2img", bridge=bridge, decoder=decoder, device=device),
+        every=every,
+        window=window,
+        top=top,
+    )
+    if as_json:
+        print(
+            json.dumps(
+                {"schema": "mmx.pairs/1", "kept": done.kept, "dropped": done.dropped, "unreadable": done.unreadable}
+            )
+        )
+    elif not quiet:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items())
+        print(f"{output / 'pairs.jsonl'}: {done.kept} pairs; dropped: {dropped}", file=sys.stderr)
+        for line in done.unreadable:
+            print(f"unreadable: {line}", file=sys.stderr)
+    if not done.kept:
+        raise InputError("no moment of these videos is usable")

@@ -19,6 +19,7 @@ from mmx.cli.options import (
     Output,
     Overwrite,
     Quiet,
+    Resume,
     Seed,
 )
 from mmx.cli.translate import Request, carry_out
@@ -62,6 +63,7 @@ def img2speech(
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Say what a picture shows, with no text in between.
 
@@ -90,6 +92,7 @@ def img2speech(
         as_json=as_json,
         quiet=quiet,
         overwrite=overwrite,
+        resume=resume,
         drawing=spectrogram,
     )
     groups = request.groups()

@@ -77,6 +77,10 @@ Dtype = Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, errors too.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Of a folder of results: leave out what was done, by the same options and models."),
+]
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", show_default=False, help="The folder with the training data.")
 ]

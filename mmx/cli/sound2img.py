@@ -22,6 +22,7 @@ from mmx.cli.options import (
     Output,
     Overwrite,
     Quiet,
+    Resume,
     Seed,
     Start,
     Steps,
@@ -86,6 +87,7 @@ def sound2img(
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Turn sounds into pictures of what makes them.
 
@@ -112,6 +114,7 @@ def sound2img(
         as_json=as_json,
         quiet=quiet,
         overwrite=overwrite,
+        resume=resume,
     )
     groups = request.groups()
     from mmx.jobs import Settings  # from here on it is slow: torch and the models

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmx.cli.ledger import Ledger, key_of, share
 from mmx.errors import MmxError, PartialFailure, UsageError
-from mmx.media.files import Source, Target, plan
+from mmx.media.files import Source, Target, names_a_file, plan
 
 if TYPE_CHECKING:
     from mmx.jobs import Done, Job, Settings
@@ -44,6 +45,7 @@ class Request:
     as_json: bool = False
     quiet: bool = False
     overwrite: bool = False
+    resume: bool = False
     verb: str = "heard"
     drawing: Path | None = None  # where a picture of the one spoken result goes
 
@@ -53,7 +55,9 @@ class Request:
         sources = self.sources[:1] if self.together else self.sources
         targets = plan(sources, self.output, count, self.suffix)
         for target in (target for group in targets for target in group):
-            target.check(overwrite=self.overwrite)
+            target.check(overwrite=self.overwrite or self.resume)
+        if self.resume and (self.output is None or names_a_file(self.output)):
+            raise UsageError("--resume is for a folder of results", hint="give -o FOLDER")
         if self.as_json and self.output == "-":
             raise UsageError("--json and the result both want stdout", hint="give -o FILE")
         for name in (self.bridge, self.decoder, self.encoder):
@@ -70,6 +74,8 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
     started = time.perf_counter()
     from mmx.translate import load
 
+    rank, world = share()
+    groups = groups[rank::world]
     translator = load(
         request.command,
         bridge=request.bridge,
@@ -142,15 +148,23 @@ def _run_all(
 
     blended = tuple(Given(e.path, Path(e.path).read_bytes(), e.role, e.weight) for e in request.extras)
     failures: list[MmxError] = []
+    ledger = Ledger(Path(request.output)) if request.resume else None
     for sources, targets in groups:
         try:
             given = tuple(Given(source.name, source.read()) for source in sources)
             job = Job(given + blended, settings, request.indices, request.layout, request.command)
+            paths = [target.path for target in targets]
+            key = key_of(job, translator) if ledger else ""
+            if ledger and ledger.has(key, paths):
+                talk.note(f"{sources[0].name}: already done")
+                continue
             done = run(translator, job)
             for target, artifact in zip(targets, done.artifacts, strict=True):
                 target.write(artifact.data)
                 if request.drawing is not None:
                     _draw(artifact.data, request.drawing)
+            if ledger:
+                ledger.add(key, paths)
             talk.done(job, done, targets)
         except MmxError as error:
             if len(groups) == 1 or error.exit_code in (2, 4):

@@ -21,6 +21,7 @@ from mmx.cli.options import (
     Output,
     Overwrite,
     Quiet,
+    Resume,
     Seed,
     Start,
     Steps,
@@ -51,6 +52,7 @@ def voice2face(
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Imagine faces that such a voice might have.
 
@@ -78,6 +80,7 @@ def voice2face(
         as_json=as_json,
         quiet=quiet,
         overwrite=overwrite,
+        resume=resume,
         verb="the voice suggests",
     )
     groups = request.groups()

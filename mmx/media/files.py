@@ -34,6 +34,7 @@ SUFFIXES = {
         ".avi",
     ),
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    "video": (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"),
 }
 
 
