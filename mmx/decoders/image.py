@@ -98,9 +98,7 @@ class ImageDecoder:
                 generator=list(generators[start : start + chunk]),
                 output_type="pt",
             ).images
-            if not torch.isfinite(output).all():
-                raise NonFiniteError("the decoder produced values that are not numbers", hint="try --dtype fp32")
-            pictures += _pictures(output)
+            pictures += finite_pictures(output.permute(0, 2, 3, 1))
         return pictures
 
     @classmethod
@@ -168,7 +166,9 @@ def save_image_decoder(
     )
 
 
-def _pictures(pixels: Tensor) -> list[Image.Image]:
-    """(B, 3, S, S) in about [-1, 1] → RGB pictures."""
-    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def finite_pictures(pixels: Tensor) -> list[Image.Image]:
+    """(B, S, S, 3) in about [-1, 1] → RGB pictures. Raises NonFiniteError."""
+    if not torch.isfinite(pixels).all():
+        raise NonFiniteError("the decoder produced values that are not numbers", hint="try --dtype fp32")
+    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
     return [Image.fromarray(item) for item in array]

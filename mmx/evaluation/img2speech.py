@@ -45,12 +45,13 @@ def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
 
 def griffin_lim(mel: Tensor, seed: int = 0, rounds: int = 60) -> Waveform:
     """Log10-mel (F, 80) → speech without a trained vocoder (Griffin and Lim 1984): the row to compare a vocoder with."""
+    import librosa  # brings numba, which takes seconds
+
     magnitudes = torch.linalg.lstsq(mel_filters().T, 10**mel.T).solution.clamp(min=0)
-    torch.manual_seed(seed)
-    samples = torchaudio.functional.griffinlim(
-        magnitudes, torch.hann_window(FFT), FFT, HOP, FFT, 1.0, rounds, 0.99, None, True
+    samples = librosa.griffinlim(
+        magnitudes.numpy(), n_iter=rounds, hop_length=HOP, win_length=FFT, n_fft=FFT, random_state=seed
     )
-    return Waveform(polished(samples.numpy()), SAMPLE_RATE)
+    return Waveform(polished(samples), SAMPLE_RATE)
 
 
 def word_errors(heard: Sequence[str], said: Sequence[str]) -> float:
@@ -60,10 +61,11 @@ def word_errors(heard: Sequence[str], said: Sequence[str]) -> float:
     return word_error_rate(list(heard), list(said)).item()
 
 
-def loudness(wave: Waveform) -> float:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4)."""
-    samples = torch.from_numpy(np.tile(wave.samples, max(1, int(np.ceil(0.5 / max(wave.seconds, 1e-3))))))
-    return torchaudio.functional.loudness(samples[None], SAMPLE_RATE).item()
+def loudness(waves: Sequence[Waveform]) -> Tensor:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4) of each; the silence that fills up the shorter ones is gated out."""
+    longest = max(SAMPLE_RATE // 2, *(len(wave.samples) for wave in waves))
+    padded = np.stack([np.pad(wave.samples, (0, longest - len(wave.samples))) for wave in waves])
+    return torchaudio.functional.loudness(torch.from_numpy(padded)[:, None], SAMPLE_RATE)
 
 
 def resynthesis(decoder: SpeechDecoder, clips: Sequence[Clip], ear: NameEar) -> dict[str, dict[str, float]]:
@@ -166,7 +168,7 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
         "shortest_s": float(seconds.min()),
         "longest_s": float(seconds.max()),
         "peak": float(max(np.abs(wave.samples).max() for wave in waves)),
-        "quietest_lufs": min(loudness(wave) for wave in waves),
+        "quietest_lufs": float(loudness(waves).min()),
         "edge": float(max(np.abs(np.r_[w.samples[:edge], w.samples[-edge:]]).max() for w in waves)),
     }
 
