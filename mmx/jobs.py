@@ -53,7 +53,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "auto"
     average: bool = False
-    beam: int = 1
+    beam: int | None = None
     temperature: float | None = None
     top_p: float = 0.9
     speed: float = 1.0

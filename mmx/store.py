@@ -1,4 +1,4 @@
-"""Names → model folders: the starter models, local folders, and (not yet) hub ids. Every file is checked before use."""
+"""Names → model folders: the starter models, local folders, and hub ids. Every file is checked before use."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Located:
 
     name: str
     folder: Path
+    companion: Path | None = None  # what some full-size decoders need beside them
 
     @property
     def sha256(self) -> str:
-        """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files."""
+        """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files; of a hub model its commit."""
         sums = self.folder / SUMS
-        return _digest(sums) if sums.exists() else "unsealed"
+        if sums.exists():
+            return _digest(sums)
+        return self.folder.name if self.folder.parent.name == "snapshots" else "unsealed"
 
 
 def assets() -> Path:
@@ -43,7 +46,14 @@ def assets() -> Path:
 
 
 def locate(name: str | None, task: str, role: str) -> Located:
-    """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError."""
+    """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
+
+    name: None or "starter", a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
+    """
+    if name and "+" in name and not Path(name).is_dir():
+        first, _, second = name.partition("+")
+        own, other = locate(first, task, role), locate(second, task, role)
+        return Located(f"{own.name}+{other.name}", own.folder, other.folder)
     if name is None or name == STARTER:
         default = TASKS[task].get(role)
         if default is None:
@@ -57,9 +67,9 @@ def locate(name: str | None, task: str, role: str) -> Located:
                 hint=f"train one, and give it with --{role}",
             )
     elif name.startswith(HUB):
-        raise NetworkError(
-            f"{name}: hub models are not supported by this version", hint="download it and give its folder"
-        )
+        from mmx.hub import snapshot
+
+        folder, known = snapshot(name.removeprefix(HUB)), name.removeprefix(HUB)
     else:
         folder = Path(name)
         known = folder.resolve().name
@@ -84,6 +94,12 @@ def push(folder: Path, repo: str) -> None:
             f"{repo}: the upload failed: {str(error).splitlines()[0]}",
             hint=f"the bridge is whole in {folder}; hf auth login",
         ) from None
+
+
+def missing(name: str | None) -> str | None:
+    """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
+    parts = [name] if name and Path(name).is_dir() else (name or "").split("+")
+    return next((p for p in parts if p and p != STARTER and not p.startswith(HUB) and not Path(p).is_dir()), None)
 
 
 def seal(folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
 from mmx.errors import UsageError
-from mmx.store import locate
+from mmx.store import Located, locate
 from mmx.translators.base import Translator
 
 # a command loads the libraries of its own models only
@@ -44,6 +45,19 @@ def pick_device(device: str) -> str:
     return device
 
 
+def open_decoder(at: Located, kind: type) -> Any:
+    """A decoder folder of ours, of the class that a translator wants, or a full-size pipeline in its own format."""
+    if (
+        kind.__name__ == "ImageDecoder"
+        and not (at.folder / "mmx.json").exists()
+        and (at.folder / "model_index.json").exists()
+    ):
+        from mmx.decoders.hub import HubDecoder
+
+        return HubDecoder.load(at)
+    return kind.load(at.folder)
+
+
 @lru_cache(maxsize=4)
 def load(
     task: str,
@@ -68,7 +82,7 @@ def load(
     bridge_at, decoder_at = locate(bridge, task, "bridge"), locate(decoder, task, "decoder")
     module, name = TRANSLATORS[task]
     translator: type[Translator] = getattr(importlib.import_module(module), name)
-    loaded = translator.decoder_kind.load(decoder_at.folder)
+    loaded = open_decoder(decoder_at, translator.decoder_kind)
     loaded.to(where, DTYPES.get(dtype, torch.float32 if where == "cpu" else torch.float16))
     own, encoder_at = translator.bridge_kind.load(bridge_at.folder), None
     if own.config.source is not None:

@@ -32,7 +32,16 @@ def img2speech(
     output: Output = None,
     num: Num = 1,
     seed: Seed = 0,
-    beam: Annotated[int, typer.Option("--beam", min=1, max=32, help="Width of the beam search; 1 is greedy.")] = 1,
+    beam: Annotated[
+        Optional[int],
+        typer.Option(
+            "--beam",
+            min=1,
+            max=32,
+            show_default=False,
+            help="Width of the first result's beam search; 1 is greedy. Default: 4.",
+        ),
+    ] = None,
     temperature: Annotated[
         Optional[float],
         typer.Option(
@@ -40,7 +49,7 @@ def img2speech(
             min=0.0,
             max=5.0,
             show_default=False,
-            help="Draw units at this temperature; 0 is greedy. Default: the first result greedy, others at 0.8.",
+            help="Draw units at this temperature; 0 is greedy. Default: search the first result, draw others at 0.8.",
         ),
     ] = None,
     top_p: Annotated[
@@ -71,7 +80,7 @@ def img2speech(
 
     cat bark.wav | mmx sound2img - -o - | mmx img2speech - -o said.wav
     """
-    if beam > 1 and temperature:
+    if beam and beam > 1 and temperature:
         raise UsageError("--beam searches and --temperature draws", hint="give one of them")
     sources = expand(inputs, "image")
     if spectrogram is not None:

@@ -13,6 +13,7 @@ import typer
 
 from mmx.cli.options import Data, DecoderOption, Device, EncoderOption, Quiet
 from mmx.errors import UsageError
+from mmx.store import missing
 
 Run = Annotated[
     Path,
@@ -242,8 +243,8 @@ def train_bridge(
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file", hint="give a folder")
     for option, name in (("--decoder", decoder), ("--encoder", encoder)):
-        if name is not None and not Path(name).is_dir():
-            raise UsageError(f"{option} {name}: no such folder")
+        if missing(name):
+            raise UsageError(f"{option} {missing(name)}: no such folder")
     from mmx.store import locate
     from mmx.training.bridge import BridgeRecipe
     from mmx.training.parallel import Team

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mmx.cli.ledger import Ledger, key_of, share
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, names_a_file, plan
+from mmx.store import missing
 
 if TYPE_CHECKING:
     from mmx.jobs import Done, Job, Settings
@@ -61,8 +62,8 @@ class Request:
         if self.as_json and self.output == "-":
             raise UsageError("--json and the result both want stdout", hint="give -o FILE")
         for name in (self.bridge, self.decoder, self.encoder):
-            if name and not name.startswith("hf-hub:") and name != "starter" and not Path(name).is_dir():
-                raise UsageError(f"{name}: no such model folder")
+            if missing(name):
+                raise UsageError(f"{missing(name)}: no such model folder")
         if self.together:
             return [(self.sources, targets[0])]
         return [([source], own) for source, own in zip(self.sources, targets, strict=True)]

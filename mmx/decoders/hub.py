@@ -80,7 +80,9 @@ class ClipTeacher:
     def zero(self) -> Tensor:
         """The embedding (1, D) of zero pixel values, as Kandinsky's prior pipeline defines its negative."""
         size = self.net.config.image_size
-        return self.net(torch.zeros(1, 3, size, size, device=self.net.device, dtype=self.net.dtype)).image_embeds.float()
+        return self.net(
+            torch.zeros(1, 3, size, size, device=self.net.device, dtype=self.net.dtype)
+        ).image_embeds.float()
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -216,7 +218,9 @@ def pipeline_class(folder: Path) -> str:
     try:
         return json.loads((folder / "model_index.json").read_text(encoding="utf8"))["_class_name"]
     except (OSError, ValueError, KeyError):
-        raise ModelError(f"{folder} is no decoder: it has no model_index.json", hint="give a diffusers pipeline folder") from None
+        raise ModelError(
+            f"{folder} is no decoder: it has no model_index.json", hint="give a diffusers pipeline folder"
+        ) from None
 
 
 def _companion_beside(folder: Path, family: Family) -> Path | None:
@@ -294,7 +298,10 @@ def _adapter_file(adapter: Path, *, xl: bool) -> Path:
     if len(found) == 1 or usual:
         return (usual or found)[0]
     if not found:
-        raise ModelError(f"{adapter.name}: no .safetensors of an IP-Adapter here", hint="weights in pickles are not read")
+        raise ModelError(
+            f"{adapter.name}: no .safetensors of an IP-Adapter here", hint="weights in pickles are not read"
+        )
     raise ModelError(
-        f"{adapter.name} holds {len(found)} adapters", hint=f"give a folder with one: {', '.join(p.name for p in found[:4])}"
+        f"{adapter.name} holds {len(found)} adapters",
+        hint=f"give a folder with one: {', '.join(p.name for p in found[:4])}",
     )

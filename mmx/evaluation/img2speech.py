@@ -37,7 +37,8 @@ def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
     """
     length = min(len(a), len(b))
     spoken = b[:length].amax(1) > b.max() - PAUSE / 20
-    a, b = (mel[:length][spoken].clamp(min=float(b.max()) - 2 * PAUSE / 20) for mel in (a, b))
+    floor = float(b.max()) - 2 * PAUSE / 20
+    a, b = (mel[:length][spoken].clamp(min=floor) for mel in (a, b))
     basis = torchaudio.functional.create_dct(CEPSTRA + 1, MELS, "ortho")[:, 1:]
     squares = ((a - b) * np.log(10) @ basis).square().sum(1)
     return float((10 / np.log(10) * (2 * squares).sqrt()).mean())
@@ -47,7 +48,7 @@ def griffin_lim(mel: Tensor, seed: int = 0, rounds: int = 60) -> Waveform:
     """Log10-mel (F, 80) → speech without a trained vocoder (Griffin and Lim 1984): the row to compare a vocoder with."""
     import librosa  # brings numba, which takes seconds
 
-    magnitudes = torch.linalg.lstsq(mel_filters().T, 10**mel.T).solution.clamp(min=0)
+    magnitudes = (10**mel @ torch.linalg.pinv(mel_filters())).T.clamp(min=1e-8)
     samples = librosa.griffinlim(
         magnitudes.numpy(), n_iter=rounds, hop_length=HOP, win_length=FFT, n_fft=FFT, random_state=seed
     )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.bridges.base import Bridge
+from mmx.decoders.base import fingerprint
 from mmx.store import Located, seal
 from mmx.training.card import bridge_card
 from mmx.training.loop import LoopConfig, Run
@@ -70,6 +71,25 @@ class BridgeRecipe:
         """A stage's run, restored where it was begun."""
         config = self.prior_loop(usual) if stage == "prior" else self.loop(usual)
         return Run(task, config, self.run / stage, self.team, events=self.events, tensorboard=self.tensorboard)
+
+
+def decoder_fingerprint(at: Located) -> str:
+    """sha256 over all weights and configs of a decoder, and of its companion: what must not change while a bridge trains."""
+    return "".join(fingerprint(folder, (".",)) for folder in (at.folder, at.companion) if folder)
+
+
+def has_texts(decoder: Any) -> bool:
+    """Whether a decoder's space has a text tower, by which labels can be named."""
+    return getattr(decoder.teacher, "texts", True) is not None
+
+
+def measured_spec(decoder: Any, pairs: Pairs) -> dict[str, Any]:
+    """A decoder's spec; the mean norm of full-size decoders' targets, which their folders do not tell, is measured."""
+    spec = decoder.spec.as_dict()
+    if decoder.spec.mean_norm == 1.0:
+        some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), VAL).tolist()])
+        spec["mean_norm"] = round(some.norm(dim=1).mean().item(), 4)
+    return spec
 
 
 def spread(count: int, limit: int, seed: int = 0) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmx.bridges.sight import patches_of
@@ -80,50 +81,49 @@ class Frozen:
 
 
 class Pictures:
-    """Pictures through a frozen network, plain and then mirrored: rows (2 L, C) float16 of what `look` gives (L, C) of each."""
+    """Pictures through a frozen network, plain and then mirrored: rows (2 L, C) float16 of what `look` gives (L, C) or (C,) of each."""
 
-    def __init__(self, name: str, image_size: int, look, width: int, device: torch.device) -> None:
-        self.name, self.size, self.look, self.device = name, image_size, look, device
+    def __init__(
+        self, name: str, look: Callable[[list[Image.Image]], Tensor], width: int, device: torch.device
+    ) -> None:
+        self.name, self.look, self.device = name, look, device
         self.empty = torch.zeros(0, width, dtype=torch.float16)
 
     @torch.inference_mode()
     def encode(self, payloads: Sequence[bytes], names: Sequence[str]) -> list[Tensor | None]:
         with ThreadPoolExecutor(4) as pool:
-            pixels = list(pool.map(self._pixels, payloads, names))
-        good = [p for p in pixels if p is not None]
+            pictures = list(pool.map(self._picture, payloads, names))
+        good = [picture for picture in pictures if picture is not None]
         if not good:
-            return [None] * len(pixels)
-        batch = torch.stack(good).to(self.device).contiguous(memory_format=torch.channels_last)
+            return [None] * len(pictures)
         with torch.autocast(self.device.type, torch.bfloat16):  # training data only
-            views = [self.look(view).float().cpu() for view in (batch, batch.flip(3))]
+            views = [self.look(view).float().cpu() for view in (good, [ImageOps.mirror(picture) for picture in good])]
         rows = iter(torch.cat([view if view.dim() == 3 else view[:, None] for view in views], dim=1).half())
-        return [None if p is None else next(rows) for p in pixels]
+        return [None if picture is None else next(rows) for picture in pictures]
 
-    def _pixels(self, payload: bytes, name: str) -> Tensor | None:
+    @staticmethod
+    def _picture(payload: bytes, name: str) -> Image.Image | None:
         try:
-            return pixels_of(read_image(io.BytesIO(payload), name=name), self.size)
+            return read_image(io.BytesIO(payload), name=name)
         except InputError:
             return None
 
 
 def embeddings(decoder) -> Pictures:
     """The targets of an image or face decoder: raw embeddings (2, D), plain and mirrored."""
-    net = decoder.teacher.net
-    return Pictures(
-        f"targets-{decoder.spec.fingerprint[:16]}", net.image_size, net.encode_image, net.dim, decoder.device
-    )
+    name = f"targets-{decoder.spec.fingerprint[:16]}"
+    return Pictures(name, decoder.targets, decoder.spec.shape[0], torch.device(decoder.device))
 
 
 def patches(teacher, fingerprint: str) -> Pictures:
     """What an image decoder's teacher sees in pictures: patches (2 P, C), plain and mirrored."""
+    size = teacher.net.image_size
+
+    def look(pictures: list[Image.Image]) -> Tensor:
+        return patches_of(teacher, torch.stack([pixels_of(picture, size) for picture in pictures]).to(teacher.device))
+
     width = teacher.net.image_encoder.config.hidden_sizes[-1]
-    return Pictures(
-        f"patches-{fingerprint[:16]}",
-        teacher.net.image_size,
-        lambda pixels: patches_of(teacher, pixels),
-        width,
-        teacher.device,
-    )
+    return Pictures(f"patches-{fingerprint[:16]}", look, width, teacher.device)
 
 
 class Units:

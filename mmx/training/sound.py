@@ -9,9 +9,18 @@ from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.sound import SoundBridge
-from mmx.decoders.base import fingerprint
-from mmx.decoders.image import PARTS, ImageDecoder
-from mmx.training.bridge import VAL, BridgeRecipe, export_bridge, oracle_recall, retrieval, spread
+from mmx.decoders.image import ImageDecoder
+from mmx.training.bridge import (
+    VAL,
+    BridgeRecipe,
+    decoder_fingerprint,
+    export_bridge,
+    has_texts,
+    measured_spec,
+    oracle_recall,
+    retrieval,
+    spread,
+)
 from mmx.training.features import Frozen, LogMels, embeddings
 from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES
@@ -19,6 +28,7 @@ from mmx.training.manifest import read_manifest
 from mmx.training.pairs import Pairs, load_pairs
 from mmx.training.prior import Previews, either_view, train_prior
 from mmx.training.sources import crops, finished, mixed, points_of, spec_augment
+from mmx.translate import open_decoder
 
 DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.6}  # chosen on val, by the judge
 PRIOR = {"width": 384, "depth": 5}
@@ -147,15 +157,15 @@ def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMe
 
 def train_sound_bridge(recipe: BridgeRecipe) -> None:
     """Train, and export `run/config.json`, `run/model.safetensors` and the card. The same recipe resumes."""
-    decoder = ImageDecoder.load(recipe.decoder.folder)
-    before = fingerprint(recipe.decoder.folder, PARTS)
+    decoder = open_decoder(recipe.decoder, ImageDecoder)
+    before = decoder_fingerprint(recipe.decoder)
     manifest = read_manifest(recipe.data, recipe.task)
     features, about = sound_features(recipe)
     loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
-    texts = {label: PROMPT.format(label) for label in manifest.label_names}
+    texts = {label: PROMPT.format(label) for label in manifest.label_names} if has_texts(decoder) else {}
     config = BridgeConfig(
         task="sound2img",
-        spec=decoder.spec.as_dict(),
+        spec=measured_spec(decoder, loaded.train),
         labels=texts,
         prior=PRIOR if recipe.prior_steps else None,
         **DRAWING,
@@ -172,5 +182,5 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
     if config.prior is not None:
         preview = Previews(decoder, loaded.val) if loaded.val else None
         bridge.prior = train_prior(recipe, loaded.train, bridge, points, preview)
-    assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
+    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)

@@ -44,7 +44,7 @@ class SightTranslator(Translator):
         *,
         indices: Sequence[int] = (0,),
         seed: int = 0,
-        beam: int = 1,
+        beam: int | None = None,
         temperature: float | None = None,
         top_p: float = 0.9,
         speed: float = 1.0,
@@ -52,16 +52,19 @@ class SightTranslator(Translator):
     ) -> Translation:
         """One picture → an utterance (16 kHz) for each of `indices`.
 
-        beam: width of the beam search, 1 is none. temperature: 0 takes the likeliest unit each time; absent, the first result is
-        greedy and the others are drawn at 0.8. speed: 2 is twice as fast.
+        The first is the likeliest that a beam search finds, `beam` (4) wide; the others are drawn at a temperature of 0.8. With a
+        `temperature` all are drawn; 0 takes the likeliest unit each time. speed: 2 is twice as fast.
         """
         started = time.perf_counter()
         picture = picture if isinstance(picture, Image.Image) else next(iter(picture))
         features = self.bridge.prepare(picture)
         units = []
         for index in indices:
-            heat = (0.8 if index and beam == 1 else 0.0) if temperature is None else temperature
-            units.append(self.bridge.write(features, Sampling(beam, heat, top_p), generator_for(seed, index)))
+            if temperature is not None:
+                how = Sampling(beam or 1, temperature, top_p)
+            else:
+                how = Sampling(1, 0.8, top_p) if index else Sampling(beam or 4)
+            units.append(self.bridge.write(features, how, generator_for(seed, index)))
         written = time.perf_counter()
         media = self.decoder.decode(units, voice=voice, speed=speed)
         return Translation(

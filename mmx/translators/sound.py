@@ -36,7 +36,8 @@ class SoundTranslator(Translator):
     def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
         super().__init__(task, bridge, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
         self._labels = list(bridge.config.labels)
-        self._label_points = decoder.teacher.embed_texts(list(bridge.config.labels.values())) if self._labels else None
+        texts = list(bridge.config.labels.values())
+        self._label_points = decoder.teacher.embed_texts(texts).cpu() if self._labels else None
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
