@@ -100,6 +100,12 @@ KNOWN = (
 )
 
 
+def named(name: str | None) -> str | None:
+    """A short name → its hub ids; any other name as it is."""
+    known = next((known for known in KNOWN if known.name == name), None)
+    return "+".join(f"hf-hub:{repo}" for repo in known.repos) if known and not Path(name).is_dir() else name
+
+
 def repos_of(name: str) -> tuple[str, ...]:
     """A short name, or ORG/REPO[@REVISION] with an optional hf-hub: before it → repositories. Raises ModelError."""
     known = next((known for known in KNOWN if known.name == name), None)
@@ -145,7 +151,6 @@ def _pin(repo: str, commit: str | None) -> None:
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """The hub library's errors as ours: one line, a hint, exit 4 or 5."""
-    import httpx
     from huggingface_hub import errors
 
     try:
@@ -165,7 +170,7 @@ def _told(name: str) -> Iterator[None]:
     except (
         errors.HfHubHTTPError,
         errors.OfflineModeIsEnabled,
-        httpx.HTTPError,
+        errors.HTTPError,  # of its HTTP client, whichever that is in this version
         ConnectionError,
         TimeoutError,
     ) as error:

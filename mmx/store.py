@@ -48,8 +48,11 @@ def assets() -> Path:
 def locate(name: str | None, task: str, role: str) -> Located:
     """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
 
-    name: None or "starter", a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
+    name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
     """
+    from mmx.hub import named
+
+    name = named(name)
     if name and "+" in name and not Path(name).is_dir():
         first, _, second = name.partition("+")
         own, other = locate(first, task, role), locate(second, task, role)
@@ -98,7 +101,9 @@ def push(folder: Path, repo: str) -> None:
 
 def missing(name: str | None) -> str | None:
     """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
-    parts = [name] if name and Path(name).is_dir() else (name or "").split("+")
+    from mmx.hub import named
+
+    parts = [name] if name and Path(name).is_dir() else (named(name) or "").split("+")
     return next((p for p in parts if p and p != STARTER and not p.startswith(HUB) and not Path(p).is_dir()), None)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.decoders.base import fingerprint, freeze
 from mmx.errors import ModelError
-from mmx.media.audio import Waveform, resample
+from mmx.media.audio import Waveform, loudest, resample
 from mmx.store import Located
 
 KINDS = ("clap", "audio-spectrogram-transformer", "hubert", "wavlm", "wav2vec2")
@@ -30,6 +30,8 @@ class Listener:
         """Mono sound → (C,) float32."""
         rate = self.extractor.sampling_rate
         samples = resample(wave.samples, wave.sample_rate, rate)
+        if self.kind == "clap":  # of a longer clip its extractor would take a random part
+            samples = loudest(samples, int(self.extractor.max_length_s * rate))
         inputs = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
         if self.kind == "clap":
             return self.model.get_audio_features(**inputs).pooler_output[0].float()

@@ -39,7 +39,7 @@ def _root(
 
 
 def _register() -> None:
-    from mmx.cli import data, evaluate, img2speech, look, show, sound2img, train, voice2face
+    from mmx.cli import data, evaluate, img2speech, look, models, show, sound2img, train, voice2face
 
     app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
     app.command("voice2face", rich_help_panel="Translate")(voice2face.voice2face)
@@ -52,6 +52,8 @@ def _register() -> None:
     app.command("pairs", rich_help_panel="Train")(data.pairs)
     app.add_typer(data.app, name="data", rich_help_panel="Train")
     app.command("eval", rich_help_panel="Train")(evaluate.evaluate)
+    app.add_typer(models.app, name="models", rich_help_panel="Models")
+    app.command("doctor", rich_help_panel="Models")(models.doctor)
 
 
 _register()

@@ -26,7 +26,7 @@ from mmx.training.sound import sound_features, validate_points
 from mmx.training.sources import crops, finished, other_room, points_of, spec_augment
 
 SCHEDULE = LoopConfig(1500, 48, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=250)
-PRIOR = {"width": 384, "depth": 4}
+PRIOR = {"width": 256, "depth": 4}
 DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.8}  # chosen on val, by the judge
 
 

@@ -1,0 +1,186 @@
+"""`mmx models` and `mmx doctor`: what is there, where it is, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmx.cli.options import Json, Quiet
+from mmx.errors import ModelError, UsageError
+
+app = typer.Typer(no_args_is_help=True, help="Look after models: ls, pull, path, verify, rm, card.")
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", show_default=False, help="A name that ls shows, starter/NAME, or ORG/REPO[@REVISION]."
+    ),
+]
+
+
+@app.callback()
+def _root() -> None:
+    """Look after models."""
+
+
+def _starters() -> list[Path]:
+    from mmx.store import assets
+
+    return sorted(path for path in (assets() / "starter").iterdir() if path.is_dir())
+
+
+def _folders(name: str) -> list[Path]:
+    """Where a model is. Raises ModelError, NetworkError where it is not on disk."""
+    from mmx.hub import repos_of, snapshot
+    from mmx.store import assets
+
+    if name.startswith("starter/"):
+        folder = assets() / name
+        if not folder.is_dir():
+            raise ModelError(f"{name}: this version ships no such model", hint="mmx models ls")
+        return [folder]
+    if Path(name).is_dir():
+        return [Path(name)]
+    os.environ["HF_HUB_OFFLINE"] = "1"  # looking must not fetch
+    return [snapshot(repo) for repo in repos_of(name)]
+
+
+@app.command("ls")
+def ls(as_json: Json = False) -> None:
+    """What mmx knows by name, what is on disk, how large it is, its licence, and what may not be used commercially."""
+    from mmx.hub import KNOWN, on_disk
+
+    disk = {entry.repo: entry for entry in on_disk()}
+    rows = []
+    for folder in _starters():
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        rows.append(
+            {"name": f"starter/{folder.name}", "task": folder.name, "on_disk": True, "bytes": size}
+            | {"licence": "research only: see its card", "commercial": False, "gpu_gigabytes": 0.5, "resolution": None}
+        )
+    for known in KNOWN:
+        here = [disk.pop(repo) for repo in known.repos if repo in disk]
+        rows.append(
+            {
+                "name": known.name,
+                "task": known.task,
+                "on_disk": len(here) == len(known.repos),
+                "bytes": sum(e.bytes for e in here),
+            }
+            | {
+                "licence": known.licence,
+                "commercial": known.commercial,
+                "gpu_gigabytes": known.gigabytes,
+                "resolution": known.resolution,
+            }
+        )
+    rows += [
+        {
+            "name": repo,
+            "task": None,
+            "on_disk": True,
+            "bytes": entry.bytes,
+            "licence": "see its card",
+            "commercial": None,
+            "gpu_gigabytes": None,
+            "resolution": None,
+        }
+        for repo, entry in disk.items()
+    ]
+    if as_json:
+        for row in rows:
+            print(json.dumps({"schema": "mmx.model/1"} | row))
+        return
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    table = Table(
+        Column("model", no_wrap=True), "task", "on disk", "licence", "commercial use", "GPU memory", "resolution"
+    )
+    for row in rows:
+        commercial = {True: "yes", False: "no", None: "?"}[row["commercial"]]
+        disk_size = f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no"
+        memory = "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB"
+        table.add_row(
+            row["name"], row["task"] or "", disk_size, row["licence"], commercial, memory, str(row["resolution"] or "")
+        )
+    Console().print(table)
+
+
+@app.command("pull")
+def pull_model(model: Name, quiet: Quiet = False) -> None:
+    """Fetch a model from the hub: safetensors and configs only, pinned by commit, every file checked. Goes on where it was stopped.
+
+    mmx models pull kandinsky-2.2
+    """
+    from mmx.hub import pull
+
+    for folder in pull(model, quiet=quiet):
+        print(folder)
+
+
+@app.command("path")
+def path_of(model: Name) -> None:
+    """Print where a model is: a line for each of its repositories."""
+    for folder in _folders(model):
+        print(folder)
+
+
+@app.command("verify")
+def verify_model(model: Name, quiet: Quiet = False) -> None:
+    """Hold every file of a model against its published digest."""
+    from mmx.hub import damaged
+    from mmx.store import verify
+
+    for folder in _folders(model):
+        verify(folder)
+        wrong = damaged(folder) if folder.parent.name == "snapshots" else []
+        if wrong:
+            raise ModelError(
+                f"{model}: {wrong[0].relative_to(folder)} is not the published file", hint=f"mmx models pull {model}"
+            )
+        if not quiet:
+            print(f"{folder}: every file is the published one", file=sys.stderr)
+
+
+@app.command("rm")
+def rm(model: Name, quiet: Quiet = False) -> None:
+    """Take a model off the disk."""
+    from mmx.hub import remove
+
+    if model.startswith("starter/"):
+        raise UsageError(f"{model} came with mmx and stays", hint="pip uninstall mmx takes all of it away")
+    freed = remove(model)
+    if not quiet:
+        print(f"{model}: {freed / 1e6:.0f} MB freed", file=sys.stderr)
+
+
+@app.command("card")
+def card(model: Name) -> None:
+    """Print a model's card."""
+    for folder in _folders(model):
+        path = folder / "README.md"
+        if not path.exists():
+            raise ModelError(f"{model} has no card", hint=str(folder))
+        print(path.read_text(encoding="utf8"))
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: Python, torch, CUDA, torchaudio, FFmpeg, the caches, the starter models, the disk; and say what to do."""
+    from mmx.doctor import checks
+
+    found = checks()
+    if as_json:
+        for check in found:
+            print(json.dumps({"schema": "mmx.doctor/1"} | check.as_dict()))
+    else:
+        for check in found:
+            mark = "ok  " if check.ok else "LOOK"
+            print(f"{mark} {check.name}: {check.state}" + (f"\n     {check.advice}" if check.advice else ""))
+    if not all(check.ok for check in found):
+        raise typer.Exit(4)
