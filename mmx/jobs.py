@@ -20,7 +20,16 @@ from mmx.media.provenance import SCHEMA, dumps, embed_wav, sha256, text_chunks
 from mmx.translators.base import Blend, Translation, Translator
 
 LAYOUTS = ("single", "grid", "strip", "gif")
-COMMON = ("seed", "start", "duration", "device", "dtype", "average")  # settings that every translator heeds
+COMMON = (
+    "seed",
+    "start",
+    "duration",
+    "device",
+    "dtype",
+    "average",
+    "low_memory",
+    "compile",
+)  # settings that every translator heeds
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "soxr")
 
 
@@ -32,10 +41,12 @@ class Given:
     data: bytes
     role: str = "source"
     weight: float = 1.0
+    is_text: bool = False  # typed on the command line: it is kept in the artifact, because no file holds it
 
     def as_dict(self) -> dict[str, Any]:
         """As provenance keeps it: the name without folders, and the digest."""
-        return {"role": self.role, "name": Path(self.name).name, "sha256": sha256(self.data), "weight": self.weight}
+        about = {"role": self.role, "name": Path(self.name).name, "sha256": sha256(self.data), "weight": self.weight}
+        return about | ({"text": self.data.decode()} if self.is_text else {})
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class Settings:
     top_p: float = 0.9
     speed: float = 1.0
     voice: str | None = None
+    low_memory: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,12 +206,15 @@ def job_from_record(record: dict[str, Any], contents: Sequence[tuple[str, bytes]
 
     Raises InputError that names an input that is not there.
     """
-    by_digest = {sha256(data): data for _, data in contents}
+    typed = [entry["text"].encode() for entry in record["inputs"] if "text" in entry]
+    by_digest = {sha256(data): data for data in [*(data for _, data in contents), *typed]}
     missing = [entry for entry in record["inputs"] if entry["sha256"] not in by_digest]
     if missing:
         raise InputError(
             f"the input {missing[0]['name']} (sha256 {missing[0]['sha256'][:12]}…) is not here",
             hint="give it after the artifact: mmx reproduce FILE INPUT...",
         )
-    inputs = tuple(Given(e["name"], by_digest[e["sha256"]], e["role"], e["weight"]) for e in record["inputs"])
+    inputs = tuple(
+        Given(e["name"], by_digest[e["sha256"]], e["role"], e["weight"], "text" in e) for e in record["inputs"]
+    )
     return Job(inputs, Settings(**record["settings"]), tuple(record["indices"]), record["layout"], record["command"])

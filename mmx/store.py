@@ -12,12 +12,14 @@ from mmx.errors import ModelError, NetworkError
 SUMS = "SHA256SUMS"
 HUB = "hf-hub:"
 STARTER = "starter"
+BY_WORDS = ("tags", "caption")  # bridges that are not trained and go through words
 
 # what each command runs when nothing else is asked for
 TASKS = {
     "sound2img": {"bridge": "sound2img", "decoder": "image"},
     "voice2face": {"bridge": "voice2face", "decoder": "face"},
     "img2speech": {"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
+    "text2img": {"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
 }
 
 
@@ -104,7 +106,10 @@ def missing(name: str | None) -> str | None:
     from mmx.hub import named
 
     parts = [name] if name and Path(name).is_dir() else (named(name) or "").split("+")
-    return next((p for p in parts if p and p != STARTER and not p.startswith(HUB) and not Path(p).is_dir()), None)
+    return next(
+        (p for p in parts if p and p not in (STARTER, *BY_WORDS) and not p.startswith(HUB) and not Path(p).is_dir()),
+        None,
+    )
 
 
 def seal(folder: Path) -> None:

@@ -90,10 +90,11 @@ def kandinsky(folder: Path, dim: int = 12) -> tuple[Path, Path]:
     decoder = KandinskyV22Pipeline(unet, DDPMScheduler(beta_schedule="linear", num_train_timesteps=100), movq)
     decoder.save_pretrained(folder / "kandinsky-2-2-decoder")
     encoder, processor = vision(dim)
-    tower, tokenizer = text(16, projection=dim)
+    tower, tokenizer = text(dim, projection=dim)
     prior = PriorTransformer(
         num_attention_heads=2, attention_head_dim=6, embedding_dim=dim, num_layers=1, num_embeddings=16
     )
+    prior.clip_std.data.fill_(1.0)  # zero as the library makes it: every embedding would be zero
     pipeline = KandinskyV22PriorPipeline(
         prior, encoder, tower, tokenizer, UnCLIPScheduler(prediction_type="sample", num_train_timesteps=100), processor
     )
@@ -207,8 +208,15 @@ def clap(folder: Path) -> Path:
         spec_size=64, num_mel_bins=16, depths=[1, 1], num_attention_heads=[1, 2], patch_embeds_hidden_size=8, hidden_size=16,
         projection_dim=12, window_size=4, num_hidden_layers=2, patch_stride=[4, 4], patch_size=4, num_classes=4, enable_fusion=False,
     )  # fmt: skip
+    tokenizer = text()[1]  # with one, such as --bridge tags asks it in words
+    tokenizer.save_pretrained(folder)
     words = ClapTextConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, projection_dim=12
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        projection_dim=12,
     )
     config = ClapConfig(text_config=words.to_dict(), audio_config=audio.to_dict(), projection_dim=12)
     ClapModel(config).save_pretrained(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +22,9 @@ class Listener:
     """Sounds → one vector (C,): CLAP's projected embedding, AST's pooled output, or the mean over time of a speech encoder's
     last layer."""
 
-    def __init__(self, model, extractor, kind: str, dim: int, fingerprint: str, name: str) -> None:
+    def __init__(self, model, extractor, kind: str, dim: int, fingerprint: str, at: Located) -> None:
         self.model, self.extractor, self.kind = freeze(model), extractor, kind
-        self.dim, self.fingerprint, self.name = dim, fingerprint, name
+        self.dim, self.fingerprint, self.name, self.folder = dim, fingerprint, at.name, at.folder
 
     @torch.inference_mode()
     def listen(self, wave: Waveform) -> Tensor:
@@ -39,6 +40,25 @@ class Listener:
         if self.kind == "audio-spectrogram-transformer":
             return outputs.pooler_output[0].float()
         return outputs.last_hidden_state[0].mean(0).float()
+
+    @property
+    def logit_scale(self) -> float:
+        """CLAP's inverse temperature between sounds and texts."""
+        return float(self.model.logit_scale_a.exp())
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts → CLAP's projected embeddings (B, C), float32. Raises ModelError where the encoder reads none."""
+        if self.kind != "clap":
+            raise ModelError(f"{self.name} reads no texts", hint="a CLAP model does")
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.name}: its tokenizer can't be loaded: {str(error).splitlines()[0]}") from None
+        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        return self.model.get_text_features(**tokens).pooler_output.float()
 
     @classmethod
     def load(cls, at: Located) -> Listener:
@@ -56,7 +76,7 @@ class Listener:
         except (OSError, ValueError) as error:
             raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
         dim = model.config.projection_dim if kind == "clap" else model.config.hidden_size
-        return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at.name)
+        return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at)
 
 
 def kind_of(folder: Path) -> str:

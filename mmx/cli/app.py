@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 import mmx
-from mmx.errors import MmxError
+from mmx.errors import MmxError, ModelError
 
 app = typer.Typer(
     name="mmx",
@@ -39,11 +39,12 @@ def _root(
 
 
 def _register() -> None:
-    from mmx.cli import data, evaluate, img2speech, look, models, show, sound2img, train, voice2face
+    from mmx.cli import data, evaluate, img2speech, look, models, show, sound2img, text2img, train, voice2face
 
     app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
     app.command("voice2face", rich_help_panel="Translate")(voice2face.voice2face)
     app.command("img2speech", rich_help_panel="Translate")(img2speech.img2speech)
+    app.command("text2img", rich_help_panel="Translate")(text2img.text2img)
     app.command("show", rich_help_panel="Look")(show.show)
     app.command("inspect", rich_help_panel="Look")(look.inspect)
     app.command("reproduce", rich_help_panel="Look")(look.reproduce)
@@ -124,6 +125,12 @@ def _other(error: Exception, *, as_json: bool) -> int:
         wrong.exit_code = 2
         report(wrong, as_json=as_json)
         return 2
+    if kind in ("OutOfMemoryError", "MemoryError"):
+        full = ModelError(
+            "out of memory", hint="--low-memory, --dtype fp16 or bf16, a smaller --size or -n; or --device cpu"
+        )
+        report(full, as_json=as_json)
+        return full.exit_code
     bug = MmxError(
         f"this is a bug: {kind}: {str(error).splitlines()[0] if str(error) else ''}",
         hint="MMX_DEBUG=1 shows where; please report it",

@@ -9,12 +9,14 @@ import typer
 
 from mmx.cli.options import (
     BridgeOption,
+    Compile,
     DecoderOption,
     Device,
     Dtype,
     EncoderOption,
     Inputs,
     Json,
+    LowMemory,
     Num,
     Output,
     Overwrite,
@@ -69,6 +71,8 @@ def img2speech(
     encoder: EncoderOption = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    low_memory: LowMemory = False,
+    compile_: Compile = False,
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -108,6 +112,15 @@ def img2speech(
     from mmx.jobs import Settings  # from here on it is slow: torch and the models
 
     settings = Settings(
-        seed, device=device, dtype=dtype, beam=beam, temperature=temperature, top_p=top_p, speed=speed, voice=voice
+        seed,
+        device=device,
+        dtype=dtype,
+        low_memory=low_memory,
+        compile=compile_,
+        beam=beam,
+        temperature=temperature,
+        top_p=top_p,
+        speed=speed,
+        voice=voice,
     )
     carry_out(request, groups, settings)

@@ -43,7 +43,7 @@ def inspect(
         print(f"  {role}: {record[role]['name']}  sha256 {record[role]['sha256']}")
     print(f"  result: {record['layout']} {', '.join(map(str, record['indices']))}")
     print(f"  settings: {', '.join(f'{k} {v}' for k, v in record['settings'].items() if v is not None)}")
-    for heard in record["heard"]:
+    for heard in filter(None, record["heard"]):
         print(f"  heard: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
     print(f"  libraries: {', '.join(f'{k} {v}' for k, v in record['libraries'].items())}")
 
@@ -86,6 +86,8 @@ def reproduce(
         encoder=encoder,
         device=settings.device,
         dtype=settings.dtype,
+        low_memory=settings.low_memory,
+        compile=settings.compile,
     )
     different = _other_models(record, translator)
     artifact = run(translator, job).artifacts[0]
@@ -131,7 +133,9 @@ def _contents(record: dict[str, Any], given: list[str], file: Path) -> list[tupl
         return [(path, _read(path)) for path in given]
     from mmx.media.provenance import sha256
 
-    wanted = {entry["sha256"] for entry in record["inputs"]}
+    wanted = {entry["sha256"] for entry in record["inputs"] if "text" not in entry}
+    if not wanted:
+        return []
     names = {entry["name"] for entry in record["inputs"]}
     found: list[tuple[str, bytes]] = []
     candidates = [Path(folder) / name for folder in (file.parent, Path.cwd()) for name in sorted(os.listdir(folder))]

@@ -74,6 +74,14 @@ EncoderOption = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")]
+LowMemory = Annotated[
+    bool,
+    typer.Option(
+        "--low-memory",
+        help="Keep a full-size model's parts off the GPU until they are needed, and decode in tiles: slower.",
+    ),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the decoder first: worth it for many results.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, errors too.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]

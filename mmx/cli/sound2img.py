@@ -9,6 +9,7 @@ import typer
 
 from mmx.cli.options import (
     BridgeOption,
+    Compile,
     DecoderOption,
     Device,
     Dtype,
@@ -18,6 +19,7 @@ from mmx.cli.options import (
     Guidance,
     Inputs,
     Json,
+    LowMemory,
     Num,
     Output,
     Overwrite,
@@ -84,6 +86,8 @@ def sound2img(
     encoder: EncoderOption = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    low_memory: LowMemory = False,
+    compile_: Compile = False,
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -119,7 +123,24 @@ def sound2img(
     groups = request.groups()
     from mmx.jobs import Settings  # from here on it is slow: torch and the models
 
-    carry_out(request, groups, Settings(seed, steps, guidance, size, gain, start, duration, frames, device, dtype))
+    carry_out(
+        request,
+        groups,
+        Settings(
+            seed,
+            steps,
+            guidance,
+            size,
+            gain,
+            start,
+            duration,
+            frames,
+            device,
+            dtype,
+            low_memory=low_memory,
+            compile=compile_,
+        ),
+    )
 
 
 def _layout(output: str | None, *, grid: bool, interpolate: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmx.cli.ledger import Ledger, key_of, share
 from mmx.errors import MmxError, PartialFailure, UsageError
-from mmx.media.files import Source, Target, names_a_file, plan
+from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.store import missing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
     """Load the models once and translate every group. Raises the error of a single group, PartialFailure of several."""
     talk = _Talk(request)
     started = time.perf_counter()
-    from mmx.translate import load
+    from mmx.translate import load, placed
 
     rank, world = share()
     groups = groups[rank::world]
@@ -84,8 +84,11 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
         encoder=request.encoder,
         device=settings.device,
         dtype=settings.dtype,
+        low_memory=settings.low_memory,
+        compile=settings.compile,
     )
-    talk.note(f"models ready in {time.perf_counter() - started:.1f} s")
+    where = placed(settings.device, settings.dtype)
+    talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {where.device} {where.name}: {where.reason}")
     if translator.notice:
         talk.note(translator.notice)
     _run_all(translator, request, groups, settings, talk)
@@ -152,7 +155,7 @@ def _run_all(
     ledger = Ledger(Path(request.output)) if request.resume else None
     for sources, targets in groups:
         try:
-            given = tuple(Given(source.name, source.read()) for source in sources)
+            given = tuple(Given(source.name, source.read(), is_text=isinstance(source, Text)) for source in sources)
             job = Job(given + blended, settings, request.indices, request.layout, request.command)
             paths = [target.path for target in targets]
             key = key_of(job, translator) if ledger else ""

@@ -8,6 +8,7 @@ import typer
 
 from mmx.cli.options import (
     BridgeOption,
+    Compile,
     DecoderOption,
     Device,
     Dtype,
@@ -17,6 +18,7 @@ from mmx.cli.options import (
     Guidance,
     Inputs,
     Json,
+    LowMemory,
     Num,
     Output,
     Overwrite,
@@ -49,6 +51,8 @@ def voice2face(
     encoder: EncoderOption = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    low_memory: LowMemory = False,
+    compile_: Compile = False,
     as_json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,

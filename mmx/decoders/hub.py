@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ FAMILIES = {
 }
 
 
+def _works_on(net: torch.nn.Module) -> torch.device:
+    """Where a network computes: where its weights are, or where accelerate's offloading brings them to."""
+    hook = getattr(net, "_hf_hook", None)
+    return net.device if getattr(hook, "execution_device", None) is None else torch.device(hook.execution_device)
+
+
 class ClipTeacher:
     """A CLIP vision tower as the library's pipelines use it: pictures → raw image embeddings. Frozen."""
 
@@ -74,14 +81,14 @@ class ClipTeacher:
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size → raw embeddings (B, D), float32."""
         pixels = self.processor(list(images), return_tensors="pt").pixel_values
-        return self.net(pixels.to(self.net.device, self.net.dtype)).image_embeds.float()
+        return self.net(pixels.to(_works_on(self.net), self.net.dtype)).image_embeds.float().cpu()
 
     @torch.inference_mode()
     def zero(self) -> Tensor:
         """The embedding (1, D) of zero pixel values, as Kandinsky's prior pipeline defines its negative."""
         size = self.net.config.image_size
         return self.net(
-            torch.zeros(1, 3, size, size, device=self.net.device, dtype=self.net.dtype)
+            torch.zeros(1, 3, size, size, device=_works_on(self.net), dtype=self.net.dtype)
         ).image_embeds.float()
 
     @torch.inference_mode()
@@ -97,8 +104,16 @@ class ClipTeacher:
 class HubDecoder:
     """A diffusers pipeline driven by image embeddings. teacher: None for families whose encoder is elsewhere (FaceID: ArcFace)."""
 
-    def __init__(self, family: Family, pipeline, teacher: ClipTeacher | None, spec: ConditioningSpec) -> None:
+    def __init__(
+        self,
+        family: Family,
+        pipeline,
+        teacher: ClipTeacher | None,
+        spec: ConditioningSpec,
+        companion: Path | None = None,
+    ) -> None:
         self.family, self.pipeline, self.spec, self._teacher = family, pipeline, spec, teacher
+        self._companion, self._spared = companion, ""
         self.defaults: dict[str, Any] = {"steps": family.steps, "guidance": family.guidance, "size": family.size}
         pipeline.set_progress_bar_config(disable=True)
         for part in pipeline.components.values():
@@ -116,9 +131,32 @@ class HubDecoder:
             )
         return self._teacher
 
+    @cached_property
+    def prior(self):
+        """The family's own pipeline from texts to image embeddings. Raises ModelError where it has none."""
+        if self.family.name != "kandinsky-2.2" or self._teacher is None or self._teacher.texts is None:
+            raise ModelError(
+                f"{self.spec.name} has no prior from texts to image embeddings",
+                hint="--decoder kandinsky-2.2 has one; others are driven by bridges",
+            )
+        text_encoder, tokenizer = self._teacher.texts
+        shared = {"image_encoder": self._teacher.net, "text_encoder": text_encoder, "tokenizer": tokenizer}
+        prior = _pipeline("KandinskyV22PriorPipeline", self._companion, **shared)
+        prior.set_progress_bar_config(disable=True)
+        freeze(prior.prior)
+        if self._spared and self.device.type != "cpu":
+            prior.to(dtype=self.pipeline.unet.dtype).enable_sequential_cpu_offload(device=self.device)
+            return prior
+        return prior.to(self.device, self.pipeline.unet.dtype)
+
+    def prompt(self, text: str, generator: torch.Generator) -> Tensor:
+        """A text → a raw embedding (D,) that the family's own text prior draws."""
+        return self.prior(text, generator=[generator], output_type="pt").image_embeds[0].float().cpu()
+
     @property
     def device(self) -> torch.device:
-        return self.pipeline.unet.device
+        """Where it computes; with `spare` its parts lie elsewhere until then."""
+        return torch.device(self._spared) if self._spared else self.pipeline.unet.device
 
     def to(self, device: str, dtype: torch.dtype = torch.float32) -> HubDecoder:
         """Move every part to a device and a dtype."""
@@ -126,6 +164,18 @@ class HubDecoder:
         if self._teacher is not None:
             self._teacher.net.to(device, dtype)
         self.negative = self.negative.to(device)
+        return self
+
+    def spare(self, device: str, dtype: torch.dtype = torch.float32) -> HubDecoder:
+        """As `to`, with as little of the device's memory as can be: each part comes when it is needed, pictures leave in tiles."""
+        self.pipeline.to(dtype=dtype)
+        if device != "cpu":
+            self.pipeline.enable_sequential_cpu_offload(device=device)
+        codec = getattr(self.pipeline, "vae", None)
+        if codec is not None:  # Kandinsky's has no tiles
+            codec.enable_slicing()
+            codec.enable_tiling()
+        self._spared = device
         return self
 
     def targets(self, media: Sequence[Image.Image]) -> Tensor:
@@ -190,7 +240,9 @@ class HubDecoder:
             family.name, _ip_adapter_teacher
         )(pipeline, companion)
         parts = fingerprint(companion or at.folder, (".",) if companion else ("image_encoder", "image_normalizer"))
-        decoder = cls(family, pipeline, teacher, ConditioningSpec(f"{family.name}/image", (dim,), 1.0, parts))
+        decoder = cls(
+            family, pipeline, teacher, ConditioningSpec(f"{family.name}/image", (dim,), 1.0, parts), companion
+        )
         sample = getattr(pipeline.unet.config, "sample_size", None)
         if isinstance(sample, int):  # the size that this checkpoint was trained at
             decoder.defaults["size"] = sample * _scale(pipeline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ SUFFIXES = {
         ".avi",
     ),
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    "text": (".txt",),
     "video": (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"),
 }
 
@@ -86,6 +88,32 @@ def expand(inputs: Iterable[str], kind: str) -> list[Source]:
             sources += [Source(p, Path(p.stem)) for p in found]
     if sum(source.path is None for source in sources) > 1:
         raise UsageError("'-' can be given once")
+    return sources
+
+
+@dataclass(frozen=True)
+class Text(Source):
+    """A text that was given on the command line. It is known by itself, its result by its first words."""
+
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.text
+
+    def read(self) -> bytes:
+        return self.text.encode()
+
+
+def texts(given: Iterable[str]) -> list[Source]:
+    """Texts, .txt files and `-` → sources. Raises UsageError for a .txt file that is not there."""
+    sources: list[Source] = []
+    for text in given:
+        if text == "-" or text.lower().endswith(".txt"):
+            sources += expand([text], "text")
+        else:
+            words = re.findall(r"\w+", text.lower())[:8]
+            sources.append(Text(None, Path("-".join(words)[:60] or "text"), text))
     return sources
 
 

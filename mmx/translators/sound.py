@@ -32,6 +32,7 @@ class SoundTranslator(Translator):
     bridge_kind = SoundBridge
     decoder_kind = ImageDecoder
     options = ("steps", "guidance", "size", "gain", "frames")
+    rate = SAMPLE_RATE  # Hz, at which its sounds are read
 
     def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
         super().__init__(task, bridge, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
@@ -42,12 +43,12 @@ class SoundTranslator(Translator):
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
     ) -> Waveform:
-        """A path, bytes, a Waveform, or (samples, rate) → 16 kHz mono. Raises InputError."""
+        """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError."""
         if isinstance(source, tuple):
             source = Waveform(np.asarray(source[0], dtype=np.float32), int(source[1]))
         if isinstance(source, Waveform):
-            return Waveform(resample(source.samples, source.sample_rate, SAMPLE_RATE), SAMPLE_RATE)
-        return read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=WINDOW, name=name)
+            return Waveform(resample(source.samples, source.sample_rate, self.rate), self.rate)
+        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=WINDOW, name=name)
 
     @torch.inference_mode()
     def point(self, waveform: Waveform) -> Tensor:
@@ -77,13 +78,17 @@ class SoundTranslator(Translator):
             (self._labels[i], round(p, 4)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
+    def sample(self, point: Tensor, generator: torch.Generator) -> Tensor:
+        """A point → a raw conditioning (D,) that fits it."""
+        return self.bridge.sample(point, generator)
+
     @torch.inference_mode()
     def conditioning(
         self, point: Tensor, seed: int, index: int, image: Blend | None = None
     ) -> tuple[Tensor, torch.Generator]:
         """The raw conditioning (D,) of the `index`-th result, and the generator that the decoder goes on with."""
         generator = generator_for(seed, index)
-        sample = self.bridge.sample(point, generator)
+        sample = self.sample(point, generator)
         if image is not None:
             own = self.decoder.targets([image.medium])[0]
             sample = slerp(own, sample, 1 - image.weight)
