@@ -29,7 +29,7 @@ def text(width: int = 16, projection: int | None = None):
 
     from mmx.training.captions import train_tokenizer
 
-    tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat"], vocab_size=300)
+    tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat", "photo of a id person"] * 3, vocab_size=320)
     tokenizer.model_max_length = 16
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -197,6 +197,40 @@ def _adapter(unet, dim: int, width: int) -> dict[str, torch.Tensor]:
         number += 2 if name.endswith("attn2.processor") else 0
         assert processor is not None
     return tensors
+
+
+def recogniser(path: Path, dim: int, side: int = 16) -> Path:
+    """A face recogniser in ONNX: a linear layer over pixels."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).standard_normal((3 * side * side, dim)).astype(np.float32) * 0.05
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["faces"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["features"]),
+        ],
+        "recogniser",
+        [helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["n", 3, side, side])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", dim])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def arc2face(folder: Path, dim: int = 12) -> tuple[Path, Path]:
+    """A StableDiffusionPipeline folder and that of Arc2Face in the published layout, with its recogniser."""
+    base, _ = sd(folder)
+    torch.manual_seed(5)
+    companion = folder / "Arc2Face"
+    _unet(16).save_pretrained(companion / "arc2face")
+    text(16)[0].save_pretrained(companion / "encoder")
+    recogniser(companion / "arcface.onnx", dim)
+    return base, companion
 
 
 def clap(folder: Path) -> Path:

@@ -6,7 +6,6 @@ companion beside it ("DECODER+COMPANION"): Kandinsky's prior holds the image enc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,18 @@ from torch import Tensor
 
 from mmx.compat import quiet_libraries
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
+from mmx.decoders.pipelines import (
+    ClipTeacher,
+    OnnxFaces,
+    arc2face_teacher,
+    companion_beside,
+    ip_adapter_teacher,
+    kandinsky_teacher,
+    pipeline_class,
+    read_part,
+    read_pipeline,
+    unclip_teacher,
+)
 from mmx.errors import ModelError, UsageError
 from mmx.store import Located
 
@@ -36,6 +47,9 @@ class Family:
     gigabytes: float
     companion: str
     inputs: Callable[[HubDecoder, Tensor, float], dict[str, Any]]
+    teacher: Callable[
+        ..., tuple[ClipTeacher | OnnxFaces | None, int]
+    ]  # of the pipeline and the companion; and its width
 
 
 def _kandinsky(decoder: HubDecoder, embeds: Tensor, guidance: float) -> dict[str, Any]:
@@ -51,54 +65,66 @@ def _ip_adapter(decoder: HubDecoder, embeds: Tensor, guidance: float) -> dict[st
     return {"prompt": [""] * len(embeds), "ip_adapter_image_embeds": [both[:, None]]}
 
 
+def _arc2face(decoder: HubDecoder, embeds: Tensor, guidance: float) -> dict[str, Any]:
+    return {"prompt_embeds": face_prompt(decoder.pipeline, embeds)}
+
+
+FACE_PROMPT, FACE_TOKEN = "photo of a id person", "id"
+
+
+def face_prompt(pipeline, faces: Tensor) -> Tensor:
+    """ArcFace embeddings (B, D) → prompt embeddings (B, L, W): a face takes the place of one token's embedding, zero-padded to the
+    text tower's width (Arc2Face, Papantoniou et al., ECCV 2024)."""
+    tokenizer, tower = pipeline.tokenizer, pipeline.text_encoder
+    ids = tokenizer(
+        FACE_PROMPT, truncation=True, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids.to(faces.device)
+    place = ids[0] == tokenizer.encode(FACE_TOKEN, add_special_tokens=False)[0]
+    padded = torch.nn.functional.pad(faces, (0, tower.config.hidden_size - faces.shape[1]))
+
+    def inject(_module: torch.nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
+        return torch.where(place[None, :, None], padded[:, None].to(embedded.dtype), embedded)
+
+    # the tower takes no embeddings in place of ids: they are changed where they leave its table
+    handle = tower.get_input_embeddings().register_forward_hook(inject)
+    try:
+        return tower(ids.expand(len(faces), -1)).last_hidden_state
+    finally:
+        handle.remove()
+
+
 OPENRAIL = "CreativeML Open RAIL-M"
 FAMILIES = {
     "KandinskyV22Pipeline": Family(
-        "kandinsky-2.2", "Apache-2.0", True, 50, 4.0, 512, 6.0, "kandinsky-2-2-prior", _kandinsky
+        "kandinsky-2.2", "Apache-2.0", True, 50, 4.0, 512, 6.0, "kandinsky-2-2-prior", _kandinsky, kandinsky_teacher
     ),
-    "StableUnCLIPImg2ImgPipeline": Family("stable-unclip", OPENRAIL + "++", True, 20, 10.0, 768, 6.0, "", _unclip),
-    "StableDiffusionPipeline": Family("sd-ip-adapter", OPENRAIL, True, 30, 7.5, 512, 4.0, "IP-Adapter", _ip_adapter),
+    "StableUnCLIPImg2ImgPipeline": Family(
+        "stable-unclip", OPENRAIL + "++", True, 20, 10.0, 768, 6.0, "", _unclip, unclip_teacher
+    ),
+    "StableDiffusionPipeline": Family(
+        "sd-ip-adapter", OPENRAIL, True, 30, 7.5, 512, 4.0, "IP-Adapter", _ip_adapter, ip_adapter_teacher
+    ),
     "StableDiffusionXLPipeline": Family(
-        "sdxl-ip-adapter", OPENRAIL + "++", True, 30, 5.0, 1024, 9.0, "IP-Adapter", _ip_adapter
+        "sdxl-ip-adapter", OPENRAIL + "++", True, 30, 5.0, 1024, 9.0, "IP-Adapter", _ip_adapter, ip_adapter_teacher
     ),
 }
 
 
-def _works_on(net: torch.nn.Module) -> torch.device:
-    """Where a network computes: where its weights are, or where accelerate's offloading brings them to."""
-    hook = getattr(net, "_hf_hook", None)
-    return net.device if getattr(hook, "execution_device", None) is None else torch.device(hook.execution_device)
-
-
-class ClipTeacher:
-    """A CLIP vision tower as the library's pipelines use it: pictures → raw image embeddings. Frozen."""
-
-    def __init__(self, encoder, processor, texts: tuple[Any, Any] | None = None) -> None:
-        self.net, self.processor, self.texts = freeze(encoder), processor, texts
-        self.dim = int(encoder.config.projection_dim)
-
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size → raw embeddings (B, D), float32."""
-        pixels = self.processor(list(images), return_tensors="pt").pixel_values
-        return self.net(pixels.to(_works_on(self.net), self.net.dtype)).image_embeds.float().cpu()
-
-    @torch.inference_mode()
-    def zero(self) -> Tensor:
-        """The embedding (1, D) of zero pixel values, as Kandinsky's prior pipeline defines its negative."""
-        size = self.net.config.image_size
-        return self.net(
-            torch.zeros(1, 3, size, size, device=_works_on(self.net), dtype=self.net.dtype)
-        ).image_embeds.float()
-
-    @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → unit-norm embeddings (B, D). Raises ModelError where the decoder has no text tower in this space."""
-        if self.texts is None:
-            raise ModelError("this decoder's space has no text encoder")
-        encoder, tokenizer = self.texts
-        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return torch.nn.functional.normalize(encoder(**tokens).text_embeds.float(), dim=-1)
+# the same pipelines with another companion beside them: the folder in it that tells which it is
+BY_COMPANION = {
+    "arc2face": Family(
+        "arc2face",
+        "MIT; its face recogniser: non-commercial research",
+        False,
+        25,
+        3.0,
+        512,
+        4.0,
+        "Arc2Face",
+        _arc2face,
+        arc2face_teacher,
+    )
+}
 
 
 class HubDecoder:
@@ -108,7 +134,7 @@ class HubDecoder:
         self,
         family: Family,
         pipeline,
-        teacher: ClipTeacher | None,
+        teacher: ClipTeacher | OnnxFaces | None,
         spec: ConditioningSpec,
         companion: Path | None = None,
     ) -> None:
@@ -119,29 +145,29 @@ class HubDecoder:
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 freeze(part)
-        self.negative = teacher.zero() if teacher is not None else torch.zeros(1, spec.shape[0])
+        self.negative = teacher.zero() if isinstance(teacher, ClipTeacher) else torch.zeros(1, spec.shape[0])
 
     @property
-    def teacher(self) -> ClipTeacher:
+    def teacher(self) -> ClipTeacher | OnnxFaces:
         """The frozen image encoder. Raises ModelError where the family has none of its own."""
         if self._teacher is None:
             raise ModelError(
                 f"{self.spec.name} has no image encoder: its conditioning is made by a face recogniser (ArcFace)",
-                hint="a bridge trained for it can drive it, and nothing else",
+                hint="a bridge trained for it can drive it; to train one, put the recogniser's .onnx into its companion's folder",
             )
         return self._teacher
 
     @cached_property
     def prior(self):
         """The family's own pipeline from texts to image embeddings. Raises ModelError where it has none."""
-        if self.family.name != "kandinsky-2.2" or self._teacher is None or self._teacher.texts is None:
+        if self.family.name != "kandinsky-2.2" or getattr(self._teacher, "texts", None) is None:
             raise ModelError(
                 f"{self.spec.name} has no prior from texts to image embeddings",
                 hint="--decoder kandinsky-2.2 has one; others are driven by bridges",
             )
         text_encoder, tokenizer = self._teacher.texts
         shared = {"image_encoder": self._teacher.net, "text_encoder": text_encoder, "tokenizer": tokenizer}
-        prior = _pipeline("KandinskyV22PriorPipeline", self._companion, **shared)
+        prior = read_pipeline("KandinskyV22PriorPipeline", self._companion, **shared)
         prior.set_progress_bar_config(disable=True)
         freeze(prior.prior)
         if self._spared and self.device.type != "cpu":
@@ -162,7 +188,7 @@ class HubDecoder:
         """Move every part to a device and a dtype."""
         self.pipeline.to(device, dtype)
         if self._teacher is not None:
-            self._teacher.net.to(device, dtype)
+            self._teacher.to(device, dtype)
         self.negative = self.negative.to(device)
         return self
 
@@ -227,22 +253,26 @@ class HubDecoder:
         kind = pipeline_class(at.folder)
         if kind not in FAMILIES:
             raise ModelError(f"{at.name} is a {kind}", hint=f"decoders are: {', '.join(FAMILIES)}")
-        family = FAMILIES[kind]
-        companion = at.companion or _companion_beside(at.folder, family)
+        family, companion = FAMILIES[kind], at.companion
+        for folder, other in BY_COMPANION.items():
+            if companion and (companion / folder).is_dir():
+                family = other
+        companion = companion or companion_beside(at.folder, family.companion)
         if family.companion and companion is None:
             raise ModelError(
                 f"{at.name}: a {family.name} decoder needs {family.companion} beside it",
                 hint="give both, with a + between them: --decoder DECODER+COMPANION",
             )
         quiet_libraries()
-        pipeline = _pipeline(kind, at.folder, safety_checker=None if kind == "StableDiffusionPipeline" else ...)
-        teacher, dim = {"kandinsky-2.2": _kandinsky_teacher, "stable-unclip": _unclip_teacher}.get(
-            family.name, _ip_adapter_teacher
-        )(pipeline, companion)
-        parts = fingerprint(companion or at.folder, (".",) if companion else ("image_encoder", "image_normalizer"))
-        decoder = cls(
-            family, pipeline, teacher, ConditioningSpec(f"{family.name}/image", (dim,), 1.0, parts), companion
-        )
+        parts: dict[str, Any] = {"safety_checker": None} if kind == "StableDiffusionPipeline" else {}
+        if family.name == "arc2face":
+            parts["unet"] = read_part("diffusers", "UNet2DConditionModel", companion / "arc2face")
+            parts["text_encoder"] = read_part("transformers", "CLIPTextModel", companion / "encoder")
+        pipeline = read_pipeline(kind, at.folder, **parts)
+        teacher, dim = family.teacher(pipeline, companion)
+        own = fingerprint(companion or at.folder, (".",) if companion else ("image_encoder", "image_normalizer"))
+        spec = ConditioningSpec(f"{family.name}/image", (dim,), 1.0, own)
+        decoder = cls(family, pipeline, teacher, spec, companion)
         sample = getattr(pipeline.unet.config, "sample_size", None)
         if isinstance(sample, int):  # the size that this checkpoint was trained at
             decoder.defaults["size"] = sample * _scale(pipeline)
@@ -251,109 +281,3 @@ class HubDecoder:
 
 def _scale(pipeline) -> int:
     return getattr(pipeline, "vae_scale_factor", None) or getattr(pipeline, "movq_scale_factor", 8)
-
-
-def _pipeline(kind: str, folder: Path, **options: Any):
-    import diffusers
-
-    options = {name: value for name, value in options.items() if value is not ...}
-    try:
-        return getattr(diffusers, kind).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder.name}: the decoder can't be loaded: {str(error).splitlines()[0]}") from None
-
-
-def pipeline_class(folder: Path) -> str:
-    """The class that a pipeline folder's model_index.json names. Raises ModelError."""
-    try:
-        return json.loads((folder / "model_index.json").read_text(encoding="utf8"))["_class_name"]
-    except (OSError, ValueError, KeyError):
-        raise ModelError(
-            f"{folder} is no decoder: it has no model_index.json", hint="give a diffusers pipeline folder"
-        ) from None
-
-
-def _companion_beside(folder: Path, family: Family) -> Path | None:
-    """A companion that lies in the decoder's folder or next to it under its usual name."""
-    if not family.companion:
-        return None
-    return next((p for p in (folder / family.companion, folder.parent / family.companion) if p.is_dir()), None)
-
-
-def _vision(folder: Path, processor_folder: Path) -> tuple[Any, Any]:
-    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-
-    try:
-        encoder = CLIPVisionModelWithProjection.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
-        known = (processor_folder / "preprocessor_config.json").exists()
-        size = encoder.config.image_size
-        processor = (
-            CLIPImageProcessor.from_pretrained(processor_folder)
-            if known
-            else CLIPImageProcessor(size=size, crop_size=size)
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: the image encoder can't be loaded: {str(error).splitlines()[0]}") from None
-    return encoder, processor
-
-
-def _kandinsky_teacher(pipeline, prior: Path) -> tuple[ClipTeacher, int]:
-    encoder, processor = _vision(prior / "image_encoder", prior / "image_processor")
-    texts = None
-    if (prior / "text_encoder").is_dir() and (prior / "tokenizer").is_dir():
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection
-
-        texts = (
-            freeze(CLIPTextModelWithProjection.from_pretrained(prior / "text_encoder", dtype=torch.float32)),
-            AutoTokenizer.from_pretrained(prior / "tokenizer"),
-        )
-    return ClipTeacher(encoder, processor, texts), int(encoder.config.projection_dim)
-
-
-def _unclip_teacher(pipeline, companion: Path | None) -> tuple[ClipTeacher, int]:
-    return ClipTeacher(pipeline.image_encoder, pipeline.feature_extractor), int(
-        pipeline.image_encoder.config.projection_dim
-    )
-
-
-def _ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | None, int]:
-    """Load the adapter's weights into the pipeline; its image encoder lies beside them, but for FaceID."""
-    weights = _adapter_file(adapter, xl=type(pipeline).__name__ == "StableDiffusionXLPipeline")
-    encoder = weights.parent / "image_encoder"
-    has_encoder = encoder.is_dir()
-    try:
-        pipeline.load_ip_adapter(
-            str(adapter),
-            subfolder=weights.parent.relative_to(adapter).as_posix(),
-            weight_name=weights.name,
-            image_encoder_folder="image_encoder" if has_encoder else None,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{weights.name}: the adapter can't be loaded: {str(error).splitlines()[0]}") from None
-    if not has_encoder:
-        projection = pipeline.unet.encoder_hid_proj.image_projection_layers[0]
-        return None, next(p.shape[1] for p in projection.parameters() if p.dim() == 2)
-    return ClipTeacher(pipeline.image_encoder, pipeline.feature_extractor), int(
-        pipeline.image_encoder.config.projection_dim
-    )
-
-
-def _adapter_file(adapter: Path, *, xl: bool) -> Path:
-    """The adapter's weights: the only ones there, or those of the usual name."""
-    found = [p for p in sorted(adapter.rglob("*.safetensors")) if "image_encoder" not in p.parts]
-    usual = [p for p in found if p.name == ("ip-adapter_sdxl.safetensors" if xl else "ip-adapter_sd15.safetensors")]
-    if len(found) == 1 or usual:
-        return (usual or found)[0]
-    if not found:
-        raise ModelError(
-            f"{adapter.name}: no .safetensors of an IP-Adapter here", hint="weights in pickles are not read"
-        )
-    raise ModelError(
-        f"{adapter.name} holds {len(found)} adapters",
-        hint=f"give a folder with one: {', '.join(p.name for p in found[:4])}",
-    )

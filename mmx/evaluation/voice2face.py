@@ -104,6 +104,8 @@ def spread(pictures: Sequence[Image.Image]) -> float:
 
 def measure(translator: VoiceTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
+    if not hasattr(translator.decoder.teacher, "suggest"):
+        raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")
     everything = load_photos(options.data, translator.decoder.teacher.net.image_size, "faces")
     voices, photos = load_sounds(options.data, "voices").split(options.split), everything.split(options.split)
     if not len(voices) or not len(photos):

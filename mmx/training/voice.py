@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,10 @@ from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.voice import VoiceBridge
-from mmx.decoders.base import fingerprint
-from mmx.decoders.image import PARTS, ImageDecoder
-from mmx.errors import ModelError
+from mmx.decoders.image import ImageDecoder
+from mmx.errors import ModelError, UsageError
 from mmx.nets.face import GENDERS, first_layer
-from mmx.training.bridge import VAL, BridgeRecipe, export_bridge, spread
+from mmx.training.bridge import VAL, BridgeRecipe, decoder_fingerprint, export_bridge, measured_spec, spread
 from mmx.training.features import embeddings
 from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES, nt_xent, speech2face
@@ -24,6 +24,7 @@ from mmx.training.pairs import Pairs, load_pairs
 from mmx.training.prior import Previews, either_view, train_prior
 from mmx.training.sound import sound_features, validate_points
 from mmx.training.sources import crops, finished, other_room, points_of, spec_augment
+from mmx.translate import open_decoder
 
 SCHEDULE = LoopConfig(1500, 48, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=250)
 PRIOR = {"width": 256, "depth": 4}
@@ -51,7 +52,8 @@ class VoiceBridgeTask:
         seed: int = 0,
     ) -> None:
         self.recipe, self.pairs, self.val, self.decoder, self.team = recipe, pairs, val, decoder, recipe.team
-        self.face, self.genders = decoder.teacher.net, genders
+        self.face = decoder.teacher.net if names_faces(decoder) else None
+        self.genders = genders if self.face is not None else None
         torch.manual_seed(seed)
         self.module = _Module(VoiceBridge(replace(config, prior=None)))
 
@@ -82,7 +84,7 @@ class VoiceBridgeTask:
         targets = gather(batch["targets"].float()).repeat_interleave(2, 0)
         labels, voices = gather(batch["labels"]).repeat_interleave(2), gather(batch["voices"])
         if self.recipe.loss == "speech2face":
-            main = self._speech2face(points * self.face.dim**0.5, targets)
+            main = self._speech2face(points * points.shape[1] ** 0.5, targets)
         else:
             main = LOSSES[self.recipe.loss](
                 points,
@@ -108,13 +110,19 @@ class VoiceBridgeTask:
         found = validate_points(self.val, module.bridge, None)
         if self.val is not None and self.genders is not None:
             picks = spread(len(self.val.sources), VAL)
-            raw = points_of(module.bridge, self.val.sources, picks).to(self.team.device) * self.face.dim**0.5
+            points = points_of(module.bridge, self.val.sources, picks).to(self.team.device)
+            raw = points * points.shape[1] ** 0.5
             truth = self.genders[self.val.sources.labels[picks]]
             found["val_gender"] = (self.face.gender_shares(raw).argmax(1).cpu() == truth).float().mean().item()
         return found
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """Nothing to show before there is a prior."""
+
+
+def names_faces(decoder: Any) -> bool:
+    """Whether a decoder's teacher is one that names gender and age, as the starter's does."""
+    return hasattr(getattr(decoder.teacher, "net", None), "classify")
 
 
 class _Module(nn.Module):
@@ -135,16 +143,24 @@ def _speaker_loss(points: Tensor, voices: Tensor, temperature: float) -> Tensor:
 
 def train_voice_bridge(recipe: BridgeRecipe) -> None:
     """Train and export, as `train_sound_bridge` does."""
-    decoder = ImageDecoder.load(recipe.decoder.folder)
-    if not hasattr(decoder.teacher.net, "classify"):
+    decoder = open_decoder(recipe.decoder, ImageDecoder)
+    if isinstance(decoder, ImageDecoder) and not names_faces(decoder):
         raise ModelError(f"{recipe.decoder.name} is no face decoder", hint="mmx train-decoder face makes one")
+    if recipe.loss == "speech2face" and not names_faces(decoder):
+        raise UsageError(
+            f"--loss speech2face: {recipe.decoder.name} does not name what it sees in a face", hint="--loss infonce"
+        )
     decoder.to(recipe.team.device)
-    before = fingerprint(recipe.decoder.folder, PARTS)
+    before = decoder_fingerprint(recipe.decoder)
     manifest = read_manifest(recipe.data, recipe.task)
     features, about = sound_features(recipe, speech=True)
     loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
     config = BridgeConfig(
-        task="voice2face", spec=decoder.spec.as_dict(), prior=PRIOR if recipe.prior_steps else None, **DRAWING, **about
+        task="voice2face",
+        spec=measured_spec(decoder, loaded.train),
+        prior=PRIOR if recipe.prior_steps else None,
+        **DRAWING,
+        **about,
     )
     known = set(manifest.label_names) == set(GENDERS)
     genders = torch.tensor([GENDERS.index(name) for name in manifest.label_names]) if known else None
@@ -157,5 +173,5 @@ def train_voice_bridge(recipe: BridgeRecipe) -> None:
     if config.prior is not None:
         preview = Previews(decoder, loaded.val) if loaded.val else None
         bridge.prior = train_prior(recipe, loaded.train, bridge, None, preview)
-    assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
+    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)
