@@ -148,12 +148,13 @@ def _translate(
 def _artifacts(translator: Translator, job: Job, translations: list[Translation]) -> list[Artifact]:
     media = [medium for translation in translations for medium in translation.media]
     if job.layout == "single":
+        each = translations[0].heard_each or [translations[0].heard] * len(media)
         return [
-            _encode(medium, _record(translator, job, translations, [index]))
-            for index, medium in zip(job.indices, media, strict=True)
+            _encode(medium, _record(translator, job, [heard], [index]))
+            for index, medium, heard in zip(job.indices, media, each, strict=True)
         ]
     pictures = media
-    record = _record(translator, job, translations, list(job.indices))
+    record = _record(translator, job, [translation.heard for translation in translations], list(job.indices))
     if job.layout == "gif":
         return [_encode_gif(pictures, record)]
     columns = len(pictures) if job.layout == "strip" else len(job.indices) if len(translations) > 1 else None
@@ -181,7 +182,9 @@ def _encode_gif(pictures: list[Image.Image], record: dict[str, Any]) -> Artifact
     return Artifact(buffer.getvalue(), record)
 
 
-def _record(translator: Translator, job: Job, translations: list[Translation], indices: list[int]) -> dict[str, Any]:
+def _record(
+    translator: Translator, job: Job, heard: list[list[tuple[str, float]]], indices: list[int]
+) -> dict[str, Any]:
     """What provenance says of an artifact. File names without folders, no times."""
     return {
         "schema": SCHEMA,
@@ -196,7 +199,7 @@ def _record(translator: Translator, job: Job, translations: list[Translation], i
             name: value for name, value in asdict(job.settings).items() if name in COMMON + translator.options
         },
         **{role: {"name": at.name, "sha256": at.sha256} for role, at in translator.models.items()},
-        "heard": [translation.heard for translation in translations],
+        "heard": heard,
         "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
     }
 

@@ -105,7 +105,7 @@ def missing(name: str | None) -> str | None:
     """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
     from mmx.hub import named
 
-    parts = [name] if name and Path(name).is_dir() else (named(name) or "").split("+")
+    parts = [name] if name and Path(name).is_dir() else [named(part) or "" for part in (name or "").split("+")]
     return next(
         (p for p in parts if p and p not in (STARTER, *BY_WORDS) and not p.startswith(HUB) and not Path(p).is_dir()),
         None,

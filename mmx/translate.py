@@ -75,16 +75,17 @@ def placed(device: str, dtype: str) -> Placed:
 
 
 def open_decoder(at: Located, kind: type) -> Any:
-    """A decoder folder of ours, of the class that a translator wants, or a full-size pipeline in its own format."""
-    if (
-        kind.__name__ == "ImageDecoder"
-        and not (at.folder / "mmx.json").exists()
-        and (at.folder / "model_index.json").exists()
-    ):
-        from mmx.decoders.hub import HubDecoder
+    """A decoder folder of ours, of the class that a translator wants, or a full-size model in its own format."""
+    if not (at.folder / "mmx.json").exists():
+        if kind.__name__ == "ImageDecoder" and (at.folder / "model_index.json").exists():
+            from mmx.decoders.hub import HubDecoder
 
-        return HubDecoder.load(at)
-    return kind.load(at.folder)
+            return HubDecoder.load(at)
+        if kind.__name__ == "SpeechDecoder" and (at.folder / "config.json").exists():
+            from mmx.decoders.units import UnitVocoder
+
+            return UnitVocoder.load(at)
+    return kind.load(at)
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,22 @@ def _tags(task: str, names: Names, decoder: Any, decoder_at: Located) -> Transla
     return ready
 
 
+def _caption(task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
+    from mmx.bridges.caption import CaptionBridge
+    from mmx.translators.caption import CaptionTranslator
+
+    encoder_at = locate(names.encoder or "captioner", task, "encoder")
+    bridge = CaptionBridge.load(encoder_at, decoder)
+    at = Located("caption", encoder_at.folder, encoder_at.companion)
+    ready = CaptionTranslator(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at)
+    ready.encoder_at = encoder_at
+    return ready
+
+
 # how a command's translator is made when its bridge has one of these names, which are no folders: they are not trained
 BY_WORDS: dict[tuple[str, str | None], Callable[[str, Names, Any, Located], Translator]] = {
     ("sound2img", "tags"): _tags,
+    ("img2speech", "caption"): _caption,
 }
 
 

@@ -21,6 +21,7 @@ from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.decoders.face import FaceTeacher
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, NonFiniteError, UsageError
+from mmx.store import Located
 
 PARTS = ("unet", "movq", "scheduler", "teacher")
 SPACE = (
@@ -102,10 +103,11 @@ class ImageDecoder:
         return pictures
 
     @classmethod
-    def load(cls, folder: Path) -> ImageDecoder:
+    def load(cls, at: Located | Path) -> ImageDecoder:
         """Read a decoder folder. Raises ModelError when it is not one."""
         from diffusers import KandinskyV22Pipeline
 
+        folder = at if isinstance(at, Path) else at.folder
         about = folder / "mmx.json"
         if not about.exists():
             raise ModelError(

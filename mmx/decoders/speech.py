@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.errors import ModelError, NonFiniteError, UsageError
 from mmx.media.audio import Waveform
 from mmx.nets.speech import HOP, SAMPLE_RATE, STRIDE, UnitCodec, Vocos, speech_mel
+from mmx.store import Located
 
 PARTS = ("units", "vocoder")
 SPACE = ("units",)  # another vocoder says the same units
@@ -94,8 +96,9 @@ class SpeechDecoder:
         return waves
 
     @classmethod
-    def load(cls, folder: Path) -> SpeechDecoder:
-        """Read a decoder folder. Raises ModelError when it is not one."""
+    def load(cls, at: Located | Path) -> SpeechDecoder:
+        """Read a decoder folder; a companion is another vocoder for its mels. Raises ModelError when they are not what they should be."""
+        folder, vocoder = (at, None) if isinstance(at, Path) else (at.folder, at.companion)
         about = folder / "mmx.json"
         settings = json.loads(about.read_text(encoding="utf8")) if about.exists() else {}
         if settings.get("family") != "speech":
@@ -103,18 +106,26 @@ class SpeechDecoder:
         codec = UnitCodec(**json.loads((folder / "units" / "config.json").read_text(encoding="utf8")))
         codec.load_state_dict(load_file(folder / "units" / "model.safetensors"))
         spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
-        return cls(codec.float(), load_vocoder(folder / "vocoder"), spec, settings["voices"], settings["defaults"])
+        return cls(
+            codec.float(), load_vocoder(vocoder or folder / "vocoder"), spec, settings["voices"], settings["defaults"]
+        )
 
 
 def load_vocoder(folder: Path) -> nn.Module:
-    """A vocoder's folder → a module from log10-mel (B, F, 80) to waveforms (B, 256 F): ours, or transformers' SpeechT5HifiGan."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    if "SpeechT5HifiGan" in (config.get("architectures") or []):
-        from transformers import SpeechT5HifiGan
+    """A vocoder's folder → a module from log10-mel (B, F, 80) to waveforms (B, 256 F): ours, or transformers' SpeechT5HifiGan. Raises ModelError."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        if "SpeechT5HifiGan" in (config.get("architectures") or []):
+            from transformers import SpeechT5HifiGan
 
-        return SpeechT5HifiGan.from_pretrained(folder, dtype=torch.float32)
-    vocoder = Vocos(**config)
-    vocoder.load_state_dict(load_file(folder / "model.safetensors"))
+            vocoder = SpeechT5HifiGan.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        else:
+            vocoder = Vocos(**config)
+            vocoder.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder.name}: the vocoder can't be read: {str(error).splitlines()[0]}") from None
+    if not all(torch.isfinite(value).all() for value in vocoder.state_dict().values()):
+        raise NonFiniteError(f"{folder.name}: the vocoder's weights hold NaN or infinity")
     return vocoder.float()
 
 
@@ -142,7 +153,8 @@ def save_speech_decoder(
 def polished(samples: np.ndarray) -> np.ndarray:
     """Speech at one loudness, below full scale, without a click at either end. (T,) float32."""
     samples = samples - samples.mean()
-    power = np.convolve(samples.astype(np.float64) ** 2, np.ones(400) / 400, mode="same")
+    width = min(400, len(samples))
+    power = np.convolve(samples.astype(np.float64) ** 2, np.ones(width) / width, mode="same")
     loud = samples[power > 0.05 * power.max()]  # pauses do not count
     level = np.sqrt(np.mean(np.square(loud, dtype=np.float64))) + 1e-9
     samples = samples * (10 ** (LEVEL / 20) / level)

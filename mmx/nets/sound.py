@@ -24,6 +24,7 @@ FLOOR = 1e-6  # power below the logarithm
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # whoever asks first: it serves training, too
 def _mel() -> nn.Module:
     # not a part of any module: its tables follow from the constants above, and must not be stored, halved or trained
     return torchaudio.transforms.MelSpectrogram(

@@ -18,6 +18,7 @@ STRIDE = 2  # frames a unit: 31.25 units a second
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # whoever asks first: they serve training, too
 def _tables() -> tuple[Tensor, Tensor]:
     from transformers.audio_utils import mel_filter_bank
 

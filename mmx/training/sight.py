@@ -12,17 +12,18 @@ from mmx.bridges.base import BridgeConfig
 from mmx.bridges.sight import SightBridge
 from mmx.decoders.base import fingerprint
 from mmx.decoders.image import SPACE as IMAGE_SPACE
-from mmx.decoders.speech import PARTS, SpeechDecoder
+from mmx.decoders.speech import SpeechDecoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import InputError
 from mmx.nets.speech import collapse
 from mmx.nets.writer import MAX_REPEAT, MAX_UNITS
 from mmx.store import locate
-from mmx.training.bridge import BridgeRecipe, export_bridge, spread
+from mmx.training.bridge import BridgeRecipe, decoder_fingerprint, export_bridge, spread
 from mmx.training.features import Units, patches
 from mmx.training.loop import LoopConfig
 from mmx.training.manifest import read_manifest
 from mmx.training.pairs import Groups, Pairs, Rows, load_pairs
+from mmx.translate import open_decoder
 
 SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
 WRITER = {"width": 256, "depth": 4, "heads": 4}
@@ -118,8 +119,8 @@ def _short_enough(pairs: Pairs) -> Pairs:
 
 def train_sight_bridge(recipe: BridgeRecipe) -> None:
     """Train and export, as `train_sound_bridge` does. It looks with an image decoder's teacher, the starter's unless told otherwise."""
-    decoder = SpeechDecoder.load(recipe.decoder.folder)
-    before = fingerprint(recipe.decoder.folder, PARTS)
+    decoder = open_decoder(recipe.decoder, SpeechDecoder)
+    before = decoder_fingerprint(recipe.decoder)
     images = recipe.encoder or locate(None, "img2speech", "encoder")
     teacher, seen = Teacher.load(images.folder / "teacher"), fingerprint(images.folder, IMAGE_SPACE)
     manifest = read_manifest(recipe.data, recipe.task)
@@ -138,5 +139,5 @@ def train_sight_bridge(recipe: BridgeRecipe) -> None:
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     bridge: SightBridge = run.averaged().bridge.cpu()
-    assert fingerprint(recipe.decoder.folder, PARTS) == before, "the frozen decoder changed on disk"
+    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)

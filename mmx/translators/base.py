@@ -32,6 +32,7 @@ class Translation:
     heard: list[tuple[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     conditioning: Sequence[Tensor] = ()
+    heard_each: list[list[tuple[str, float]]] = field(default_factory=list)  # of each medium, where they differ
 
 
 def generator_for(seed: int, index: int) -> torch.Generator:

@@ -60,13 +60,17 @@ class SightTranslator(Translator):
         features = self.bridge.prepare(picture)
         units = []
         for index in indices:
-            if temperature is not None:
-                how = Sampling(beam or 1, temperature, top_p)
-            else:
-                how = Sampling(1, 0.8, top_p) if index else Sampling(beam or 4)
+            how = how_to_write(index, beam, temperature, top_p)
             units.append(self.bridge.write(features, how, generator_for(seed, index)))
         written = time.perf_counter()
         media = self.decoder.decode(units, voice=voice, speed=speed)
         return Translation(
             media, [], {"bridge": written - started, "decode": time.perf_counter() - written}, conditioning=units
         )
+
+
+def how_to_write(index: int, beam: int | None, temperature: float | None, top_p: float) -> Sampling:
+    """How the `index`-th result is written: the first is searched for, the others are drawn, unless a temperature is given."""
+    if temperature is not None:
+        return Sampling(beam or 1, temperature, top_p)
+    return Sampling(1, 0.8, top_p) if index else Sampling(beam or 4)
