@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmx.errors import ModelError, NetworkError
+from mmx.errors import ModelError, NetworkError, OutputError
+from mmx.media.files import write_atomic
 
 # what is fetched: weights that are read without running code, and what describes them
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md", "LICENSE*")
@@ -182,8 +184,6 @@ def pinned() -> dict[str, str]:
 
 
 def _pin(repo: str, commit: str | None) -> None:
-    from mmx.media.files import write_atomic
-
     pins = {name: at for name, at in pinned().items() if name != repo} | ({repo: commit} if commit else {})
     write_atomic(_pins(), json.dumps(pins, indent=1, sort_keys=True).encode())
 
@@ -266,22 +266,26 @@ def _pull(name: str, *, quiet: bool) -> Path:
 
 
 def snapshot(name: str) -> Path:
-    """The folder of ORG/REPO[@REVISION], pulled where it is not here. Every file is held against its digest once a day or when it changed.
+    """The folder of ORG/REPO[@REVISION], pulled where it is not here. Every file is held against its digest when it is new or changed.
 
     Raises ModelError, NetworkError that names what is missing.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repo, revision = _split(name)
     try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except Exception as error:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=list(WANTED)))
+    except (LocalEntryNotFoundError, OSError, ValueError) as error:
         if offline():
+            why = "is not whole on disk" if "incomplete" in str(error) else "is not on disk"
+            missing = re.search(r"missing \((.*?)\)", str(error))
             raise NetworkError(
-                f"{repo} is not on disk, and the network is off (HF_HUB_OFFLINE)", hint=f"mmx models pull {repo}"
-            ) from error
+                f"{repo} {why}{f': {missing[1]} missing' if missing else ''}, and the network is off (HF_HUB_OFFLINE)",
+                hint=f"mmx models pull {repo}",
+            ) from None
         return _pull(name, quiet=True)
-    wrong = damaged(folder)
+    wrong = damaged(folder, trusting=True)
     if wrong:
         raise ModelError(
             f"{repo}: {wrong[0].relative_to(folder)} was changed or cut short on disk", hint=f"mmx models pull {repo}"
@@ -289,17 +293,35 @@ def snapshot(name: str) -> Path:
     return folder
 
 
-def damaged(folder: Path) -> list[Path]:
-    """The files of a snapshot whose bytes are not those of the digest that the hub names them by."""
-    wrong = []
+CHECKED = (
+    ".mmx-checked.json"  # beside a repository's snapshots: size and time of change of the files that were found whole
+)
+
+
+def damaged(folder: Path, *, trusting: bool = False) -> list[Path]:
+    """The files of a snapshot whose bytes are not those of the digest that the hub names them by.
+
+    trusting: files that were found whole before, and did not change since by size and time, are not read again.
+    """
+    wrong, record = [], folder.parent.parent / CHECKED
+    known = json.loads(record.read_text(encoding="utf8")) if record.exists() else {}
+    whole: dict[str, list[int]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink()):
         blob = path.resolve()
         if not blob.exists():
             wrong.append(path)
             continue
-        name = blob.name
-        if (len(name) == 64 and _sha256(blob) != name) or (len(name) == 40 and _git_sha1(blob) != name):
+        name, stat = blob.name, blob.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
+        if not (trusting and known.get(name) == state) and (
+            (len(name) == 64 and _sha256(blob) != name) or (len(name) == 40 and _git_sha1(blob) != name)
+        ):
             wrong.append(path)
+        else:
+            whole[name] = state
+    if any(known.get(name) != state for name, state in whole.items()):
+        with suppress(OSError, OutputError):  # a cache that may not be written to is read every time
+            write_atomic(record, json.dumps(known | whole).encode())
     return wrong
 
 

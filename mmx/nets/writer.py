@@ -43,6 +43,7 @@ class UnitWriter(nn.Module):
 
         self.pad, self.begin, self.end = units, units + 1, units + 2
         self.look = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+        self.unseen = nn.Dropout1d(2 * dropout)  # whole patches: what is seen of a photo in training, val lacks in its own way
         self.places = nn.Parameter(torch.randn(patches, width) * 0.02)
         self.language = GPT2LMHeadModel(
             GPT2Config(
@@ -64,7 +65,7 @@ class UnitWriter(nn.Module):
 
     def prefix(self, patches: Tensor) -> Tensor:
         """Patches (B, P, C) → the embedded prefix (B, P + 1, W), which ends with the begin token."""
-        seen = self.look(patches) + self.places
+        seen = self.unseen(self.look(patches)) + self.places
         begin = torch.full((len(patches), 1), self.begin, device=patches.device)
         return torch.cat((seen, self.language.transformer.wte(begin)), dim=1)
 

@@ -26,7 +26,7 @@ from mmx.training.pairs import Groups, Pairs, Rows, load_pairs
 from mmx.translate import open_decoder
 
 SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
-WRITER = {"width": 256, "depth": 4, "heads": 4}
+WRITER = {"width": 192, "depth": 3, "heads": 4}
 
 
 class SightTask:
