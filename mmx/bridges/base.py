@@ -25,7 +25,7 @@ class BridgeConfig:
 
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
-    logit_scale: learned inverse temperature. architecture: which encoder (a key of bridges.sound.ENCODERS), sizes: its keyword
+    sources: what it takes: a sound, or a sound and an image. logit_scale: learned inverse temperature. architecture: which encoder (a key of bridges.sound.ENCODERS), sizes: its keyword
     arguments. prior: sizes of its diffusion prior, or None. source: name and fingerprint of the
     frozen encoder that it looks or listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
@@ -34,6 +34,7 @@ class BridgeConfig:
     spec: dict[str, Any]
     labels: dict[str, str] = field(default_factory=dict)
     logit_scale: float = 1.0
+    sources: tuple[str, ...] = ("sound",)
     channels: tuple[int, ...] = (32, 64, 128, 256)
     architecture: str = "cnn"
     sizes: dict[str, Any] = field(default_factory=dict)

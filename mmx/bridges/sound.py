@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmx.bridges.base import Bridge, BridgeConfig, require_source
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform, tile
+from mmx.nets.fusion import Fusion
 from mmx.nets.prior import EmbeddingPrior
 from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead, log_mel, standardise
 from mmx.store import Located
@@ -37,6 +38,9 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         self.encoder = ENCODERS[kind](dim, **(sizes | self.config.sizes))
         if kind == "cnn":
             self.encoder.to(memory_format=torch.channels_last)
+        self.looks = "image" in self.config.sources
+        if self.looks:
+            self.looking, self.fusion = VectorHead(dim, dim), Fusion(dim, 2)
         self.listener: Any = None
         if self.config.prior is not None:
             self.prior = EmbeddingPrior(dim, dim, **self.config.prior)
@@ -65,10 +69,21 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         starts = torch.linspace(0, mel.shape[-1] - FRAMES, self.windows).round().long()
         return torch.stack([standardise(mel[:, start : start + FRAMES]) for start in starts.tolist()])
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Windows (B, W, 64, 300) or vectors (B, 1, C) → unit-norm points of the joint space (B, D): the mean over them."""
+    def forward(self, features: Tensor, seconds: Tensor | None = None) -> Tensor:
+        """Windows (B, W, 64, 300) or vectors (B, 1, C) → unit-norm points of the joint space (B, D): the mean over them.
+
+        seconds (B, D): raw image embeddings of the decoder's teacher, for a bridge that looks, too; without them it only hears.
+        """
         flat = F.normalize(self.encoder(features.flatten(0, 1)), dim=-1)
-        return F.normalize(flat.unflatten(0, features.shape[:2]).mean(1), dim=-1)
+        points = F.normalize(flat.unflatten(0, features.shape[:2]).mean(1), dim=-1)
+        if not self.looks or seconds is None:
+            return points
+        there = torch.ones(len(points), 2, dtype=torch.bool, device=points.device)
+        return self.fused(points, seconds, there)
+
+    def fused(self, points: Tensor, seconds: Tensor, there: Tensor) -> Tensor:
+        """Points of sounds (B, D), raw image embeddings (B, D), and which of them are there (B, 2) → unit-norm points (B, D)."""
+        return self.fusion(torch.stack((points.float(), self.looking(seconds.float()).float()), 1), there)
 
 
 assert HOP * FRAMES == SAMPLE_RATE * 3

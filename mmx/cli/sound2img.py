@@ -76,7 +76,7 @@ def sound2img(
             "--image",
             metavar="FILE[:weight]",
             show_default=False,
-            help="A picture to edit toward the sound; weight 1 keeps it.",
+            help="A picture to edit toward the sound; weight 1 keeps it. Of a bridge with two sources: what is seen beside it.",
         ),
     ] = None,
     start: Start = None,

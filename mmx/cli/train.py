@@ -141,7 +141,7 @@ def _train_speech(
 
 
 LOSSES = {
-    "sound2img": ("infonce", "infonce-l2", "mse", "cosine"),
+    "sound2img": ("infonce", "infonce-l2", "mse", "cosine", "prior"),
     "voice2face": ("speech2face", "infonce", "infonce-l2", "mse", "cosine"),
     "img2speech": ("units",),
 }
@@ -166,12 +166,20 @@ def train_bridge(
         str,
         typer.Option("--architecture", help="What hears log-mels: cnn or transformer; with --encoder a head on it."),
     ] = "cnn",
+    source: Annotated[
+        str,
+        typer.Option(
+            show_default=False,
+            help="sound, or sound+image: a second source, heard and seen together or each alone. Default: the task's one.",
+        ),
+    ] = "",
     dropout: Annotated[Optional[float], typer.Option(min=0.0, max=0.9, show_default=False)] = None,
     loss: Annotated[
         Optional[str],
         typer.Option(
             show_default=False,
-            help="infonce (cosine, learned temperature), infonce-l2 (Sound2Scene's), mse, cosine; of voice2face speech2face, "
+            help="infonce (cosine, learned temperature), infonce-l2 (Sound2Scene's), mse, cosine; of sound2img also prior (by the "
+            "diffusion prior alone); of voice2face speech2face, "
             "of img2speech units. Default: infonce, speech2face, units.",
         ),
     ] = None,
@@ -234,6 +242,8 @@ def train_bridge(
         raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(LOSSES[task]))
     if architecture not in ("cnn", "transformer"):
         raise UsageError(f"--architecture {architecture}: no such architecture", hint="cnn or transformer")
+    if source not in ("", "sound", "sound+image") or (source and task != "sound2img"):
+        raise UsageError(f"--source {source}: {task} has no such sources", hint="sound2img: sound or sound+image")
     if mixed_precision not in ("bf16", "no"):
         raise UsageError(f"--mixed-precision {mixed_precision}: no such precision", hint="bf16 or no")
     if patience and not metric:
@@ -256,6 +266,7 @@ def train_bridge(
         output,
         locate(decoder, task, "decoder"),
         None if encoder is None else locate(encoder, task, "encoder"),
+        tuple((source or "sound").split("+")),
         architecture,
         {} if dropout is None else {"dropout": dropout},
         loss,

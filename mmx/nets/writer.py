@@ -43,7 +43,9 @@ class UnitWriter(nn.Module):
 
         self.pad, self.begin, self.end = units, units + 1, units + 2
         self.look = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
-        self.unseen = nn.Dropout1d(2 * dropout)  # whole patches: what is seen of a photo in training, val lacks in its own way
+        self.unseen = nn.Dropout1d(
+            2 * dropout
+        )  # whole patches: what is seen of a photo in training, val lacks in its own way
         self.places = nn.Parameter(torch.randn(patches, width) * 0.02)
         self.language = GPT2LMHeadModel(
             GPT2Config(

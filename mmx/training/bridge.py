@@ -33,6 +33,7 @@ class BridgeRecipe:
     run: Path
     decoder: Located
     encoder: Located | None = None
+    sources: tuple[str, ...] = ("sound",)
     architecture: str = "cnn"
     sizes: dict[str, Any] = field(default_factory=dict)
     loss: str = ""

@@ -25,6 +25,7 @@ SUFFIXES = {
     "image": ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
 }
 SPLITS = ("train", "val")  # any other name is a split that training never touches
+SECONDS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
 HELD_OUT = 20  # one of so many pairs that name no split is held out
 
 
@@ -121,6 +122,7 @@ class Manifest:
     sources: Side
     targets: Side
     direct: bool
+    seconds: Side | None = None  # of direct pairs: pictures to take the sources with, where there are any
     label_names: list[str] = field(default_factory=list)
     key: str = ""  # of the metadata that the labels come from
 
@@ -165,12 +167,16 @@ def held_out(name: str) -> str:
 
 def _from_folders(sources: Path, targets: Path, pairing: Pairing) -> Manifest:
     by_stem = []
-    for folder, kind in ((sources, pairing.source), (targets, pairing.target)):
-        files = (p for p in folder.rglob("*") if p.suffix[1:].lower() in SUFFIXES[kind.modality])
+    kinds = [(sources, pairing.source.modality), (targets, pairing.target.modality)]
+    if (sources.parent / SECONDS).is_dir():
+        kinds.append((sources.parent / SECONDS, "image"))
+    for folder, modality in kinds:
+        files = (p for p in folder.rglob("*") if p.suffix[1:].lower() in SUFFIXES[modality])
         by_stem.append({p.relative_to(folder).with_suffix("").as_posix(): str(p) for p in files})
-    manifest = Manifest(Side(), Side(), direct=True)
-    for stem in sorted(by_stem[0].keys() & by_stem[1].keys()):
-        for side, paths in ((manifest.sources, by_stem[0]), (manifest.targets, by_stem[1])):
+    manifest = Manifest(Side(), Side(), direct=True, seconds=Side() if len(kinds) > 2 else None)
+    sides = [manifest.sources, manifest.targets, manifest.seconds]
+    for stem in sorted(set.intersection(*(set(paths) for paths in by_stem))):
+        for side, paths in zip(sides, by_stem, strict=False):
             side.add(held_out(stem), -1, 1.0, paths[stem], paths[stem])
     if not len(manifest.sources.items):
         raise InputError(f"{sources.parent}: no file in {sources.name}/ has the stem of a file in {targets.name}/")
@@ -178,7 +184,7 @@ def _from_folders(sources: Path, targets: Path, pairing: Pairing) -> Manifest:
 
 
 def _from_rows(path: Path) -> Manifest:
-    """Rows of source, target and optionally split, weight, label; paths are relative to the manifest's folder."""
+    """Rows of source, target and optionally source2, split, weight, label; paths are relative to the manifest's folder."""
     manifest, numbers = Manifest(Side(), Side(), direct=True, key="label"), {}
     for line, row in _rows(path):
         if not isinstance(row, dict) or not row.get("source") or not row.get("target"):
@@ -189,11 +195,16 @@ def _from_rows(path: Path) -> Manifest:
             raise InputError(f"{path}:{line}: weight {row['weight']!r} is not a number") from None
         if not 0 <= weight < float("inf"):
             raise InputError(f"{path}:{line}: weight {weight} is not a finite number above zero")
+        if bool(row.get("source2")) != (manifest.seconds is not None) and len(manifest.sources.items):
+            raise InputError(f"{path}:{line}: some rows have a source2 and some have none")
         label = row.get("label")
         number = -1 if label in (None, "") else numbers.setdefault(str(label), len(numbers))
         for side, name in ((manifest.sources, row["source"]), (manifest.targets, row["target"])):
             place = str(path.parent / name)
             side.add(row.get("split") or held_out(str(row["source"])), number, weight, place, place)
+        if row.get("source2"):
+            manifest.seconds, place = manifest.seconds or Side(), str(path.parent / row["source2"])
+            manifest.seconds.add(row.get("split") or held_out(str(row["source"])), number, weight, place, place)
     if not len(manifest.sources.items):
         raise InputError(f"{path}: no rows")
     if numbers and -1 in manifest.sources.labels:

@@ -66,6 +66,7 @@ class Pairs:
     targets: Rows
     direct: bool
     weights: Tensor
+    seconds: Rows | None = None  # of direct pairs with two sources: what is seen beside each
     groups: tuple[Groups, Groups] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,10 @@ class Pairs:
         targets = self.targets
         if self.direct:
             targets = Rows(targets.cache, targets.rows[picks], targets.labels[picks])
-        return Pairs(sources, targets, self.direct, self.weights[picks])
+        seconds = self.seconds
+        if seconds is not None:
+            seconds = Rows(seconds.cache, seconds.rows[picks], seconds.labels[picks])
+        return Pairs(sources, targets, self.direct, self.weights[picks], seconds)
 
     def targets_of(self, picks: Tensor, labels: Tensor, places: Tensor) -> Tensor:
         """A target for each source: its own in direct pairs, else any of its label."""
@@ -112,12 +116,17 @@ def load_pairs(
     *,
     cache: Path | None = None,
     quiet: bool = False,
+    looks: bool = False,
 ) -> Loaded:
-    """Find or compute both sides' rows. Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
+    """Find or compute both sides' rows, and with `looks` those of the second source, which are computed as the targets are.
+    Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
     root = cache or cache_root()
     digests = Digests(root)
     sides = []
-    for side, features in ((manifest.sources, source), (manifest.targets, target)):
+    wanted = [(manifest.sources, source), (manifest.targets, target)]
+    if looks and manifest.seconds is not None:
+        wanted.append((manifest.seconds, target))
+    for side, features in wanted:
         space = Cache(root / space_id(features))
         found = resolve(
             side.items,
@@ -150,19 +159,21 @@ def load_pairs(
 
 
 def _split(manifest: Manifest, sides, labels: tuple[np.ndarray, np.ndarray], number: int) -> Pairs | None:
+    all_sides = [manifest.sources, manifest.targets, manifest.seconds][: len(sides)]
     keeps = [
         (found.rows >= 0) & (np.frombuffer(side.splits, np.int8) == number)
-        for (_, found), side in zip(sides, (manifest.sources, manifest.targets), strict=True)
+        for (_, found), side in zip(sides, all_sides, strict=True)
     ]
     if manifest.direct:
-        keeps = [keeps[0] & keeps[1]] * 2
+        keeps = [np.logical_and.reduce(keeps)] * len(keeps)
     if not keeps[0].any() or not keeps[1].any():
         return None
     rows = [
         Rows(space, torch.from_numpy(found.rows[keep]), torch.from_numpy(own[keep]))
-        for (space, found), keep, own in zip(sides, keeps, labels, strict=True)
+        for (space, found), keep, own in zip(sides, keeps, (*labels, labels[0]), strict=False)
     ]
-    return Pairs(*rows, manifest.direct, torch.from_numpy(_weights(manifest.sources)[keeps[0]]))
+    weights = torch.from_numpy(_weights(manifest.sources)[keeps[0]])
+    return Pairs(rows[0], rows[1], manifest.direct, weights, *rows[2:])
 
 
 def _weights(side: Side) -> np.ndarray:

@@ -46,9 +46,7 @@ class PriorTask:
         torch.manual_seed(seed)
         dim = pairs.targets.get(0).shape[-1]
         self.module = EmbeddingPrior(dim, self.points.shape[-1], **bridge.config.prior)
-        some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), STATISTICS).tolist()])
-        self.module.mean.copy_(some.mean(0))
-        self.module.std.copy_(some.std(0) + 1e-6)
+        measure_targets(self.module, pairs)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -75,6 +73,13 @@ class PriorTask:
             self.bridge.prior = None
 
 
+def measure_targets(prior: EmbeddingPrior, pairs: Pairs) -> None:
+    """Set a prior's mean and std to those of the targets."""
+    some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), STATISTICS).tolist()])
+    prior.mean.copy_(some.mean(0))
+    prior.std.copy_(some.std(0) + 1e-6)
+
+
 def either_view(pairs: Pairs, picks: Tensor, places: Tensor) -> Tensor:
     """Targets (B, D), plain or mirrored by `places` (B,) in [0, 1)."""
     views_ = [pairs.targets.get(i).float() for i in picks.tolist()]
@@ -91,8 +96,24 @@ def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
     found = []
     for pick in range(count):
         features = crops(pairs.sources, torch.full((windows,), pick), torch.rand(windows, generator=generator))
-        found.append(F.normalize(bridge.encoder(finished(features).to(device)), dim=-1).half().cpu())
+        points = F.normalize(bridge.encoder(finished(features).to(device)), dim=-1)
+        if bridge.looks:  # of every other window with a picture, so that the prior knows both
+            points = torch.where(
+                torch.arange(windows)[:, None] % 2 == 0, points.cpu(), _seen(pairs, bridge, pick, points, generator)
+            )
+        found.append(points.half().cpu())
     return torch.stack(found)
+
+
+def _seen(pairs: Pairs, bridge: SoundBridge, pick: int, points: Tensor, generator: torch.Generator) -> Tensor:
+    """Points (K, D) of one source's windows, each with a picture beside it."""
+    from mmx.training.fusion import others_of
+
+    count = len(points)
+    draws = torch.rand(count, 2, generator=generator)
+    picks, labels = torch.full((count,), pick), pairs.sources.labels[pick].expand(count)
+    seconds = others_of(pairs, picks, labels, draws[:, 0], draws[:, 1]).to(points.device)
+    return bridge.fused(points, seconds, torch.ones(count, 2, dtype=torch.bool, device=points.device)).cpu()
 
 
 class Previews:

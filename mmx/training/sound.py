@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.image import ImageDecoder
+from mmx.errors import InputError
 from mmx.training.bridge import (
     VAL,
     BridgeRecipe,
@@ -26,7 +28,7 @@ from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES
 from mmx.training.manifest import read_manifest
 from mmx.training.pairs import Pairs, load_pairs
-from mmx.training.prior import Previews, either_view, train_prior
+from mmx.training.prior import Previews, either_view, measure_targets, train_prior
 from mmx.training.sources import crops, finished, mixed, points_of, spec_augment
 from mmx.translate import open_decoder
 
@@ -68,13 +70,16 @@ class SoundBridgeTask:
         seed: int = 0,
     ) -> None:
         self.recipe, self.pairs, self.val, self.label_texts, self.team = recipe, pairs, val, label_texts, recipe.team
-        self.contrast = LOSSES[recipe.loss]
+        self.contrast = LOSSES.get(recipe.loss)
         if pairs.direct:
             self.draws, self.mixup = 1, 0.0
         if config.architecture == "frozen":
             self.mixup = 0.0  # vectors of two sounds do not add up to that of both
         torch.manual_seed(seed)
-        self.module = BridgeModule(SoundBridge(replace(config, prior=None)), learned_scale=recipe.loss == "infonce")
+        own = config if recipe.loss == "prior" else replace(config, prior=None)
+        self.module = BridgeModule(SoundBridge(own), learned_scale=recipe.loss == "infonce")
+        if recipe.loss == "prior":
+            measure_targets(self.module.bridge.prior, pairs)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         draws = torch.rand(size, 9, generator=generator)
@@ -92,6 +97,7 @@ class SoundBridgeTask:
             picks.repeat_interleave(self.draws), first.repeat_interleave(self.draws), meet[:, 0].flatten()
         )
         return {
+            "picks": picks,
             "features": features,
             "targets": either_view(self.pairs, photos, meet[:, 1].flatten()),
             "labels": torch.stack((first, second), 1),
@@ -99,8 +105,10 @@ class SoundBridgeTask:
         }
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        if self.recipe.loss == "prior":
+            return self._through_the_prior(batch, generator)
         gather = self.team.gather
-        points = gather(self.module.bridge.encoder(batch["features"]).float())
+        points = gather(self.points(batch).float())
         targets, labels, share = gather(batch["targets"].float()), gather(batch["labels"]), gather(batch["share"])
         of_photo = labels[:, 0].repeat_interleave(self.draws)
         positives = (1 - share)[:, None] * (labels[:, :1] == of_photo) + share[:, None] * (labels[:, 1:] == of_photo)
@@ -113,6 +121,17 @@ class SoundBridgeTask:
             hard=self.recipe.hard_negatives,
         )
         return contrast, {"scale": self.module.scale().item()}
+
+    def points(self, batch: dict[str, Tensor]) -> Tensor:
+        """A batch's sources → points (B, D), any norm."""
+        return self.module.bridge.encoder(batch["features"])
+
+    def _through_the_prior(
+        self, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The encoder is taught by the diffusion prior that it conditions, and by nothing else (Ramesh et al. 2022, section 2.2)."""
+        points = F.normalize(self.points(batch).float(), dim=-1).repeat_interleave(self.draws, 0)
+        return self.module.bridge.prior.loss(batch["targets"].float(), points, generator), {}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         return validate_points(self.val, module.bridge, self.label_texts)
@@ -160,26 +179,39 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
     decoder = open_decoder(recipe.decoder, ImageDecoder)
     before = decoder_fingerprint(recipe.decoder)
     manifest = read_manifest(recipe.data, recipe.task)
+    looks = "image" in recipe.sources
+    if looks and manifest.direct and manifest.seconds is None:
+        raise InputError(
+            f"{recipe.data}: no pictures to hear the sounds with",
+            hint="a folder hints/ with equal stems, or a column source2 in the manifest",
+        )
     features, about = sound_features(recipe)
-    loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
+    loaded = load_pairs(
+        manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet, looks=looks
+    )
     texts = {label: PROMPT.format(label) for label in manifest.label_names} if has_texts(decoder) else {}
     config = BridgeConfig(
         task="sound2img",
         spec=measured_spec(decoder, loaded.train),
         labels=texts,
-        prior=PRIOR if recipe.prior_steps else None,
+        prior=PRIOR if recipe.prior_steps or recipe.loss == "prior" else None,
+        sources=recipe.sources,
         **DRAWING,
         **about,
     )
     seed = recipe.schedule.get("seed") or 0
     points = decoder.teacher.embed_texts(list(texts.values())).clone() if texts else None
-    task = SoundBridgeTask(recipe, loaded.train, loaded.val, config, points, seed)
+    if looks:
+        from mmx.training.fusion import FusionTask as SoundTask
+    else:
+        SoundTask = SoundBridgeTask
+    task = SoundTask(recipe, loaded.train, loaded.val, config, points, seed)
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     module = run.averaged().cpu()
     bridge: SoundBridge = module.bridge
     bridge.config = replace(config, logit_scale=round(float(module.scale().detach()), 4))
-    if config.prior is not None:
+    if config.prior is not None and recipe.loss != "prior":
         preview = Previews(decoder, loaded.val) if loaded.val else None
         bridge.prior = train_prior(recipe, loaded.train, bridge, points, preview)
     assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"

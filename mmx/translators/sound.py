@@ -51,9 +51,10 @@ class SoundTranslator(Translator):
         return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=WINDOW, name=name)
 
     @torch.inference_mode()
-    def point(self, waveform: Waveform) -> Tensor:
-        """A waveform → its point (D,) of the joint space, unit norm."""
-        return self.bridge(self.bridge.prepare(waveform)[None])[0]
+    def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:
+        """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that looks, too."""
+        features = self.bridge.prepare(waveform)[None]
+        return (self.bridge(features) if seen is None else self.bridge(features, self.decoder.targets([seen])))[0]
 
     def label_points(self) -> Tensor:
         """The labels' texts in the joint space, unit norm (K, D)."""
@@ -111,7 +112,7 @@ class SoundTranslator(Translator):
     ) -> Translation:
         """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to another sound.
 
-        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound.
+        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it.
         """
         started = time.perf_counter()
         together = [waveform] if isinstance(waveform, Waveform) else list(waveform)
@@ -119,7 +120,11 @@ class SoundTranslator(Translator):
             together = [gained(wave, gain) for wave in together]
         if mix:
             together = [self._mixed(wave, mix, gain) for wave in together]
-        point = F.normalize(torch.stack([self.point(wave) for wave in together]).mean(0), dim=-1)
+        seen = None
+        if image is not None and getattr(self.bridge, "looks", False):
+            seen, image = image.medium, None  # its second source, and not a picture to edit
+        ways = [self.point(wave, seen) if seen is not None else self.point(wave) for wave in together]
+        point = F.normalize(torch.stack(ways).mean(0), dim=-1)
         points = [(point, index) for index in indices]
         if interpolate is not None:
             other = self.point(interpolate)
