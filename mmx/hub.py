@@ -32,6 +32,8 @@ class Known:
     gigabytes: float  # of GPU memory in fp16
     resolution: int  # pixels a side, or Hz
     about: str
+    steps: int | None = None  # of denoising, by default
+    guidance: float | None = None
 
 
 KNOWN = (
@@ -44,6 +46,8 @@ KNOWN = (
         6.0,
         512,
         "the full-size default: CLIP ViT-bigG image embeddings, 1280",
+        50,
+        4.0,
     ),
     Known(
         "stable-unclip-2.1",
@@ -54,6 +58,8 @@ KNOWN = (
         6.0,
         768,
         "CLIP ViT-H image embeddings, 1024; a mirror, the original was withdrawn",
+        20,
+        10.0,
     ),
     Known(
         "sd15-ip-adapter",
@@ -64,6 +70,8 @@ KNOWN = (
         4.0,
         512,
         "CLIP ViT-H image embeddings, 1024",
+        30,
+        7.5,
     ),
     Known(
         "sdxl-ip-adapter",
@@ -74,6 +82,8 @@ KNOWN = (
         9.0,
         1024,
         "CLIP ViT-bigG image embeddings, 1280",
+        30,
+        5.0,
     ),
     Known(
         "sd15-face-id",
@@ -84,6 +94,8 @@ KNOWN = (
         4.0,
         512,
         "ArcFace embeddings, 512",
+        30,
+        7.5,
     ),
     Known(
         "arc2face",
@@ -94,6 +106,8 @@ KNOWN = (
         4.0,
         512,
         "ArcFace embeddings, 512",
+        25,
+        3.0,
     ),
     Known(
         "seamless-vocoder",

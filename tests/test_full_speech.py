@@ -157,6 +157,7 @@ def test_a_sight_bridge_is_trained_and_used(
     code, _, err = mmx_in_process(*command, "--max-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
     assert code == 0, err.decode()
     assert json.loads((run / "config.json").read_text())["spec"]["shape"] == [tiny_speech.UNITS]
+    assert soundfile.info(run / "bridge" / "preview.wav").samplerate == 16_000
     options = ("--bridge", run, "--encoder", debug_models[1])
     code, _, err = mmx_in_process("img2speech", photo, "-o", tmp_path / "a.wav", *options, "--decoder", decoder)
     assert code == 0, err.decode()

@@ -95,6 +95,7 @@ def test_a_bridge_of_two_sources_is_trained_used_and_reported(
         (data / "hints" / "deep" / f"x{number}.png").write_bytes(png(5 * number))
     code, _, err = mmx_in_process(*command, *rest)
     assert code == 0, err.decode()
+    assert Image.open(run / "bridge" / "preview.png").width > 64  # val sources through the frozen decoder
     config, measured = (json.loads((run / name).read_text()) for name in ("config.json", "metrics.json"))
     assert config["sources"] == ["sound", "image"]
     val = measured["val"]

@@ -70,6 +70,7 @@ def test_pull_path_verify_card_ls_rm(models, hub: FakeHub, tmp_path: Path) -> No
     known = {row["name"]: row for row in rows}
     assert known["kandinsky-2.2"]["licence"] == "Apache-2.0" and not known["kandinsky-2.2"]["on_disk"]
     assert known["seamless-vocoder"]["commercial"] is False and known["starter/image"]["on_disk"]
+    assert known["starter/image"]["resolution"] == 64 and known["starter/image"]["steps"]
     before = len(hub.downloads)
     assert models("models", "pull", REPO)[0] == 0 and len(hub.downloads) == before  # nothing twice
     blob = (folder / "model.safetensors").resolve()
@@ -168,3 +169,18 @@ def test_doctor_finds_a_changed_starter(mmx_in_process, tmp_path: Path, monkeypa
     monkeypatch.setattr(mmx.store, "assets", lambda: tmp_path)
     code, out, _ = mmx_in_process("doctor")
     assert code == 4 and "LOOK starter models" in out.decode() and "pip install --force-reinstall mmx" in out.decode()
+
+
+def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
+    from mmx.decoders.hub import BY_COMPANION, FAMILIES
+    from mmx.hub import KNOWN
+
+    families = {family.name: family for family in (*FAMILIES.values(), *BY_COMPANION.values())}
+    names = {"stable-unclip-2.1": "stable-unclip", "sd15-ip-adapter": "sd-ip-adapter"}
+    pictures = [known for known in KNOWN if known.steps]
+    assert len(pictures) == 6
+    for known in pictures:
+        if known.name != "sd15-face-id":  # an IP-Adapter with other weights
+            family = families[names.get(known.name, known.name)]
+            assert (known.steps, known.guidance, known.resolution) == (family.steps, family.guidance, family.size)
+            assert (known.commercial, known.gigabytes) == (family.commercial, family.gigabytes)

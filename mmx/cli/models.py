@@ -50,6 +50,13 @@ def _folders(name: str) -> list[Path]:
     return [snapshot(repo) for repo in repos_of(name)]
 
 
+def _defaults(folder: Path) -> dict[str, object]:
+    """What a starter decoder says of its defaults."""
+    path = folder / "mmx.json"
+    said = json.loads(path.read_text(encoding="utf8"))["defaults"] if path.exists() else {}
+    return {"resolution": said.get("size"), "steps": said.get("steps"), "guidance": said.get("guidance")}
+
+
 @app.command("ls")
 def ls(as_json: Json = False) -> None:
     """What mmx knows by name, what is on disk, how large it is, its licence, and what may not be used commercially."""
@@ -61,7 +68,8 @@ def ls(as_json: Json = False) -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         rows.append(
             {"name": f"starter/{folder.name}", "task": folder.name, "on_disk": True, "bytes": size}
-            | {"licence": "research only: see its card", "commercial": False, "gpu_gigabytes": 0.5, "resolution": None}
+            | {"licence": "research only: see its card", "commercial": False, "gpu_gigabytes": 0.5}
+            | _defaults(folder)
         )
     for known in KNOWN:
         here = [disk.pop(repo) for repo in known.repos if repo in disk]
@@ -77,6 +85,8 @@ def ls(as_json: Json = False) -> None:
                 "commercial": known.commercial,
                 "gpu_gigabytes": known.gigabytes,
                 "resolution": known.resolution,
+                "steps": known.steps,
+                "guidance": known.guidance,
             }
         )
     rows += [
@@ -89,6 +99,8 @@ def ls(as_json: Json = False) -> None:
             "commercial": None,
             "gpu_gigabytes": None,
             "resolution": None,
+            "steps": None,
+            "guidance": None,
         }
         for repo, entry in disk.items()
     ]
@@ -100,14 +112,28 @@ def ls(as_json: Json = False) -> None:
     from rich.table import Column, Table
 
     table = Table(
-        Column("model", no_wrap=True), "task", "on disk", "licence", "commercial use", "GPU memory", "resolution"
+        Column("model", no_wrap=True),
+        "task",
+        "on disk",
+        "licence",
+        "commercial use",
+        "GPU memory",
+        "resolution",
+        "steps",
+        "guidance",
     )
     for row in rows:
         commercial = {True: "yes", False: "no", None: "?"}[row["commercial"]]
         disk_size = f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no"
         memory = "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB"
         table.add_row(
-            row["name"], row["task"] or "", disk_size, row["licence"], commercial, memory, str(row["resolution"] or "")
+            row["name"],
+            row["task"] or "",
+            disk_size,
+            row["licence"],
+            commercial,
+            memory,
+            *(str(row[key] or "") for key in ("resolution", "steps", "guidance")),
         )
     Console().print(table)
 

@@ -16,7 +16,7 @@ from mmx.decoders.speech import SpeechDecoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import InputError
 from mmx.nets.speech import collapse
-from mmx.nets.writer import MAX_REPEAT, MAX_UNITS
+from mmx.nets.writer import MAX_REPEAT, MAX_UNITS, Sampling
 from mmx.store import locate
 from mmx.training.bridge import BridgeRecipe, decoder_fingerprint, export_bridge, spread
 from mmx.training.features import Units, patches
@@ -35,7 +35,8 @@ class SightTask:
     name = "bridge"
     duration_weight = 0.2
 
-    def __init__(self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, team, seed: int = 0) -> None:
+    def __init__(self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, team, seed: int = 0, show=None) -> None:
+        self.show = show if val is not None else None
         self.pairs, self.val, self.team = pairs, val, team
         torch.manual_seed(seed)
         self.module = _Module(SightBridge(config))
@@ -87,7 +88,15 @@ class SightTask:
         return found
 
     def preview(self, module: nn.Module, path: Path) -> None:
-        """What is written is heard: `mmx img2speech` with this run as its bridge."""
+        """What a val photo says so far, as a sound beside `path`."""
+        if self.show is not None:
+            from mmx.media.audio import wav_bytes
+
+            bridge, half = module.bridge, self.val.sources.length(0) // 2
+            seen = self.val.sources.get(0, 0, half).float().to(self.team.device)
+            units = bridge.write(seen, Sampling(), torch.Generator().manual_seed(0))
+            if len(units):
+                path.with_suffix(".wav").write_bytes(wav_bytes(self.show.decode([units])[0]))
 
 
 def _looked_at(seen: Rows, picks: Tensor, places: Tensor) -> Tensor:
@@ -135,7 +144,7 @@ def train_sight_bridge(recipe: BridgeRecipe) -> None:
         source={"name": images.name, "fingerprint": seen},
         writer=WRITER | recipe.sizes | {"patches": shape[1], "channels": shape[2]},
     )
-    task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0)
+    task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0, decoder)
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     bridge: SightBridge = run.averaged().bridge.cpu()

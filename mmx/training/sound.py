@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +70,10 @@ class SoundBridgeTask:
         config: BridgeConfig,
         label_texts: Tensor | None,
         seed: int = 0,
+        show: Callable[[SoundBridge, Path], None] | None = None,
     ) -> None:
         self.recipe, self.pairs, self.val, self.label_texts, self.team = recipe, pairs, val, label_texts, recipe.team
-        self.contrast = LOSSES.get(recipe.loss)
+        self.contrast, self.show = LOSSES.get(recipe.loss), show
         if pairs.direct:
             self.draws, self.mixup = 1, 0.0
         if config.architecture == "frozen":
@@ -136,8 +139,10 @@ class SoundBridgeTask:
     def validate(self, module: nn.Module) -> dict[str, float]:
         return validate_points(self.val, module.bridge, self.label_texts)
 
-    def preview(self, module: nn.Module, path) -> None:
-        """Nothing to show before there is a prior."""
+    def preview(self, module: nn.Module, path: Path) -> None:
+        """Val sources through the bridge, without a prior, and the frozen decoder."""
+        if self.show is not None:
+            self.show(module.bridge, path)
 
 
 def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor | None) -> dict[str, float]:
@@ -205,14 +210,14 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
         from mmx.training.fusion import FusionTask as SoundTask
     else:
         SoundTask = SoundBridgeTask
-    task = SoundTask(recipe, loaded.train, loaded.val, config, points, seed)
+    preview = Previews(decoder, loaded.val) if loaded.val else None
+    task = SoundTask(recipe, loaded.train, loaded.val, config, points, seed, preview)
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     module = run.averaged().cpu()
     bridge: SoundBridge = module.bridge
     bridge.config = replace(config, logit_scale=round(float(module.scale().detach()), 4))
     if config.prior is not None and recipe.loss != "prior":
-        preview = Previews(decoder, loaded.val) if loaded.val else None
         bridge.prior = train_prior(recipe, loaded.train, bridge, points, preview)
     assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)

@@ -50,7 +50,9 @@ class VoiceBridgeTask:
         decoder: ImageDecoder,
         genders: Tensor | None,
         seed: int = 0,
+        show: Previews | None = None,
     ) -> None:
+        self.show = show
         self.recipe, self.pairs, self.val, self.decoder, self.team = recipe, pairs, val, decoder, recipe.team
         self.face = decoder.teacher.net if names_faces(decoder) else None
         self.genders = genders if self.face is not None else None
@@ -117,7 +119,9 @@ class VoiceBridgeTask:
         return found
 
     def preview(self, module: nn.Module, path: Path) -> None:
-        """Nothing to show before there is a prior."""
+        """Val voices through the bridge, without a prior, and the frozen decoder."""
+        if self.show is not None:
+            self.show(module.bridge, path)
 
 
 def names_faces(decoder: Any) -> bool:
@@ -164,14 +168,16 @@ def train_voice_bridge(recipe: BridgeRecipe) -> None:
     )
     known = set(manifest.label_names) == set(GENDERS)
     genders = torch.tensor([GENDERS.index(name) for name in manifest.label_names]) if known else None
-    task = VoiceBridgeTask(recipe, loaded.train, loaded.val, config, decoder, genders, recipe.schedule.get("seed") or 0)
+    preview = Previews(decoder, loaded.val) if loaded.val else None
+    task = VoiceBridgeTask(
+        recipe, loaded.train, loaded.val, config, decoder, genders, recipe.schedule.get("seed") or 0, preview
+    )
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     bridge: VoiceBridge = run.averaged().bridge.cpu()
     bridge.config = config
     decoder.to("cpu")
     if config.prior is not None:
-        preview = Previews(decoder, loaded.val) if loaded.val else None
         bridge.prior = train_prior(recipe, loaded.train, bridge, None, preview)
     assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)
