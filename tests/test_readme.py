@@ -45,7 +45,11 @@ def test_readme_command(line: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-TABLES = {"sound2img": ("naming", "pictures"), "voice2face": ("faces", "separation")}
+TABLES = {
+    "sound2img": ("naming", "pictures"),
+    "voice2face": ("faces", "separation"),
+    "img2speech": ("naming", "resynthesis"),
+}
 
 
 def table_of(task: str) -> str:
@@ -100,6 +104,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
             "sound2img",
             "voice2face",
             "img2speech",
+            "text2img",
             "show",
             "train-bridge",
             "train-decoder",

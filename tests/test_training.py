@@ -216,6 +216,24 @@ def test_whitened_codec_decodes_as_before() -> None:
         torch.testing.assert_close(codec.decode(after, force_not_quantize=True).sample, before, atol=1e-4, rtol=1e-3)
 
 
+def test_a_denoiser_is_stored_in_a_byte_a_weight_and_read_back(tmp_path: Path) -> None:
+    """What is loaded is what was trained, rounded to float8 and no further, by us and by plain diffusers."""
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file
+
+    from mmx.decoders.image import ImageDecoder
+    from tests.debug import make_decoder
+
+    folder = make_decoder(tmp_path / "decoder")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    stored = load_file(path)
+    assert path.stat().st_size < 1.3 * sum(value.numel() for value in stored.values())
+    plain = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    ours = ImageDecoder.load(folder).pipeline.unet.state_dict()
+    for name, value in stored.items():
+        assert torch.equal(ours[name], value.float()) and torch.equal(plain[name], value.float())
+
+
 def test_random_crops_stay_inside_and_keep_flat_colour() -> None:
     flat = torch.full((16, 3, 8, 8), 0.25)
     torch.testing.assert_close(random_crops(flat, torch.Generator().manual_seed(0)), flat)

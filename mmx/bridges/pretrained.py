@@ -26,20 +26,34 @@ class Listener:
         self.model, self.extractor, self.kind = freeze(model), extractor, kind
         self.dim, self.fingerprint, self.name, self.folder = dim, fingerprint, at.name, at.folder
 
+    @property
+    def hearing(self) -> torch.nn.Module:
+        """The part of the model that hears: all of it, but for CLAP."""
+        return self.model.audio_model if self.kind == "clap" else self.model
+
+    @property
+    def rate(self) -> int:
+        """The sample rate that the encoder hears, in Hz."""
+        return self.extractor.sampling_rate
+
     @torch.inference_mode()
     def listen(self, wave: Waveform) -> Tensor:
         """Mono sound → (C,) float32."""
-        rate = self.extractor.sampling_rate
-        samples = resample(wave.samples, wave.sample_rate, rate)
+        return self.embed(torch.from_numpy(resample(wave.samples, wave.sample_rate, self.rate))[None])[0]
+
+    def embed(self, waves: Tensor) -> Tensor:
+        """Waveforms (B, T) at `rate` → (B, C) float32. Gradients flow, where something in the model is trained."""
+        rows = list(waves.cpu().numpy())
         if self.kind == "clap":  # of a longer clip its extractor would take a random part
-            samples = loudest(samples, int(self.extractor.max_length_s * rate))
-        inputs = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
+            rows = [loudest(row, int(self.extractor.max_length_s * self.rate)) for row in rows]
+        inputs = self.extractor(rows, sampling_rate=self.rate, return_tensors="pt")
+        inputs = {name: value.to(self.model.device) for name, value in inputs.items() if torch.is_tensor(value)}
         if self.kind == "clap":
-            return self.model.get_audio_features(**inputs).pooler_output[0].float()
+            return self.model.get_audio_features(**inputs).pooler_output.float()
         outputs = self.model(**inputs)
         if self.kind == "audio-spectrogram-transformer":
-            return outputs.pooler_output[0].float()
-        return outputs.last_hidden_state[0].mean(0).float()
+            return outputs.pooler_output.float()
+        return outputs.last_hidden_state.mean(1).float()
 
     @property
     def logit_scale(self) -> float:

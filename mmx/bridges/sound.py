@@ -10,14 +10,21 @@ from torch import Tensor, nn
 
 from mmx.bridges.base import Bridge, BridgeConfig, require_source
 from mmx.errors import ModelError
-from mmx.media.audio import Waveform, tile
+from mmx.media.audio import Waveform, resample, tile
 from mmx.nets.fusion import Fusion
+from mmx.nets.lora import AdaptedEncoder
 from mmx.nets.prior import EmbeddingPrior
 from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead, log_mel, standardise
 from mmx.store import Located
 
 # what turns features into a point: the embedding's size and a config's `sizes` are its arguments
-ENCODERS: dict[str, type[nn.Module]] = {"cnn": SoundCNN, "transformer": SoundTransformer, "frozen": VectorHead}
+ENCODERS: dict[str, type[nn.Module]] = {
+    "cnn": SoundCNN,
+    "transformer": SoundTransformer,
+    "frozen": VectorHead,
+    "lora": AdaptedEncoder,
+}
+SECONDS = 3  # of a window
 
 
 class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio-to-image"):
@@ -50,11 +57,18 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
 
         listener = Listener.load(encoder)
         require_source(self.config, encoder.name, listener.fingerprint)
-        object.__setattr__(self, "listener", listener)  # neither saved, nor trained, nor counted
+        self.hear_with(listener)
+
+    def hear_with(self, listener: Any) -> None:
+        """Take a frozen encoder. It is neither saved, nor trained, nor counted."""
+        object.__setattr__(self, "listener", listener)
+        if self.config.architecture == "lora":
+            self.encoder.attach(listener)
 
     @torch.inference_mode()
     def prepare(self, media: Waveform) -> Tensor:
-        """A 16 kHz mono waveform → standardised log-mel windows (W, 64, 300), or a frozen encoder's vector (1, C).
+        """A 16 kHz mono waveform → standardised log-mel windows (W, 64, 300), or a frozen encoder's vector (1, C), or windows of
+        the waveform itself (W, T) for an adapted one.
 
         Short sounds are tiled.
         """
@@ -62,12 +76,21 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         if self.config.architecture == "frozen":
             assert self.listener is not None, "attach comes first"
             return self.listener.listen(wave)[None]
+        if self.config.architecture == "lora":
+            assert self.listener is not None, "attach comes first"
+            return self.stretches_of(torch.from_numpy(resample(wave.samples, wave.sample_rate, self.listener.rate)))
         return self.windows_of(log_mel(torch.from_numpy(wave.samples)))
 
     def windows_of(self, mel: Tensor) -> Tensor:
         """A log-mel (64, F) → standardised windows (W, 64, 300), evenly spread."""
         starts = torch.linspace(0, mel.shape[-1] - FRAMES, self.windows).round().long()
         return torch.stack([standardise(mel[:, start : start + FRAMES]) for start in starts.tolist()])
+
+    def stretches_of(self, samples: Tensor) -> Tensor:
+        """A waveform (T,) → windows of 3 s (W, N), evenly spread."""
+        length = SECONDS * self.listener.rate
+        starts = torch.linspace(0, max(0, len(samples) - length), self.windows).round().long().tolist()
+        return torch.stack([F.pad(cut, (0, length - len(cut))) for cut in (samples[s : s + length] for s in starts)])
 
     def forward(self, features: Tensor, seconds: Tensor | None = None) -> Tensor:
         """Windows (B, W, 64, 300) or vectors (B, 1, C) → unit-norm points of the joint space (B, D): the mean over them.

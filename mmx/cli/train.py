@@ -162,6 +162,15 @@ def train_bridge(
     output: Run,
     decoder: DecoderOption = None,
     encoder: EncoderOption = None,
+    lora: Annotated[
+        int,
+        typer.Option(
+            "--lora",
+            min=0,
+            max=256,
+            help="Adapt --encoder, too: the rank of the corrections to its attention layers; 0: none.",
+        ),
+    ] = 0,
     architecture: Annotated[
         str,
         typer.Option("--architecture", help="What hears log-mels: cnn or transformer; with --encoder a head on it."),
@@ -244,6 +253,8 @@ def train_bridge(
         raise UsageError(f"--architecture {architecture}: no such architecture", hint="cnn or transformer")
     if source not in ("", "sound", "sound+image") or (source and task != "sound2img"):
         raise UsageError(f"--source {source}: {task} has no such sources", hint="sound2img: sound or sound+image")
+    if lora and (encoder is None or task == "img2speech"):
+        raise UsageError("--lora adapts an audio encoder, and there is none", hint="--encoder wavlm --lora 8")
     if mixed_precision not in ("bf16", "no"):
         raise UsageError(f"--mixed-precision {mixed_precision}: no such precision", hint="bf16 or no")
     if patience and not metric:
@@ -266,6 +277,7 @@ def train_bridge(
         output,
         locate(decoder, task, "decoder"),
         None if encoder is None else locate(encoder, task, "encoder"),
+        lora,
         tuple((source or "sound").split("+")),
         architecture,
         {} if dropout is None else {"dropout": dropout},

@@ -33,6 +33,7 @@ class BridgeRecipe:
     run: Path
     decoder: Located
     encoder: Located | None = None
+    lora: int = 0  # rank of the adapters on the encoder; 0: it is frozen
     sources: tuple[str, ...] = ("sound",)
     architecture: str = "cnn"
     sizes: dict[str, Any] = field(default_factory=dict)

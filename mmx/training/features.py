@@ -16,7 +16,7 @@ from mmx.bridges.sight import patches_of
 from mmx.decoders.speech import SpeechDecoder
 from mmx.decoders.teacher import pixels_of
 from mmx.errors import InputError
-from mmx.media.audio import Waveform, read_audio, tile
+from mmx.media.audio import Waveform, read_audio, resample, tile
 from mmx.media.image import read_image
 from mmx.media.speech import speech_part
 from mmx.nets.sound import MELS, log_mel
@@ -78,6 +78,30 @@ class Frozen:
             except InputError:
                 found.append(None)
         return found
+
+
+FULL_SCALE = 32_768  # of 16-bit samples
+
+
+class Waves:
+    """Sounds or voices → their samples (F, rate / 100) int16, 100 frames a second, for encoders that are adapted while they hear."""
+
+    def __init__(self, rate: int, *, speech: bool = False) -> None:
+        self.rate, self.speech = rate, speech
+        self.name = f"{'voice' if speech else 'sound'}-pcm16-{rate}-v1"
+        self.empty = torch.zeros(0, rate // 100, dtype=torch.int16)
+
+    def encode(self, payloads: Sequence[bytes], names: Sequence[str]) -> list[Tensor | None]:
+        return [self._one(payload, name) for payload, name in zip(payloads, names, strict=True)]
+
+    def _one(self, payload: bytes, name: str) -> Tensor | None:
+        try:
+            wave = sound_of(payload, name, speech=self.speech)
+        except InputError:
+            return None
+        samples = torch.from_numpy(resample(wave.samples, wave.sample_rate, self.rate))
+        frames = (samples * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1).short()
+        return frames[: len(frames) // (self.rate // 100) * (self.rate // 100)].view(-1, self.rate // 100)
 
 
 class Pictures:

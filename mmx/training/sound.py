@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.image import ImageDecoder
-from mmx.errors import InputError
+from mmx.errors import InputError, UsageError
+from mmx.nets.lora import adaptable
 from mmx.training.bridge import (
     VAL,
     BridgeRecipe,
@@ -25,7 +26,7 @@ from mmx.training.bridge import (
     retrieval,
     spread,
 )
-from mmx.training.features import Frozen, LogMels, embeddings
+from mmx.training.features import Frozen, LogMels, Waves, embeddings
 from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES
 from mmx.training.manifest import read_manifest
@@ -76,11 +77,12 @@ class SoundBridgeTask:
         self.contrast, self.show = LOSSES.get(recipe.loss), show
         if pairs.direct:
             self.draws, self.mixup = 1, 0.0
-        if config.architecture == "frozen":
-            self.mixup = 0.0  # vectors of two sounds do not add up to that of both
+        if config.architecture in ("frozen", "lora"):
+            self.mixup = 0.0  # vectors of two sounds do not add up to that of both, nor waveforms as log-mels do
         torch.manual_seed(seed)
         own = config if recipe.loss == "prior" else replace(config, prior=None)
         self.module = BridgeModule(SoundBridge(own), learned_scale=recipe.loss == "infonce")
+        hear_with_its_encoder(self.module.bridge, recipe)
         if recipe.loss == "prior":
             measure_targets(self.module.bridge.prior, pairs)
 
@@ -164,8 +166,8 @@ def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor 
     return found
 
 
-def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMels | Frozen, dict]:
-    """How sounds are cached for a recipe, and what the bridge's config says of it."""
+def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMels | Frozen | Waves, dict]:
+    """How sounds are cached for a recipe, and what the bridge's config says of it. Raises UsageError."""
     if recipe.encoder is None:
         return LogMels(speech=speech), {"architecture": recipe.architecture, "sizes": recipe.sizes}
     from mmx.bridges.pretrained import Listener
@@ -176,7 +178,25 @@ def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMe
         "sizes": recipe.sizes | {"inputs": listener.dim},
         "source": {"name": listener.name, "fingerprint": listener.fingerprint},
     }
-    return Frozen(listener, speech=speech), about
+    if not recipe.lora:
+        return Frozen(listener, speech=speech), about
+    layers = adaptable(listener.hearing)
+    if not layers:
+        raise UsageError(
+            f"--lora: {listener.name} has no attention layers that can be adapted", hint="leave --lora out"
+        )
+    sizes = about["sizes"] | {"rank": recipe.lora, "layers": layers}
+    return Waves(listener.rate, speech=speech), about | {"architecture": "lora", "sizes": sizes}
+
+
+def hear_with_its_encoder(bridge: SoundBridge, recipe: BridgeRecipe) -> None:
+    """Give an adapted encoder's network to a bridge that is to be trained."""
+    if bridge.config.architecture == "lora":
+        from mmx.bridges.pretrained import Listener
+
+        listener = Listener.load(recipe.encoder)
+        listener.model.to(recipe.team.device)
+        bridge.hear_with(listener)
 
 
 def train_sound_bridge(recipe: BridgeRecipe) -> None:

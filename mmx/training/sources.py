@@ -7,19 +7,23 @@ from torch import Tensor
 
 from mmx.bridges.sound import SoundBridge
 from mmx.nets.sound import FRAMES, MELS, standardise
+from mmx.training.features import FULL_SCALE
 from mmx.training.pairs import Rows
 
 
 def crops(sources: Rows, picks: Tensor, places: Tensor) -> Tensor:
     """A window of 3 s (64, 300) of each picked log-mel, where `places` (B,) in [0, 1) says: (B, 64, 300); of frozen
-    encoders their vectors (B, C)."""
+    encoders their vectors (B, C); of waveforms their samples (B, N)."""
     found = []
     for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
-        if sources.get(pick, 0, 1).shape[-1] != MELS or sources.length(pick) == 1:
+        first = sources.get(pick, 0, 1)
+        sampled = first.dtype == torch.int16
+        if not sampled and (first.shape[-1] != MELS or sources.length(pick) == 1):
             found.append(sources.get(pick)[0])
             continue
         start = int(place * (sources.length(pick) - FRAMES + 1))
-        found.append(sources.get(pick, start, FRAMES).T)
+        window = sources.get(pick, start, FRAMES)
+        found.append(window.flatten() / FULL_SCALE if sampled else window.T)
     return torch.stack(found).float()
 
 
@@ -32,6 +36,8 @@ def finished(features: Tensor) -> Tensor:
 def views(bridge: SoundBridge, sources: Rows, pick: int) -> Tensor:
     """What a bridge's `prepare` gives of a source: (W, 64, 300) or (1, C)."""
     features = sources.get(pick).float()
+    if bridge.config.architecture == "lora":
+        return bridge.stretches_of(features.flatten() / FULL_SCALE)
     return features if bridge.config.architecture == "frozen" else bridge.windows_of(features.T)
 
 

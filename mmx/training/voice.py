@@ -22,7 +22,7 @@ from mmx.training.losses import LOSSES, nt_xent, speech2face
 from mmx.training.manifest import read_manifest
 from mmx.training.pairs import Pairs, load_pairs
 from mmx.training.prior import Previews, either_view, train_prior
-from mmx.training.sound import sound_features, validate_points
+from mmx.training.sound import hear_with_its_encoder, sound_features, validate_points
 from mmx.training.sources import crops, finished, other_room, points_of, spec_augment
 from mmx.translate import open_decoder
 
@@ -58,6 +58,7 @@ class VoiceBridgeTask:
         self.genders = genders if self.face is not None else None
         torch.manual_seed(seed)
         self.module = _Module(VoiceBridge(replace(config, prior=None)))
+        hear_with_its_encoder(self.module.bridge, recipe)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import mmx.compat  # noqa: F401  (torchaudio must be mended before diffusers is imported)
 from tests import tiny
 from tests.conftest import ROOT
 
