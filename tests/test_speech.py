@@ -123,7 +123,8 @@ def naive_greedy(writer: UnitWriter, patches: torch.Tensor, length: int) -> list
 
 @torch.no_grad()
 def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
-    """Two pictures, two utterances of different length: greedy, cached and naive decoding all give them back."""
+    """Two pictures, two utterances of different length: greedy with its cache, a naive twin that recomputes everything, and a
+    beam search all give them back."""
     torch.manual_seed(0)
     writer = UnitWriter(10, 4, 6, width=32, depth=1, heads=2, dropout=0.0)
     patches = torch.randn(2, 4, 6)
@@ -143,10 +144,8 @@ def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
     generator = torch.Generator().manual_seed(0)
     for row, units in enumerate(said):
         written = writer.write(patches[row], Sampling(), generator)
-        again = writer.write(patches[row], Sampling(), generator, use_cache=False)
         short, repeats = collapse(written)
         assert short.tolist() == units == naive_greedy(writer, patches[row], 20)
-        assert torch.equal(written, again)
         assert repeats.tolist() == (torch.arange(len(units)) % 3 + 1).tolist()
         assert torch.equal(collapse(writer.write(patches[row], Sampling(beam=3), generator))[0], short)
         draws = [

@@ -178,9 +178,11 @@ def measure(translator: SightTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     photos = load_photos(options.data, translator.bridge.teacher.net.image_size).split(options.split)
     clips = list(load_spoken(options.data))
-    if not len(photos) or not any(meta["split"] == options.split for _, meta in clips):
+    if not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
-    return evaluate(translator, photos, clips, options.split, options.seed, options.limit or 5)
+    # new photos may come without new speech: what is said again is then that of val
+    spoken = options.split if any(meta["split"] == options.split for _, meta in clips) else "val"
+    return evaluate(translator, photos, clips, spoken, options.seed, options.limit or 5)
 
 
 def evaluate(

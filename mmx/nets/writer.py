@@ -89,9 +89,7 @@ class UnitWriter(nn.Module):
         return nll, F.smooth_l1_loss(guess[spoken], counts[spoken].float().log())
 
     @torch.no_grad()
-    def write(
-        self, patches: Tensor, sampling: Sampling, generator: torch.Generator, *, use_cache: bool = True
-    ) -> Tensor:
+    def write(self, patches: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
         """Patches of one image (P, C) → its units (L,), with repeats.
 
         The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than the
@@ -104,14 +102,14 @@ class UnitWriter(nn.Module):
             processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")  # it is meant for the units alone
-            tokens = self._generate(patches, sampling, processors, use_cache)
+            tokens = self._generate(patches, sampling, processors)
         units = tokens[(tokens != self.end) & (tokens != self.pad) & (tokens != self.begin)]
         hidden = self._hidden(patches[None], units[None])
         counts = self.lasting(hidden[:, 1:])[0, :, 0].float().exp().round().clamp(1, MAX_REPEAT).long()
         return units.repeat_interleave(counts)
 
-    def _generate(self, patches: Tensor, sampling: Sampling, processors: list, use_cache: bool) -> Tensor:
-        """Patches of one image (P, C) → token ids (L,)."""
+    def _generate(self, patches: Tensor, sampling: Sampling, processors: list) -> Tensor:
+        """Patches of one image (P, C) → token ids (L,). Keys and values of what was written are kept, not computed again."""
         return self.language.generate(
             inputs_embeds=self.prefix(patches[None]),
             attention_mask=torch.ones(1, patches.shape[0] + 1, dtype=torch.long, device=patches.device),
@@ -120,7 +118,6 @@ class UnitWriter(nn.Module):
             num_beams=sampling.beam,
             do_sample=False,
             no_repeat_ngram_size=6,
-            use_cache=use_cache,
             logits_processor=processors,
             suppress_tokens=[self.pad, self.begin],
         )[0]
