@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.options import BridgeOption, Data, DecoderOption, Device, EncoderOption, Json, Quiet, Seed
+from mmx.cli.options import BridgeOption, DecoderOption, Device, EncoderOption, Json, Quiet, Seed
 from mmx.errors import UsageError
 
 TASKS = ("sound2img", "voice2face", "img2speech")
@@ -18,7 +18,15 @@ TASKS = ("sound2img", "voice2face", "img2speech")
 
 def evaluate(
     task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)],
-    data: Data,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            show_default=False,
+            help="A folder, a .jsonl or .csv manifest, or a URL of shards, as train-bridge takes them.",
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -54,19 +62,19 @@ def evaluate(
     """Measure a bridge and its decoder on data that they have not seen.
 
     sound2img, voice2face: naming, a judge on the pictures, FID and KID, retrieval, distance to the training photos. img2speech: what a
-    recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Each table has an oracle row and a random row. Writes
+    recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Of pairs without labels (folders, manifests): retrieval, likeness to the
+    target, FID and KID, by the decoder's frozen teacher. Each table has an oracle row and a random row. Writes
     REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs side by side.
     """
     if task not in TASKS:
         raise UsageError(f"no protocol is called {task}", hint=f"there are: {', '.join(TASKS)}")
-    if not data.is_dir():
-        raise UsageError(f"--data {data}: no such folder")
+    protocol = _protocol(task, data)
     from mmx.evaluation.report import Options
     from mmx.translate import load
 
     translator = load(task, bridge=bridge, decoder=decoder, encoder=encoder, device=device)
-    protocol = importlib.import_module(f"mmx.evaluation.{task}")
-    options = Options(data, split, judge or output / "judge", limit, judge_steps, seed, quiet)
+    protocol = importlib.import_module(f"mmx.evaluation.{protocol}")
+    options = Options(Path(data), split, judge or output / "judge", limit, judge_steps, seed, quiet)
     about = {"task": task, "split": split} | {role: at.sha256 for role, at in translator.models.items()}
     result = protocol.measure(translator, options).write(output, about)
     if card:
@@ -79,6 +87,20 @@ def evaluate(
         _print(result)
     if not quiet:
         print(f"{output}: metrics.json, report.html", file=sys.stderr)
+
+
+def _protocol(task: str, data: str) -> str:
+    """The module that measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
+    folder = Path(data)
+    remote = any(sign in data for sign in ("://", "{", "*"))
+    if not remote and not folder.exists():
+        raise UsageError(f"--data {data}: no such file or folder")
+    prefixes = {"sound2img": "sounds", "voice2face": "voices", "img2speech": "images"}
+    if not remote and folder.is_dir() and any(folder.glob(f"{prefixes[task]}-*.tar")):
+        return task
+    if task == "img2speech":
+        raise UsageError(f"--data {data}: what is said of photos is measured on images-*.tar and spoken-*.tar")
+    return "pairs"
 
 
 def _print(result: dict[str, Any]) -> None:

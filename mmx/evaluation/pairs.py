@@ -1,0 +1,92 @@
+"""The protocol of pictures from anybody's pairs: no labels, no judge; the decoder's frozen teacher measures in its own space.
+
+Retrieval both ways, how like the target each picture is (with a CLIP decoder that is the CLIP score), FID and KID in the teacher's features.
+"""
+
+from __future__ import annotations
+
+import io
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from mmx.errors import InputError, UsageError
+from mmx.evaluation.metrics import decode, distances, draw
+from mmx.evaluation.report import Example, Options, Report
+from mmx.media.image import read_image
+from mmx.training.bridge import retrieval, spread
+from mmx.training.manifest import SPLITS, Manifest, read_manifest
+from mmx.translators.sound import SoundTranslator
+
+LIMIT, SHOWN = 200, 24
+
+
+def measure(translator: SoundTranslator, options: Options) -> Report:
+    """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides. Raises InputError, UsageError."""
+    manifest = read_manifest(str(options.data), translator.task)
+    if not manifest.direct:
+        raise UsageError(f"{options.data} pairs by label", hint="this protocol is for pairs")
+    picks = _of_split(manifest, options.split, options.limit or LIMIT)
+    sources, targets, names, unread = [], [], [], 0
+    for index in picks:
+        source, target = manifest.sources.items[index], manifest.targets.items[index]
+        try:
+            sources.append(translator.read(source.read(), name=source.name))
+            targets.append(read_image(io.BytesIO(target.read()), name=target.name))
+        except InputError:
+            unread += 1
+            del sources[len(targets) :]
+            continue
+        names.append(source.name)
+    if len(targets) < 2:
+        raise InputError(f"{options.data}: {len(targets)} readable pairs in the split {options.split}")
+    report = evaluate(translator, sources, targets, names, options.seed)
+    report.tables["data"] = {options.split: {"pairs": len(targets), "unreadable": unread}}
+    return report
+
+
+def _of_split(manifest: Manifest, split: str, limit: int) -> list[int]:
+    number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
+    found = [i for i, own in enumerate(manifest.sources.splits) if own == number]
+    if not found:
+        raise UsageError(f"--split {split}: the data has no such split")
+    return [found[i] for i in spread(len(found), limit).tolist()]
+
+
+def evaluate(
+    translator: SoundTranslator, sources: list, targets: list[Image.Image], names: list[str], seed: int = 0
+) -> Report:
+    """Tables, each with an oracle row (the target itself, mirrored, or its own embedding decoded) and a random row."""
+    teacher = translator.decoder.targets
+    points = torch.stack([translator.point(source) for source in sources])
+    raw = teacher(targets)
+    mirrored = teacher([ImageOps.mirror(picture) for picture in targets])
+    other = torch.arange(len(targets)).roll(1)
+    own = torch.arange(len(targets))
+    drawn = draw(translator, list(points), seed)
+    rows = {
+        "oracle: a target's own embedding": (decode(translator, raw, seed), own),
+        translator.task: (drawn, own),
+        "random: another source's picture": (drawn, other),
+    }
+    ways = {"oracle: the target mirrored": mirrored, translator.task: points, "random: another source": points[other]}
+    tables = {
+        "retrieval": {
+            name: {k.removeprefix("val_"): v for k, v in retrieval(found, raw, own, own).items()}
+            for name, found in ways.items()
+        },
+        "pictures": {
+            name: {"similarity": similarity(teacher(pictures)[order], raw)} | distances(teacher(pictures), raw)
+            for name, (pictures, order) in rows.items()
+        },
+    }
+    tables["pictures"] = {"real targets": {"similarity": similarity(mirrored, raw)}} | tables["pictures"]
+    examples = [Example(names[i], sources[i], [drawn[i], targets[i]]) for i in range(min(SHOWN, len(names)))]
+    return Report(tables, examples)
+
+
+def similarity(found: Tensor, wanted: Tensor) -> float:
+    """Mean cosine of embeddings (N, D) to those of the targets."""
+    return F.cosine_similarity(found, wanted).mean().item()
