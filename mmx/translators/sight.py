@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from mmx.bridges.sight import SightBridge
 from mmx.decoders.speech import SpeechDecoder
@@ -58,15 +59,22 @@ class SightTranslator(Translator):
         started = time.perf_counter()
         picture = picture if isinstance(picture, Image.Image) else next(iter(picture))
         features = self.bridge.prepare(picture)
-        units = []
+        units, words = [], []
         for index in indices:
             how = how_to_write(index, beam, temperature, top_p)
-            units.append(self.bridge.write(features, how, generator_for(seed, index)))
+            own, said = self.written(features, how, generator_for(seed, index))
+            units.append(own)
+            words.append(said)
         written = time.perf_counter()
         media = self.decoder.decode(units, voice=voice, speed=speed)
-        return Translation(
-            media, [], {"bridge": written - started, "decode": time.perf_counter() - written}, conditioning=units
-        )
+        seconds = {"bridge": written - started, "decode": time.perf_counter() - written}
+        return Translation(media, [word for said in words for word in said], seconds, units, words)
+
+    def written(
+        self, features: Tensor, how: Sampling, generator: torch.Generator
+    ) -> tuple[Tensor, list[tuple[str, float]]]:
+        """Features of a picture → units (L,), and the words that they were made from, if any were."""
+        return self.bridge.write(features, how, generator), []
 
 
 def how_to_write(index: int, beam: int | None, temperature: float | None, top_p: float) -> Sampling:
