@@ -136,7 +136,7 @@ def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
     optimizer = torch.optim.Adam(writer.parameters(), 5e-3)
     with torch.enable_grad():
         for _ in range(250):
-            nll, lasting = writer.loss(patches, tokens, counts)
+            nll, lasting, _ = writer.loss(patches, tokens, counts)
             (nll + lasting).backward()
             optimizer.step()
             optimizer.zero_grad()

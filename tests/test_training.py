@@ -135,6 +135,10 @@ def test_state_is_checked_before_it_is_used(tmp_path: Path) -> None:
     Run(LineTask(), CONFIG, tmp_path).fit(quiet=True)
     with pytest.raises(UsageError, match="batch-size"):
         Run(LineTask(), LoopConfig(max_steps=40, batch_size=9, lr=1e-2), tmp_path)
+    other = LineTask()
+    other.module = nn.Linear(4, 1)
+    with pytest.raises(UsageError, match="another model"):
+        Run(other, CONFIG, tmp_path)
     path = states(tmp_path)[-1] / "module.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

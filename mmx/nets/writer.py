@@ -76,8 +76,8 @@ class UnitWriter(nn.Module):
         embedded = torch.cat((self.prefix(patches), self.language.transformer.wte(tokens)), dim=1)
         return self.language.transformer(inputs_embeds=embedded).last_hidden_state[:, patches.shape[1] :]
 
-    def loss(self, patches: Tensor, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of the next token and mean error of log durations.
+    def loss(self, patches: Tensor, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean cross-entropy of the next token, mean error of log durations, and the state (B, W) that has seen all and said nothing.
 
         tokens (B, M): units, then one end token, then padding; counts (B, M): repeats of the units, 0 elsewhere.
         """
@@ -86,7 +86,7 @@ class UnitWriter(nn.Module):
         nll = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), ignore_index=self.pad)
         spoken = counts > 0
         guess = self.lasting(hidden[:, 1:])[..., 0].float()
-        return nll, F.smooth_l1_loss(guess[spoken], counts[spoken].float().log())
+        return nll, F.smooth_l1_loss(guess[spoken], counts[spoken].float().log()), hidden[:, 0]
 
     @torch.no_grad()
     def write(self, patches: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
@@ -118,6 +118,7 @@ class UnitWriter(nn.Module):
             num_beams=sampling.beam,
             do_sample=False,
             no_repeat_ngram_size=6,
+            length_penalty=0.0,  # the likeliest utterance, and not the likeliest a unit: that would favour long ones
             logits_processor=processors,
             suppress_tokens=[self.pad, self.begin],
         )[0]

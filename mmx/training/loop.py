@@ -147,7 +147,13 @@ class Run:
                     f"{self.folder} was started with {option} {meta.get(name, 1)}",
                     hint="give the same value to resume, or another output folder",
                 )
-        self.module.load_state_dict(tensors["module"])
+        try:
+            self.module.load_state_dict(tensors["module"])
+        except RuntimeError:
+            raise UsageError(
+                f"{self.folder} holds a run of another model than this command trains",
+                hint="give the command that it was started with, or another output folder",
+            ) from None
         self.average.tensors = {k: v.to(self.config.device) for k, v in tensors["average"].items()}
         restore_optimizer(self.optimizer, self.module, tensors["optimizer"])
         self.best = {k: v.to(self.config.device) for k, v in tensors.get("best", {}).items()}
