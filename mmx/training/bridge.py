@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.bridges.base import Bridge
-from mmx.decoders.base import fingerprint
+from mmx.decoders.base import fingerprint, keep_small
 from mmx.store import Located, seal
 from mmx.training.card import bridge_card
 from mmx.training.loop import LoopConfig, Run
@@ -133,12 +133,13 @@ def oracle_recall(pairs: Pairs, picks: Tensor) -> float:
 
 
 def export_bridge(bridge: Bridge, recipe: BridgeRecipe, run: Run, metrics: dict[str, float], loaded: Loaded) -> None:
-    """config.json, model.safetensors (float16), metrics.json, README.md and SHA256SUMS into the run's folder."""
+    """config.json, model.safetensors (float16, a prior's matrices float8), metrics.json, README.md and SHA256SUMS into the run's folder."""
     if not recipe.team.leads:
         return
     stored = type(bridge)(bridge.config)
     stored.load_state_dict(bridge.state_dict())
     stored.half().save_pretrained(recipe.run)
+    keep_small(recipe.run / "model.safetensors", "prior.")
     config = asdict(run.config)
     measured = {
         "steps": run.step,
