@@ -237,3 +237,33 @@ def test_the_unit_codec_keeps_the_length() -> None:
     mel = torch.randn(1, 40, MELS)
     units = codec.encode(mel)
     assert units.shape == (1, 20) and codec.decode(units, torch.tensor([0])).shape == mel.shape
+
+
+@torch.no_grad()
+def test_of_many_candidates_the_likeliest_is_taken() -> None:
+    """Against a naive twin: every candidate scored alone, unit by unit, with all views."""
+    torch.manual_seed(0)
+    writer = UnitWriter(6, 4, 5, width=16, depth=1, heads=2, dropout=0.0).eval()
+    views = torch.randn(2, 4, 5)
+    how = Sampling(1, 1.0, 1.0, candidates=5)
+    kept: list[torch.Tensor] = []
+    whole = writer._generate
+
+    def generate(*arguments):
+        kept.append(whole(*arguments))
+        return kept[-1]
+
+    writer._generate = generate
+    written = collapse(writer.write(views, how, torch.Generator().manual_seed(3)))[0]
+    scores = []
+    for tokens in kept[0]:
+        said = tokens[: (tokens == writer.end).nonzero()[0, 0] + 1] if writer.end in tokens else tokens
+        total = 0.0
+        for view in views:
+            for place, token in enumerate(said):
+                hidden = writer._hidden(view[None], said[None, :place])
+                total += writer.language.lm_head(hidden[0, -1]).log_softmax(-1)[token].item()
+        scores.append(total)
+    best = kept[0][int(np.argmax(scores))]
+    assert len(kept[0]) == 5 and len({tuple(row.tolist()) for row in kept[0]}) > 1
+    assert written.tolist() == collapse(best[best < writer.pad])[0].tolist()

@@ -16,6 +16,7 @@ from mmx.media.audio import Waveform
 from mmx.nets.writer import Sampling
 from mmx.store import Located
 
+BEAM = 4  # where the likeliest caption is asked for
 MAX_WORDS = 30  # tokens of a caption
 
 
@@ -32,13 +33,13 @@ class CaptionBridge:
 
     def caption(self, features: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[str, float]:
         """What the captioner says of a picture, and how sure it is of a token: the geometric mean of their probabilities."""
-        draws = sampling.temperature > 0
+        draws = sampling.temperature > 0 and sampling.candidates == 1
         how = {"temperature": sampling.temperature, "top_p": sampling.top_p} if draws else {}
         with _drawn_from(generator):
             said = self.captioner.generate(
                 pixel_values=features,
                 max_new_tokens=MAX_WORDS,
-                num_beams=1 if draws else sampling.beam,
+                num_beams=1 if draws else max(sampling.beam, BEAM if sampling.candidates > 1 else 1),
                 do_sample=draws,
                 return_dict_in_generate=True,
                 output_scores=True,

@@ -39,16 +39,17 @@ class SightBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image
 
     @torch.inference_mode()
     def prepare(self, media: Image.Image) -> Tensor:
-        """An RGB picture of any size → its patches (P, C)."""
+        """An RGB picture of any size → the patches of it and of its mirror image (2, P, C)."""
         assert self.teacher is not None, "attach comes first"
-        return patches_of(self.teacher, pixels_of(media, self.teacher.net.image_size)[None])[0]
+        pixels = pixels_of(media, self.teacher.net.image_size)
+        return patches_of(self.teacher, torch.stack((pixels, pixels.flip(2))))
 
     def forward(self, features: Tensor) -> Tensor:
         """Patches (B, P, C) → the embedded prefix that the writer goes on from (B, P + 1, W)."""
         return self.encoder.prefix(features)
 
     def write(self, features: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-        """Patches (P, C) → units (L,)."""
+        """Patches (V, P, C) → units (L,)."""
         return self.encoder.write(features, sampling, generator)
 
 

@@ -41,7 +41,7 @@ def img2speech(
             min=1,
             max=32,
             show_default=False,
-            help="Width of the first result's beam search; 1 is greedy. Default: 4.",
+            help="Search for the first result with a beam of this width; 1 is greedy. Default: the likeliest of 32 drawn.",
         ),
     ] = None,
     temperature: Annotated[
@@ -51,7 +51,7 @@ def img2speech(
             min=0.0,
             max=5.0,
             show_default=False,
-            help="Draw units at this temperature; 0 is greedy. Default: search the first result, draw others at 0.8.",
+            help="Draw units at this temperature; 0 is greedy. Default: the likeliest first, the others at 0.8.",
         ),
     ] = None,
     top_p: Annotated[

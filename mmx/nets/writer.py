@@ -15,11 +15,16 @@ MAX_REPEAT = 24  # of one unit: 0.77 s
 
 @dataclass(frozen=True)
 class Sampling:
-    """How units are chosen. beam 1 and temperature 0 is greedy; a temperature above 0 samples from the `top_p` nucleus."""
+    """How units are chosen. beam 1 and temperature 0 is greedy; a temperature above 0 samples from the `top_p` nucleus.
+
+    candidates: of so many samples the likeliest is taken. Where many wordings are as likely as each other, this finds what is most
+    likely said better than a beam, which they fill.
+    """
 
     beam: int = 1
     temperature: float = 0.0
     top_p: float = 0.9
+    candidates: int = 1
 
 
 class UnitWriter(nn.Module):
@@ -90,29 +95,34 @@ class UnitWriter(nn.Module):
 
     @torch.no_grad()
     def write(self, patches: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-        """Patches of one image (P, C) → its units (L,), with repeats.
+        """Patches of one image (P, C), or of several views of it (V, P, C) → its units (L,), with repeats.
 
         The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than the
         guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
         """
         from transformers import LogitsProcessorList
 
+        views = patches if patches.dim() == 3 else patches[None]
         processors = LogitsProcessorList()
         if sampling.temperature > 0:
             processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")  # it is meant for the units alone
-            tokens = self._generate(patches, sampling, processors)
+            drawn = self._generate(views, sampling, processors)
+        tokens = drawn[0]
+        if len(drawn) > 1:  # a view may mislead; the likeliest of all views together does less
+            tokens = drawn[torch.stack([self._likelihoods(view, drawn) for view in views]).mean(0).argmax()]
         units = tokens[(tokens != self.end) & (tokens != self.pad) & (tokens != self.begin)]
-        hidden = self._hidden(patches[None], units[None])
+        hidden = self._hidden(views[:1], units[None])
         counts = self.lasting(hidden[:, 1:])[0, :, 0].float().exp().round().clamp(1, MAX_REPEAT).long()
         return units.repeat_interleave(counts)
 
-    def _generate(self, patches: Tensor, sampling: Sampling, processors: list) -> Tensor:
-        """Patches of one image (P, C) → token ids (L,). Keys and values of what was written are kept, not computed again."""
+    def _generate(self, views: Tensor, sampling: Sampling, processors: list) -> Tensor:
+        """Patches of an image's views (V, P, C) → token ids (K, L) of so many candidates. Keys and values of what was written are kept."""
+        prefix = self.prefix(views)[torch.arange(sampling.candidates) % len(views)]  # the views take turns
         return self.language.generate(
-            inputs_embeds=self.prefix(patches[None]),
-            attention_mask=torch.ones(1, patches.shape[0] + 1, dtype=torch.long, device=patches.device),
+            inputs_embeds=prefix,
+            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=views.device),
             max_new_tokens=MAX_UNITS,
             min_new_tokens=4,
             num_beams=sampling.beam,
@@ -121,7 +131,13 @@ class UnitWriter(nn.Module):
             length_penalty=0.0,  # the likeliest utterance, and not the likeliest a unit: that would favour long ones
             logits_processor=processors,
             suppress_tokens=[self.pad, self.begin],
-        )[0]
+        )
+
+    def _likelihoods(self, patches: Tensor, tokens: Tensor) -> Tensor:
+        """Log-likelihood (K,) of each of some utterances (K, L), which may end before they are filled up with padding."""
+        hidden = self._hidden(patches.expand(len(tokens), -1, -1), tokens)
+        shares = self.language.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+        return shares.gather(2, tokens[:, :, None])[:, :, 0].masked_fill(tokens == self.pad, 0.0).sum(1)
 
 
 class _Gumbel:

@@ -57,7 +57,7 @@ class SpeechRecipe:
 
 SCHEDULES = {
     "units": LoopConfig(4000, 32, 1e-3, weight_decay=0.01, ema=0.998, warmup=200, validate_steps=500),
-    "vocoder": LoopConfig(8000, 16, 8e-4, weight_decay=0.01, ema=0.998, warmup=200, validate_steps=1000, bf16=False),
+    "vocoder": LoopConfig(16000, 16, 8e-4, weight_decay=0.01, ema=0.998, warmup=200, validate_steps=1000, bf16=False),
 }
 
 
@@ -156,6 +156,7 @@ class VocoderTask:
 
     name = "vocoder"
     rebuilt_share = 0.5
+    mel_weight = 10.0  # log10-mels are close to each other where magnitudes are not
 
     def __init__(self, train: Clips, val: Clips, codec: UnitCodec, config: dict, seed: int = 0) -> None:
         self.train, self.val, self.codec = train, val, codec.eval().requires_grad_(False)
@@ -185,7 +186,7 @@ class VocoderTask:
         said = self.module(batch["mel"])
         distance = spectral_distance(said, batch["waves"])
         mel = (speech_mel(said) - speech_mel(batch["waves"])).abs().mean()
-        return distance + mel, {"stft": distance.item(), "mel": mel.item()}
+        return distance + self.mel_weight * mel, {"stft": distance.item(), "mel": mel.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         errors = []

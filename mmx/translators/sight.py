@@ -17,6 +17,8 @@ from mmx.media.image import read_image, to_rgb
 from mmx.nets.writer import Sampling
 from mmx.translators.base import Translation, Translator, generator_for
 
+CANDIDATES = 32  # chosen on val
+
 
 class SightTranslator(Translator):
     """Turns a picture into speech about it, with no text in between."""
@@ -53,8 +55,8 @@ class SightTranslator(Translator):
     ) -> Translation:
         """One picture → an utterance (16 kHz) for each of `indices`.
 
-        The first is the likeliest that a beam search finds, `beam` (4) wide; the others are drawn at a temperature of 0.8. With a
-        `temperature` all are drawn; 0 takes the likeliest unit each time. speed: 2 is twice as fast.
+        The first is the likeliest of CANDIDATES that are drawn, or, with `beam`, that a search of this width finds; the others are
+        drawn at a temperature of 0.8. With a `temperature` all are drawn; 0 takes the likeliest unit each time. speed: 2 is twice as fast.
         """
         started = time.perf_counter()
         picture = picture if isinstance(picture, Image.Image) else next(iter(picture))
@@ -81,4 +83,6 @@ def how_to_write(index: int, beam: int | None, temperature: float | None, top_p:
     """How the `index`-th result is written: the first is searched for, the others are drawn, unless a temperature is given."""
     if temperature is not None:
         return Sampling(beam or 1, temperature, top_p)
-    return Sampling(1, 0.8, top_p) if index else Sampling(beam or 4)
+    if index:
+        return Sampling(1, 0.8, top_p)
+    return Sampling(beam) if beam else Sampling(1, 1.0, 0.95, CANDIDATES)
