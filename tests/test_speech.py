@@ -267,3 +267,25 @@ def test_of_many_candidates_the_likeliest_is_taken() -> None:
     best = kept[0][int(np.argmax(scores))]
     assert len(kept[0]) == 5 and len({tuple(row.tolist()) for row in kept[0]}) > 1
     assert written.tolist() == collapse(best[best < writer.pad])[0].tolist()
+
+
+def test_what_the_starter_says_is_fit_to_be_heard() -> None:
+    """Of any picture: it ends, lasts 0.6 to 6 s, stays below full scale, clicks at neither end, and is louder than -35 LUFS."""
+    from mmx.evaluation.img2speech import BAND, fitness
+    from mmx.translate import load
+
+    translator = load("img2speech", device="cpu")
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.new("RGB", (64, 64), (120, 160, 220)),
+        Image.fromarray(np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)),
+        Image.fromarray(np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)),
+        Image.fromarray(rng.integers(0, 255, (200, 300, 3)).astype(np.uint8)),
+    ]
+    said = [translator.translate(picture, indices=(0, 1), seed=3) for picture in pictures]
+    waves, units = [w for t in said for w in t.media], [u for t in said for u in t.conditioning]
+    found = fitness(waves, units)
+    assert found["ends"] == found["in_time"] == 1 and BAND == (0.6, 6.0)
+    assert found["peak"] <= PEAK + 1e-3 and found["quietest_lufs"] > -35 and found["edge"] < 0.02
+    again = translator.translate(pictures[2], seed=3).media[0].samples
+    assert np.array_equal(again, said[2].media[0].samples)

@@ -155,6 +155,11 @@ def load_pairs(
         raise InputError(
             "the train split has no usable pairs", hint="mmx data check says what is wrong with each sample"
         )
+    manifest.sources, manifest.targets, manifest.seconds = (
+        Side(),
+        Side(),
+        None,
+    )  # names and places take memory, and are not asked again
     return Loaded(splits[0], splits[1], manifest, skipped)
 
 

@@ -42,7 +42,7 @@ def views(bridge: SoundBridge, sources: Rows, pick: int) -> Tensor:
 
 
 @torch.no_grad()
-def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 64) -> Tensor:
+def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16) -> Tensor:
     """Unit points (N, D) of some sources, on the CPU."""
     device = next(bridge.parameters()).device
     return torch.cat(
