@@ -15,9 +15,10 @@ from PIL import Image
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.nets.speech import collapse
 from mmx.nets.writer import Sampling
+from mmx.translators.sight import CANDIDATES, how_to_write
 from tests.conftest import ROOT
 
-BEAM, ROUNDS = 4, 5
+BEAM, ROUNDS = 4, 3
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +46,27 @@ def picture() -> Image.Image:
 
 @torch.inference_mode()
 def test_the_cache_beside_recomputing(benchmark, translator) -> None:
-    """At least 3 times as fast, search and all, as the bare network run over the whole prefix of every beam for every unit."""
+    """At least 3 times as fast, search and all, as the bare network run over the whole prefix of every candidate for every unit.
+
+    Of what the command does by default; a beam of 4 is reported beside it.
+    """
     writer, patches = translator.bridge.encoder, translator.bridge.prepare(picture())
-    units = collapse(writer.write(patches, Sampling(BEAM), torch.Generator()))[0]
-    beams, tokens = patches.expand(BEAM, -1, -1), units.expand(BEAM, -1)
+    times = {}
+    for name, how, rows in (("default", how_to_write(0, None, None, 0.9), CANDIDATES), ("beam", Sampling(BEAM), BEAM)):
+        units = collapse(writer.write(patches, how, torch.Generator().manual_seed(0)))[0]
+        views, tokens = patches[:1].expand(rows, -1, -1), units.expand(rows, -1)
 
-    def recompute() -> None:
-        for count in range(len(units) + 1):
-            writer.language.lm_head(writer._hidden(beams, tokens[:, :count])[:, -1])
+        def recompute(views: torch.Tensor = views, tokens: torch.Tensor = tokens) -> None:
+            for count in range(tokens.shape[1] + 1):
+                writer.language.lm_head(writer._hidden(views, tokens[:, :count])[:, -1])
 
-    cached, again = fastest(lambda: writer.write(patches, Sampling(BEAM), torch.Generator())), fastest(recompute)
-    benchmark.extra_info |= {"units": len(units), "cached": cached, "recomputed": again, "times": again / cached}
+        cached = fastest(lambda how=how: writer.write(patches, how, torch.Generator().manual_seed(0)))
+        again = fastest(recompute)
+        times[name] = again / cached
+        benchmark.extra_info |= {f"{name}_cached": cached, f"{name}_recomputed": again, f"{name}_times": times[name]}
     benchmark.pedantic(lambda: None, rounds=1)
     print(benchmark.extra_info)
-    assert again >= 3 * cached
+    assert times["default"] >= 3
 
 
 @torch.inference_mode()
