@@ -7,8 +7,23 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; every process's gradient reaches every term."""
+
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 class _Gather(torch.autograd.Function):
@@ -76,54 +91,22 @@ class Team:
         return flat[start:].cpu()
 
 
-class _JoinedNorm(torch.autograd.Function):
-    """Batch normalisation by the statistics of all processes' items: one small message forward and one back."""
-
-    @staticmethod
-    def forward(context, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        count = x.numel() / x.shape[1] * dist.get_world_size()
-        sums = torch.stack(
-            (
-                x.sum((0, 2, 3), dtype=torch.float32),
-                torch.linalg.vector_norm(x, 2, (0, 2, 3), dtype=torch.float32).square(),
-            )
-        )
-        dist.all_reduce(sums)
-        mean = sums[0] / count
-        var = (sums[1] / count - mean.square()).clamp(min=0)
-        context.save_for_backward(x, weight, mean, (var + eps).rsqrt())
-        context.count = count
-        context.mark_non_differentiable(mean, var)
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var
-
-    @staticmethod
-    def backward(context, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, mean, scale = context.saved_tensors
-        plain = gradient.sum((0, 2, 3), dtype=torch.float32)
-        along = ((gradient * x).sum((0, 2, 3), dtype=torch.float32) - mean * plain) * scale
-        sums = torch.stack((plain, along))
-        dist.all_reduce(sums)
-        # dx = w s (dy - mean(dy) - x^ mean(dy x^)), as a dy + b x + c with a number a channel (Ioffe & Szegedy 2015)
-        a = weight * scale
-        b = -a * scale * sums[1] / context.count
-        c = -a * sums[0] / context.count - b * mean
-        a, b, c = (value.to(x.dtype)[:, None, None] for value in (a, b, c))
-        return torch.addcmul(torch.addcmul(c, gradient, a), x, b), along, plain, None
-
-
 class JoinedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the items of all processes (torch's own SyncBatchNorm knows GPUs only)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        y, mean, var = _JoinedNorm.apply(x, self.weight, self.bias, self.eps)
+        wide = x.float()
         count = x.numel() / x.shape[1] * dist.get_world_size()
+        mean = _Sum.apply(wide.sum((0, 2, 3))) / count
+        var = _Sum.apply((wide - mean[:, None, None]).square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
-        return y
+        scale = self.weight / (var + self.eps).sqrt()
+        return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
 
 
 def join_batch_norms(module: nn.Module, team: Team) -> None:
