@@ -184,3 +184,18 @@ def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
             family = families[names.get(known.name, known.name)]
             assert (known.steps, known.guidance, known.resolution) == (family.steps, family.guidance, family.size)
             assert (known.commercial, known.gigabytes) == (family.commercial, family.gigabytes)
+
+
+def test_models_that_share_a_repository_are_both_on_disk(mmx_in_process, monkeypatch, tmp_path: Path) -> None:
+    import mmx.hub
+
+    repos = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h94/IP-Adapter", "FoivosPar/Arc2Face", "some/other")
+    entries = [mmx.hub.OnDisk(repo, 1000, ("c",), tmp_path) for repo in repos]
+    monkeypatch.setattr(mmx.hub, "on_disk", lambda: entries)
+    code, out, _ = mmx_in_process("models", "ls", "--json")
+    rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
+    assert code == 0 and rows["sd15-ip-adapter"]["on_disk"] and rows["arc2face"]["on_disk"]
+    assert not rows["sdxl-ip-adapter"]["on_disk"] and rows["some/other"]["on_disk"] and "h94/IP-Adapter" not in rows
+    assert all(row.keys() == rows["arc2face"].keys() for row in rows.values())
+    code, out, _ = mmx_in_process("models", "ls")
+    assert code == 0 and b"arc2face" in out

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,53 +57,35 @@ def _defaults(folder: Path) -> dict[str, object]:
     return {"resolution": said.get("size"), "steps": said.get("steps"), "guidance": said.get("guidance")}
 
 
-@app.command("ls")
-def ls(as_json: Json = False) -> None:
-    """What mmx knows by name, what is on disk, how large it is, its licence, and what may not be used commercially."""
+def _rows() -> list[dict[str, Any]]:
+    """What ls shows: the starters, the models that are known by name, and what else is in the hub's cache."""
     from mmx.hub import KNOWN, on_disk
 
     disk = {entry.repo: entry for entry in on_disk()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in _starters():
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        rows.append(
-            {"name": f"starter/{folder.name}", "task": folder.name, "on_disk": True, "bytes": size}
-            | {"licence": "research only: see its card", "commercial": False, "gpu_gigabytes": 0.5}
-            | _defaults(folder)
-        )
+        about = {"licence": "research only: see its card", "commercial": False, "gpu_gigabytes": 0.5}
+        own = {"name": f"starter/{folder.name}", "task": folder.name, "on_disk": True, "bytes": size}
+        rows.append(own | about | _defaults(folder))
     for known in KNOWN:
-        here = [disk.pop(repo) for repo in known.repos if repo in disk]
-        rows.append(
-            {
-                "name": known.name,
-                "task": known.task,
-                "on_disk": len(here) == len(known.repos),
-                "bytes": sum(e.bytes for e in here),
-            }
-            | {
-                "licence": known.licence,
-                "commercial": known.commercial,
-                "gpu_gigabytes": known.gigabytes,
-                "resolution": known.resolution,
-                "steps": known.steps,
-                "guidance": known.guidance,
-            }
-        )
-    rows += [
-        {
-            "name": repo,
-            "task": None,
-            "on_disk": True,
-            "bytes": entry.bytes,
-            "licence": "see its card",
-            "commercial": None,
-            "gpu_gigabytes": None,
-            "resolution": None,
-            "steps": None,
-            "guidance": None,
-        }
-        for repo, entry in disk.items()
-    ]
+        here = [disk[repo] for repo in known.repos if repo in disk]  # several models share a repository
+        whole = len(here) == len(known.repos)
+        own = {"name": known.name, "task": known.task, "on_disk": whole, "bytes": sum(e.bytes for e in here)}
+        about = {"licence": known.licence, "commercial": known.commercial, "gpu_gigabytes": known.gigabytes}
+        rows.append(own | about | {"resolution": known.resolution, "steps": known.steps, "guidance": known.guidance})
+    named = {repo for known in KNOWN for repo in known.repos}
+    nothing = dict.fromkeys(("commercial", "gpu_gigabytes", "resolution", "steps", "guidance"))
+    for entry in (entry for repo, entry in disk.items() if repo not in named):
+        own = {"name": entry.repo, "task": None, "on_disk": True, "bytes": entry.bytes, "licence": "see its card"}
+        rows.append(own | nothing)
+    return rows
+
+
+@app.command("ls")
+def ls(as_json: Json = False) -> None:
+    """What mmx knows by name, what is on disk, how large it is, its licence, and what may not be used commercially."""
+    rows = _rows()
     if as_json:
         for row in rows:
             print(json.dumps({"schema": "mmx.model/1"} | row))
@@ -111,28 +93,16 @@ def ls(as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(
-        Column("model", no_wrap=True),
-        "task",
-        "on disk",
-        "licence",
-        "commercial use",
-        "GPU memory",
-        "resolution",
-        "steps",
-        "guidance",
-    )
+    heads = ("task", "on disk", "licence", "commercial use", "GPU memory", "resolution", "steps", "guidance")
+    table = Table(Column("model", no_wrap=True), *heads)
     for row in rows:
-        commercial = {True: "yes", False: "no", None: "?"}[row["commercial"]]
-        disk_size = f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no"
-        memory = "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB"
         table.add_row(
             row["name"],
             row["task"] or "",
-            disk_size,
+            f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no",
             row["licence"],
-            commercial,
-            memory,
+            {True: "yes", False: "no", None: "?"}[row["commercial"]],
+            "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB",
             *(str(row[key] or "") for key in ("resolution", "steps", "guidance")),
         )
     Console().print(table)
