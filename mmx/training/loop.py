@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.training.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
 from mmx.training.log import Log
+from mmx.training.memory import keep_freed_memory
 from mmx.training.parallel import Team, join_batch_norms
 from mmx.training.progress import Progress
 
@@ -122,6 +123,8 @@ class Run:
         tensorboard: bool = False,
     ) -> None:
         self.task, self.config, self.folder, self.team = task, config, folder, team or Team(config.device)
+        if torch.device(config.device).type == "cpu":
+            keep_freed_memory()
         self.module = task.module.to(config.device).train()
         join_batch_norms(self.module, self.team)
         self.optimizer = torch.optim.AdamW(

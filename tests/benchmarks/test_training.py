@@ -290,7 +290,8 @@ def test_memory_and_start_at_200_000_pairs(benchmark, tmp_path: Path) -> None:
     assert large[0] < 20 and large[1] < 1.1 * small[1]
 
 
-def test_two_processes_beside_one(benchmark, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["cnn", "transformer"])
+def test_two_processes_beside_one(benchmark, tmp_path: Path, architecture: str) -> None:
     """At least 1.7 times the throughput when each process has a core."""
     (tmp_path / "p").mkdir()
     folder = make_many(tmp_path / "p", 1_000)
@@ -320,6 +321,8 @@ def test_two_processes_beside_one(benchmark, tmp_path: Path) -> None:
             "50",
             "--device",
             "cpu",
+            "--architecture",
+            architecture,
         ]
         subprocess.run(command, check=True, env=environment, capture_output=True)
         lines = [json.loads(line) for line in (run / "bridge" / "log.jsonl").read_text().splitlines()]
