@@ -96,6 +96,24 @@ c.resolve(items, c.Cache(folder / "cache"), c.Digests(folder), Encoder(), EMPTY)
     assert all(cache.read(int(found.rows[n])).shape == (n + 1, 2) for n in range(12) if n != 7)
 
 
+def test_a_cache_of_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    script = f"""
+import resource, sys; sys.path.insert(0, {str(ROOT)!r})
+import torch, numpy as np
+from pathlib import Path
+from mmx.training.cache import Cache
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+cache = Cache(Path({str(tmp_path)!r}))
+for number in range(300):
+    cache.add([number + 1], [torch.full((2, 3), float(number))])
+cache.refresh()
+rows = cache.find(np.arange(1, 301, dtype=np.uint64))
+print([int(cache.read(int(row))[1, 2]) for row in rows] == list(range(300)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
 def test_groups_draw_members_of_their_label() -> None:
     labels = torch.tensor([5, 2, 5, 9, 2, 5])
     groups = Groups(labels)
@@ -187,7 +205,7 @@ def test_shards_whose_samples_hold_both_sides(tmp_path: Path) -> None:
         ("a.jsonl", '{"source": "x.wav"}', "a.jsonl:1: a row needs a source and a target"),
         ("a.jsonl", '{"source": "x", "target": "y"}\nnot json', "a.jsonl:2: not JSON"),
         ("a.csv", "source,target,weight\nx,y,heavy", "weight 'heavy' is not a number"),
-        ("a.csv", "source,target,weight\nx,y,-1", "not a finite number above zero"),
+        ("a.csv", "source,target,weight\nx,y,-1", "not a finite number, zero or above"),
         ("a.csv", "source,target,label\nx,y,l\nx,z,", "some rows have a label and some have none"),
         ("a.jsonl", "", "no rows"),
     ],

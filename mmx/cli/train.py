@@ -32,9 +32,10 @@ Notes = Annotated[
 
 
 def _command(context: typer.Context) -> str:
-    """The command line as it can be given again, for the card: paths by their last part."""
+    """The command line as it can be given again, for the card: paths by their last part, URLs without their queries, which may hold keys."""
     line = context.find_root().obj["line"]
     words = [Path(word).name if Path(word).is_absolute() else word for word in line]
+    words = [word.partition("?")[0] if "://" in word else word for word in words]
     if "--notes" in words:  # they have their own place
         del words[words.index("--notes") : words.index("--notes") + 2]
     return "mmx " + shlex.join(words)

@@ -13,10 +13,12 @@ import os
 import sqlite3
 import struct
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from mmx.errors import InputError
 
+OPEN = 128  # shards open at once; many systems allow a process 1,024 files, some 256
 CHUNK = 256  # files that are read and encoded together, and the rows of a shard
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "I16": torch.int16}
 
@@ -38,12 +41,16 @@ def cache_root() -> Path:
 
 @dataclass(frozen=True)
 class Item:
-    """One file, or one member of a tar: name is for people; offset and size say where its bytes are."""
+    """One file, or one member of a tar: name is for people; offset and size say where its bytes are.
+
+    Of what was streamed there is only the key of its bytes, which are in the cache.
+    """
 
     name: str
     path: str
     offset: int = 0
     size: int = -1  # -1: to the end
+    key: int = 0  # 0: not known yet
 
     def read(self) -> bytes:
         """Its bytes. Raises InputError."""
@@ -76,6 +83,9 @@ class Digests:
         stats: dict[str, tuple[int, int] | None] = {}
         found = []
         for item in items:
+            if item.key:
+                found.append(item.key)
+                continue
             if item.path not in stats:
                 stats[item.path] = _stat(item.path)
             row = self.base.execute(
@@ -106,18 +116,39 @@ def _stat(path: str) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
+class _Open:
+    """Files to read from, of which the last so many are kept open: a space has more shards than a process may have open files."""
+
+    def __init__(self, limit: int = OPEN) -> None:
+        self.limit, self.lock = limit, Lock()
+        self.files: OrderedDict[Path, int] = OrderedDict()
+
+    def pread(self, path: Path, count: int, offset: int) -> bytes:
+        """`count` bytes from `offset` on."""
+        with self.lock:
+            if path not in self.files:
+                self.files[path] = os.open(path, os.O_RDONLY)
+                if len(self.files) > self.limit:
+                    os.close(self.files.popitem(last=False)[1])
+            self.files.move_to_end(path)
+            return os.pread(self.files[path], count, offset)
+
+
+_open = _Open()
+
+
 class _Shard:
-    """One file of a space, open for reading."""
+    """One file of a space."""
 
     def __init__(self, path: Path) -> None:
-        self.file = os.open(path, os.O_RDONLY)
-        length = struct.unpack("<Q", os.pread(self.file, 8, 0))[0]
-        header = json.loads(os.pread(self.file, length, 8))
+        self.path = path
+        length = struct.unpack("<Q", _open.pread(path, 8, 0))[0]
+        header = json.loads(_open.pread(path, length, 8))
         self.start = 8 + length
 
         def whole(name: str) -> np.ndarray:
             low, high = header[name]["data_offsets"]
-            return np.frombuffer(os.pread(self.file, high - low, self.start + low), np.int64)
+            return np.frombuffer(_open.pread(path, high - low, self.start + low), np.int64)
 
         self.keys, ends = whole("keys").view(np.uint64), whole("ends")
         self.starts = np.concatenate(([0], ends[:-1]))
@@ -129,7 +160,7 @@ class _Shard:
 
     def read(self, row: int, start: int, count: int) -> Tensor:
         count = min(count, int(self.lengths[row]) - start)
-        raw = os.pread(self.file, count * self.row, self.offset + (int(self.starts[row]) + start) * self.row)
+        raw = _open.pread(self.path, count * self.row, self.offset + (int(self.starts[row]) + start) * self.row)
         return torch.frombuffer(bytearray(raw), dtype=self.dtype).view(count, *self.suffix)
 
 
@@ -244,16 +275,28 @@ def _compute(chunk, known, fresh, cache, digests, encode, empty, pool) -> list[i
     keys = list(known)
     for i, payload in zip(picks, payloads, strict=True):
         keys[i] = key_of(payload)
-    usable, seen = [], set()
-    for i, payload in zip(picks, payloads, strict=True):
-        if keys[i] not in seen and int(cache.find(np.array([keys[i]], np.uint64))[0]) < 0:
-            seen.add(keys[i])
-            usable.append((i, payload))
-    if usable:
-        values = encode([payload for _, payload in usable], [chunk[i].name for i, _ in usable])
-        cache.add([keys[i] for i, _ in usable], [empty if value is None else value for value in values])
+    add_missing([keys[i] for i in picks], payloads, [chunk[i].name for i in picks], cache, encode, empty)
     digests.learn([chunk[i] for i in picks], [keys[i] for i in picks])
     return keys
+
+
+def add_missing(
+    keys: Sequence[int],
+    payloads: Sequence[bytes],
+    names: Sequence[str],
+    cache: Cache,
+    encode: Callable[[list[bytes], list[str]], list[Tensor | None]],
+    empty: Tensor,
+) -> None:
+    """Encode what the cache does not hold yet, each content once, and write it as one shard."""
+    usable, seen = [], set()
+    for i, key in enumerate(keys):
+        if key not in seen and int(cache.find(np.array([key], np.uint64))[0]) < 0:
+            seen.add(key)
+            usable.append(i)
+    if usable:
+        values = encode([payloads[i] for i in usable], [names[i] for i in usable])
+        cache.add([keys[i] for i in usable], [empty if value is None else value for value in values])
 
 
 def _read_or_nothing(item: Item) -> bytes:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import tarfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mmx.errors import InputError, NetworkError
-from mmx.training.cache import Item, cache_root
+from mmx.errors import InputError
+from mmx.training.cache import Item
+from mmx.training.shards import fetch, samples, urls
 
+T = TypeVar("T")
 SUFFIXES = {
     "sound": ("ogg", "wav", "flac", "mp3", "m4a", "aac", "opus"),
     "image": ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
@@ -73,15 +75,17 @@ class Items(Sequence[Item]):
         self._text, self._ends = bytearray(), array("q", [0])
         self._paths: dict[str, int] = {}
         self._path_of, self._offset, self._size = array("i"), array("q"), array("q")
+        self._keys = array("Q")
 
-    def append(self, name: str, path: str, offset: int = 0, size: int = -1) -> None:
-        """Add an item. A name that equals the path is kept once."""
-        alone = size < 0
-        self._text += (name if not alone else path).encode()
+    def append(self, item: Item) -> None:
+        """Add an item. Of a whole file the name is the path."""
+        alone = item.size < 0 and not item.key
+        self._text += (item.path if alone else item.name).encode()
         self._ends.append(len(self._text))
-        self._path_of.append(-1 if alone else self._paths.setdefault(path, len(self._paths)))
-        self._offset.append(offset)
-        self._size.append(size)
+        self._path_of.append(-1 if alone else self._paths.setdefault(item.path, len(self._paths)))
+        self._offset.append(item.offset)
+        self._size.append(item.size)
+        self._keys.append(item.key)
 
     def __len__(self) -> int:
         return len(self._size)
@@ -92,7 +96,9 @@ class Items(Sequence[Item]):
             return Item(text, text)
         if len(self._paths) != len(getattr(self, "_by_number", ())):
             self._by_number = list(self._paths)
-        return Item(text, self._by_number[self._path_of[index]], self._offset[index], self._size[index])
+        return Item(
+            text, self._by_number[self._path_of[index]], self._offset[index], self._size[index], self._keys[index]
+        )
 
     def __iter__(self) -> Iterator[Item]:
         return (self[index] for index in range(len(self)))
@@ -107,17 +113,29 @@ class Side:
     splits: array = field(default_factory=lambda: array("b"))
     weights: array = field(default_factory=lambda: array("f"))
 
-    def add(self, split: str, label: int, weight: float, *place: Any) -> None:
+    def add(self, split: str, label: int, weight: float, item: Item) -> None:
         """Add an item and what is known of it."""
-        self.items.append(*place)
+        self.items.append(item)
         self.labels.append(label)
         self.splits.append(SPLITS.index(split) if split in SPLITS else len(SPLITS))
         self.weights.append(weight)
 
 
+@dataclass(frozen=True)
+class Row:
+    """A sample of shards: its source and its target, of which it may hold one only, and its metadata."""
+
+    key: str
+    sides: tuple[Item | None, Item | None]
+    meta: dict[str, Any]
+
+
 @dataclass
 class Manifest:
-    """Sources and targets. direct: equal positions belong together; otherwise equal labels do."""
+    """Sources and targets. direct: equal positions belong together; otherwise equal labels do.
+
+    Of shards that are to be streamed there are the URLs at first, and nothing else.
+    """
 
     sources: Side
     targets: Side
@@ -125,6 +143,8 @@ class Manifest:
     seconds: Side | None = None  # of direct pairs: pictures to take the sources with, where there are any
     label_names: list[str] = field(default_factory=list)
     key: str = ""  # of the metadata that the labels come from
+    remote: list[str] = field(default_factory=list)  # shards to be streamed
+    pairing: Pairing | None = None  # of these
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The label numbers of both sides; direct pairs without labels are each their own."""
@@ -135,12 +155,16 @@ class Manifest:
         return both
 
 
-def read_manifest(data: str, task: str) -> Manifest:
-    """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Raises InputError."""
+def read_manifest(data: str, task: str, *, stream: bool = False) -> Manifest:
+    """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Remote shards are copied into the cache, or
+    with `stream` left where they are, to be read by `load_pairs`. Raises InputError, NetworkError."""
     pairing = PAIRINGS[task]
     path = Path(data)
     if "://" in data or data.endswith(".tar"):
-        return _from_shards(fetch(data), pairing, data)
+        shards = urls(data)
+        if stream and any("://" in url for url in shards):
+            return Manifest(Side(), Side(), direct=True, remote=shards, pairing=pairing)
+        return joined(_rows_of(map(fetch, shards), pairing), pairing, data)
     if path.suffix in (".jsonl", ".csv"):
         return _from_rows(path)
     folders = [
@@ -157,7 +181,7 @@ def read_manifest(data: str, task: str) -> Manifest:
     if not found:
         wanted = f"{pairing.source.folders[0]}/ and {pairing.target.folders[0]}/, or {pairing.source.prefix}-*.tar and {pairing.target.prefix}-*.tar"
         raise InputError(f"{data}: no training data here", hint=f"give {wanted}, or a .jsonl or .csv manifest")
-    return _from_shards(found, pairing, data)
+    return joined(_rows_of(found, pairing), pairing, data)
 
 
 def held_out(name: str) -> str:
@@ -177,7 +201,7 @@ def _from_folders(sources: Path, targets: Path, pairing: Pairing) -> Manifest:
     sides = [manifest.sources, manifest.targets, manifest.seconds]
     for stem in sorted(set.intersection(*(set(paths) for paths in by_stem))):
         for side, paths in zip(sides, by_stem, strict=False):
-            side.add(held_out(stem), -1, 1.0, paths[stem], paths[stem])
+            side.add(held_out(stem), -1, 1.0, Item(paths[stem], paths[stem]))
     if not len(manifest.sources.items):
         raise InputError(f"{sources.parent}: no file in {sources.name}/ has the stem of a file in {targets.name}/")
     return manifest
@@ -189,28 +213,35 @@ def _from_rows(path: Path) -> Manifest:
     for line, row in _rows(path):
         if not isinstance(row, dict) or not row.get("source") or not row.get("target"):
             raise InputError(f"{path}:{line}: a row needs a source and a target")
-        try:
-            weight = float(row.get("weight") or 1.0)
-        except ValueError:
-            raise InputError(f"{path}:{line}: weight {row['weight']!r} is not a number") from None
-        if not 0 <= weight < float("inf"):
-            raise InputError(f"{path}:{line}: weight {weight} is not a finite number above zero")
+        weight = _weight(row, f"{path}:{line}")
         if bool(row.get("source2")) != (manifest.seconds is not None) and len(manifest.sources.items):
             raise InputError(f"{path}:{line}: some rows have a source2 and some have none")
         label = row.get("label")
         number = -1 if label in (None, "") else numbers.setdefault(str(label), len(numbers))
         for side, name in ((manifest.sources, row["source"]), (manifest.targets, row["target"])):
             place = str(path.parent / name)
-            side.add(row.get("split") or held_out(str(row["source"])), number, weight, place, place)
+            side.add(row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place))
         if row.get("source2"):
             manifest.seconds, place = manifest.seconds or Side(), str(path.parent / row["source2"])
-            manifest.seconds.add(row.get("split") or held_out(str(row["source"])), number, weight, place, place)
+            manifest.seconds.add(row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place))
     if not len(manifest.sources.items):
         raise InputError(f"{path}: no rows")
     if numbers and -1 in manifest.sources.labels:
         raise InputError(f"{path}: some rows have a label and some have none", hint="give all of them one, or none")
     manifest.label_names = list(numbers)
     return manifest
+
+
+def _weight(row: dict[str, Any], where: str) -> float:
+    """How often a pair is drawn beside the others: 1 where nothing is said, 0 for never."""
+    given = row.get("weight")
+    try:
+        weight = 1.0 if given in (None, "") else float(given)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: weight {given!r} is not a number") from None
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"{where}: weight {weight} is not a finite number, zero or above")
+    return weight
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -231,103 +262,74 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError(f"{path}: not a text file in UTF-8") from None
 
 
-def samples(path: str) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, Any]]]:
-    """The samples of a local tar in order: key, (offset, size) by suffix, and the metadata of its .json. Raises InputError."""
-    key, places, meta = None, {}, {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                head, _, name = member.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                own = f"{head}/{stem}" if head else stem
-                if own != key:
-                    if key is not None:
-                        yield key, places, meta
-                    key, places, meta = own, {}, {}
-                if suffix.lower() == "json":
-                    meta = json.loads(tar.extractfile(member).read())
-                else:
-                    places[suffix.lower()] = (member.offset_data, member.size)
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"{path}: the shard can't be read: {error}") from None
-    if key is not None:
-        yield key, places, meta
+def placed(members: dict[str, T], modality: str) -> T | None:
+    """Of a sample's members by suffix the one of this modality."""
+    return next((members[suffix] for suffix in SUFFIXES[modality] if suffix in members), None)
 
 
-def _place(places: dict[str, tuple[int, int]], modality: str) -> tuple[int, int] | None:
-    return next((places[suffix] for suffix in SUFFIXES[modality] if suffix in places), None)
+def joined(rows: Iterator[Row], pairing: Pairing, name: str) -> Manifest:
+    """Samples → manifest: each a pair of its own where the first holds both sides, else paired by a key of their metadata."""
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{name}: no sample holds a {pairing.source.modality} or a {pairing.target.modality}")
+    rows = chain((first,), rows)
+    if None not in first.sides:
+        return _pairs(rows)
+    return _by_key(list(rows), pairing, name)
 
 
-def _from_shards(paths: Sequence[str], pairing: Pairing, name: str) -> Manifest:
-    """Shards in which a sample holds both sides."""
+def _pairs(rows: Iterable[Row]) -> Manifest:
     manifest, numbers = Manifest(Side(), Side(), direct=True, key="label"), {}
-    for path in paths:
-        for key, places, meta in samples(path):
-            both = [_place(places, kind.modality) for kind in (pairing.source, pairing.target)]
-            if None in both:
-                continue
-            label = meta.get("label")
-            number = -1 if label is None else numbers.setdefault(str(label), len(numbers))
-            for side, place in zip((manifest.sources, manifest.targets), both, strict=True):
-                side.add(meta.get("split") or held_out(key), number, float(meta.get("weight", 1.0)), key, path, *place)
-    if not len(manifest.sources.items):
-        raise InputError(f"{name}: no sample holds both a {pairing.source.modality} and a {pairing.target.modality}")
+    for row in rows:
+        if None in row.sides:
+            continue
+        label = row.meta.get("label")
+        number = -1 if label is None else numbers.setdefault(str(label), len(numbers))
+        weight = _weight(row.meta, row.key)
+        for side, place in zip((manifest.sources, manifest.targets), row.sides, strict=True):
+            side.add(row.meta.get("split") or held_out(row.key), number, weight, place)
     manifest.label_names = list(numbers) if -1 not in manifest.sources.labels else []
     return manifest
 
 
-def _from_two_kinds_of_shards(folder: Path, pairing: Pairing) -> Manifest:
-    """Shards of sources and shards of targets, paired by the first key of the metadata that both carry."""
-    found = []
-    for kind in (pairing.source, pairing.target):
-        paths = sorted(map(str, folder.glob(f"{kind.prefix}-*.tar")))
-        if not paths:
-            raise InputError(f"{folder}: no {kind.prefix}-*.tar shards here")
-        found.append([(path, *sample) for path in paths for sample in samples(path)])
+def _by_key(rows: list[Row], pairing: Pairing, name: str) -> Manifest:
+    """Sources and targets apart, paired by the first key of the metadata that both carry."""
+    found = [[row for row in rows if row.sides[side] is not None] for side in (0, 1)]
+    for some, kind in zip(found, (pairing.source, pairing.target), strict=True):
+        if not some:
+            raise InputError(f"{name}: no {kind.prefix}-*.tar shards here")
     values = {
-        key: [{str(row[3][key]) for row in rows if row[3].get(key) is not None} for rows in found]
+        key: [{str(row.meta[key]) for row in some if row.meta.get(key) is not None} for some in found]
         for key in pairing.keys
     }
     key = next((key for key in pairing.keys if values[key][0] & values[key][1]), None)
     if key is None:
         raise InputError(
-            f"{folder}: no {pairing.source.prefix} and {pairing.target.prefix} share a {' or a '.join(f'`{k}`' for k in pairing.keys)}"
+            f"{name}: no {pairing.source.prefix} and {pairing.target.prefix} share a {' or a '.join(f'`{k}`' for k in pairing.keys)}"
         )
     names = sorted(values[key][0] & values[key][1])
     manifest = Manifest(Side(), Side(), direct=False, label_names=names, key=key)
-    for side, rows, kind in zip(
-        (manifest.sources, manifest.targets), found, (pairing.source, pairing.target), strict=True
-    ):
-        for path, own, places, meta in rows:
-            place = _place(places, kind.modality)
-            if place is not None and str(meta.get(key)) in names:
-                side.add(meta.get("split", "train"), names.index(str(meta[key])), 1.0, own, path, *place)
+    for number, side in enumerate((manifest.sources, manifest.targets)):
+        for row in found[number]:
+            if str(row.meta.get(key)) in names:
+                side.add(row.meta.get("split", "train"), names.index(str(row.meta[key])), 1.0, row.sides[number])
     return manifest
 
 
-def fetch(pattern: str) -> list[str]:
-    """A path, glob or URL of shards, with {000..009} spelled out → local files; remote ones are copied into the cache once.
+def _rows_of(paths: Iterable[str], pairing: Pairing, sides: tuple[int, ...] = (0, 1)) -> Iterator[Row]:
+    """The samples of local shards that hold one of `sides`."""
+    for path in paths:
+        for key, places, meta in samples(path):
+            both: list[Item | None] = [None, None]
+            for side in sides:
+                place = placed(places, (pairing.source, pairing.target)[side].modality)
+                both[side] = place and Item(key, path, *place)
+            if both != [None, None]:
+                yield Row(key, (both[0], both[1]), meta)
 
-    Raises InputError, NetworkError.
-    """
-    import fsspec
-    from braceexpand import braceexpand
 
-    found = []
-    for url in braceexpand(pattern):
-        try:
-            if "://" in url:
-                found.append(
-                    fsspec.open_local(
-                        f"simplecache::{url}", simplecache={"cache_storage": str(cache_root() / "shards")}
-                    )
-                )
-            else:
-                found += sorted(fsspec.open_local(url)) if "*" in url else [url]
-        except (OSError, ValueError, ImportError) as error:
-            raise NetworkError(f"{url}: can't be fetched: {error}") from None
-    if not found:
-        raise InputError(f"{pattern}: no such shards")
-    return found
+def _from_two_kinds_of_shards(folder: Path, pairing: Pairing) -> Manifest:
+    """Shards of sources and shards of targets."""
+    kinds = enumerate((pairing.source, pairing.target))
+    shards = [(side, sorted(map(str, folder.glob(f"{kind.prefix}-*.tar")))) for side, kind in kinds]
+    return _by_key([row for side, paths in shards for row in _rows_of(paths, pairing, (side,))], pairing, str(folder))

@@ -15,6 +15,7 @@ from mmx.training.cache import Cache, Digests, Resolved, cache_root, resolve
 from mmx.training.features import Features, space_id
 from mmx.training.manifest import SPLITS, Manifest, Side
 from mmx.training.parallel import Team
+from mmx.training.streamed import settle
 
 MAX_BAD = 0.05  # the share of samples that may be unusable before a run stops
 
@@ -122,6 +123,9 @@ def load_pairs(
     Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
     root = cache or cache_root()
     digests = Digests(root)
+    if manifest.remote:
+        spaces = [(Cache(root / space_id(features)), features) for features in (source, target)]
+        settle(manifest, spaces, team, root, quiet=quiet)
     sides = []
     wanted = [(manifest.sources, source), (manifest.targets, target)]
     if looks and manifest.seconds is not None:
@@ -155,6 +159,8 @@ def load_pairs(
         raise InputError(
             "the train split has no usable pairs", hint="mmx data check says what is wrong with each sample"
         )
+    if manifest.direct and not splits[0].weights.any():
+        raise InputError("all weights of the train split are zero")
     manifest.sources, manifest.targets, manifest.seconds = (
         Side(),
         Side(),

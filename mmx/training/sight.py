@@ -150,7 +150,7 @@ def train_sight_bridge(recipe: BridgeRecipe) -> None:
     before = decoder_fingerprint(recipe.decoder)
     images = recipe.encoder or locate(None, "img2speech", "encoder")
     teacher, seen = Teacher.load(images.folder / "teacher"), fingerprint(images.folder, IMAGE_SPACE)
-    manifest = read_manifest(recipe.data, recipe.task)
+    manifest = read_manifest(recipe.data, recipe.task, stream=True)
     loaded = load_pairs(
         manifest, patches(teacher, seen), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet
     )

@@ -203,7 +203,7 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
     """Train, and export `run/config.json`, `run/model.safetensors` and the card. The same recipe resumes."""
     decoder = open_decoder(recipe.decoder, ImageDecoder)
     before = decoder_fingerprint(recipe.decoder)
-    manifest = read_manifest(recipe.data, recipe.task)
+    manifest = read_manifest(recipe.data, recipe.task, stream=True)
     looks = "image" in recipe.sources
     if looks and manifest.direct and manifest.seconds is None:
         raise InputError(

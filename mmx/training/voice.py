@@ -157,7 +157,7 @@ def train_voice_bridge(recipe: BridgeRecipe) -> None:
         )
     decoder.to(recipe.team.device)
     before = decoder_fingerprint(recipe.decoder)
-    manifest = read_manifest(recipe.data, recipe.task)
+    manifest = read_manifest(recipe.data, recipe.task, stream=True)
     features, about = sound_features(recipe, speech=True)
     loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
     config = BridgeConfig(

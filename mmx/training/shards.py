@@ -1,0 +1,124 @@
+"""WebDataset shards: tars in which files that share a stem are one sample, on a disk or behind any URL that fsspec reads."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from mmx.errors import InputError, NetworkError
+from mmx.training.cache import cache_root
+
+T = TypeVar("T")
+Sample = tuple[
+    str, dict[str, T], dict[str, Any]
+]  # its key, what was taken of each member by suffix, the metadata of its .json
+
+
+def _grouped(
+    tar: tarfile.TarFile, take: Callable[[tarfile.TarFile, tarfile.TarInfo], T]
+) -> Iterator[tuple[str, dict[str, T], dict[str, Any]]]:
+    key, members, meta = None, {}, {}
+    for member in tar:
+        if not member.isfile():
+            continue
+        head, _, name = member.name.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        own = f"{head}/{stem}" if head else stem
+        if own != key:
+            if key is not None:
+                yield key, members, meta
+            key, members, meta = own, {}, {}
+        if suffix.lower() == "json":
+            meta = json.loads(tar.extractfile(member).read())
+            if not isinstance(meta, dict):
+                raise ValueError(f"{member.name} is no JSON object")
+        else:
+            members[suffix.lower()] = take(tar, member)
+    if key is not None:
+        yield key, members, meta
+
+
+def samples(path: str) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, Any]]]:
+    """The samples of a local tar in order: key, (offset, size) by suffix, and the metadata of its .json. Raises InputError."""
+    try:
+        with tarfile.open(path) as tar:
+            yield from _grouped(tar, lambda _tar, member: (member.offset_data, member.size))
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise InputError(f"{path}: the shard can't be read: {error}") from None
+
+
+def stream(url: str) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
+    """The samples of a tar behind a URL, read once from its start to its end and kept nowhere. Raises NetworkError, InputError."""
+    import fsspec
+
+    def contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        return tar.extractfile(member).read()
+
+    try:
+        with fsspec.open(url, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            yield from _grouped(tar, contents)
+    except (tarfile.TarError, ValueError) as error:
+        raise InputError(f"{shown(url)}: the shard can't be read: {error}") from None
+    except Exception as error:  # each file system behind fsspec has errors of its own
+        raise NetworkError(
+            f"{_what(error, url)}",
+            hint="the same command goes on with the shards that are not in the cache yet",
+        ) from None
+
+
+def identity(url: str) -> str:
+    """What a shard is known by: its URL, its size and whatever tag or time of change the other side tells. Raises NetworkError."""
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        info = fs.info(path)
+    except Exception as error:  # as in `stream`
+        raise NetworkError(f"{_what(error, url)}", hint="is the URL right?") from None
+    known = [str(info[key]) for key in ("size", "ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)]
+    return " ".join([shown(url), *known])
+
+
+def shown(url: str) -> str:
+    """A URL without its query, which may hold somebody's keys."""
+    return url.partition("?")[0]
+
+
+def _what(error: Exception, url: str) -> str:
+    return f"{shown(url)}: {str(error).replace(url, shown(url)) or type(error).__name__}"
+
+
+def urls(pattern: str) -> list[str]:
+    """Paths or URLs, {000..009} and * spelled out, in order. Raises InputError, NetworkError."""
+    import fsspec
+    from braceexpand import braceexpand
+
+    found: list[str] = []
+    for url in braceexpand(pattern):
+        if "*" not in url:
+            found.append(url)
+            continue
+        try:
+            fs, path = fsspec.core.url_to_fs(url)
+            inside = sorted(fs.glob(path))
+        except Exception as error:  # as in `stream`
+            raise NetworkError(f"{_what(error, url)}") from None
+        found += [fs.unstrip_protocol(one) if "://" in url else one for one in inside]
+    found = [url.removeprefix("file://") for url in found]
+    if not found:
+        raise InputError(f"{pattern}: no such shards")
+    return found
+
+
+def fetch(url: str) -> str:
+    """A local file of a shard; a remote one is copied into the cache once. Raises NetworkError."""
+    import fsspec
+
+    if "://" not in url:
+        return url
+    try:
+        return fsspec.open_local(f"simplecache::{url}", simplecache={"cache_storage": str(cache_root() / "shards")})
+    except Exception as error:  # as in `stream`
+        raise NetworkError(f"{_what(error, url)}") from None
