@@ -168,7 +168,24 @@ def test_a_bridge_is_trained_and_used_on_each_family(
     assert code == 4 and b"was trained for" in err
 
 
-@pytest.mark.parametrize("make", [tiny.clap, tiny.wavlm])
+def test_the_perception_encoder_is_heard_as_its_library_does(tmp_path: Path, bark: Path) -> None:
+    """Alone, and out of a checkpoint that sees, too."""
+    from transformers import PeAudioFeatureExtractor, PeAudioModel
+
+    from mmx.bridges.pretrained import Listener
+    from mmx.media.audio import read_audio
+    from mmx.store import Located
+
+    folder, wave = tiny.pe_audio(tmp_path / "pe"), read_audio(bark, sample_rate=16_000)
+    inputs = PeAudioFeatureExtractor.from_pretrained(folder)(wave.samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        own = PeAudioModel.from_pretrained(folder).eval().get_audio_embeds(**inputs)[0]
+    for name, at in (("pe", folder), ("pe-av", tiny.pe_audio_video(tmp_path / "pe-av"))):
+        heard = Listener.load(Located(name, at)).listen(wave)
+        assert heard.shape == (12,) and torch.allclose(heard, own, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny.clap, tiny.wavlm, tiny.pe_audio])
 def test_a_head_on_a_frozen_encoder(mmx_in_process, make, debug_models, tmp_path: Path, bark: Path) -> None:
     from tests.test_pairs import pair_folder
 

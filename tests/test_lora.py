@@ -33,7 +33,7 @@ def test_an_adapted_layer_is_the_layer_with_another_weight() -> None:
     assert torch.allclose(network["attention"]["q_proj"](x), naive, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [tiny.wavlm, tiny.clap])
+@pytest.mark.parametrize("make", [tiny.wavlm, tiny.clap, tiny.pe_audio])
 def test_adapters_are_trained_saved_and_used(mmx_in_process, make, debug_models, tmp_path: Path, bark: Path) -> None:
     encoder, data, run = make(tmp_path / "encoder"), pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
     before = fingerprint(encoder, (".",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -276,4 +277,52 @@ def wavlm(folder: Path) -> Path:
     )  # fmt: skip
     WavLMModel(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
+
+
+def pe_audio(folder: Path) -> Path:
+    """A PeAudioModel folder (the audio half of the Perception Encoder, PE-AV) with its feature extractor."""
+    from transformers import (
+        DacConfig,
+        ModernBertConfig,
+        PeAudioConfig,
+        PeAudioEncoderConfig,
+        PeAudioFeatureExtractor,
+        PeAudioModel,
+    )
+
+    torch.manual_seed(6)
+    dac = DacConfig(
+        encoder_hidden_size=4, downsampling_ratios=[2, 8], decoder_hidden_size=8, codebook_dim=4, codebook_size=8, n_codebooks=1
+    )  # fmt: skip
+    audio = PeAudioEncoderConfig(
+        dac_config=dac.to_dict(), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8
+    )  # fmt: skip
+    words = ModernBertConfig(
+        vocab_size=20, hidden_size=12, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+    )  # fmt: skip
+    PeAudioModel(PeAudioConfig(text_config=words.to_dict(), audio_config=audio.to_dict())).save_pretrained(folder)
+    PeAudioFeatureExtractor(sampling_rate=16_000, hop_length=16).save_pretrained(folder)
+    return folder
+
+
+def pe_audio_video(folder: Path) -> Path:
+    """The same audio half under the names and the configuration of PE-AV, whose video half is left out."""
+    from safetensors.torch import load_file, save_file
+
+    pe_audio(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {f"audio_model.{name}": value for name, value in tensors.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    config = json.loads((folder / "config.json").read_text())
+    both = {
+        "model_type": "pe_audio_video",
+        "text_config": config["text_config"],
+        "audio_video_config": {"audio_config": config["audio_config"]},
+    }
+    (folder / "config.json").write_text(json.dumps(both))
     return folder

@@ -15,12 +15,13 @@ from mmx.errors import ModelError
 from mmx.media.audio import Waveform, loudest, resample
 from mmx.store import Located
 
-KINDS = ("clap", "audio-spectrogram-transformer", "hubert", "wavlm", "wav2vec2")
+PERCEPTION = ("pe_audio", "pe_audio_video")  # of the second, the audio model is taken
+KINDS = ("clap", "audio-spectrogram-transformer", "hubert", "wavlm", "wav2vec2", *PERCEPTION)
 
 
 class Listener:
-    """Sounds → one vector (C,): CLAP's projected embedding, AST's pooled output, or the mean over time of a speech encoder's
-    last layer."""
+    """Sounds → one vector (C,): CLAP's and the Perception Encoder's (PE-AV, Vyas et al. 2025) projected embedding, AST's pooled
+    output, or the mean over time of a speech encoder's last layer."""
 
     def __init__(self, model, extractor, kind: str, dim: int, fingerprint: str, at: Located) -> None:
         self.model, self.extractor, self.kind = freeze(model), extractor, kind
@@ -28,7 +29,9 @@ class Listener:
 
     @property
     def hearing(self) -> torch.nn.Module:
-        """The part of the model that hears: all of it, but for CLAP."""
+        """The part of the model that hears: all of it, but where it reads texts, too."""
+        if self.kind in PERCEPTION:
+            return self.model.audio_encoder
         return self.model.audio_model if self.kind == "clap" else self.model
 
     @property
@@ -50,6 +53,8 @@ class Listener:
         inputs = {name: value.to(self.model.device) for name, value in inputs.items() if torch.is_tensor(value)}
         if self.kind == "clap":
             return self.model.get_audio_features(**inputs).pooler_output.float()
+        if self.kind in PERCEPTION:
+            return self.model.get_audio_embeds(**inputs).float()
         outputs = self.model(**inputs)
         if self.kind == "audio-spectrogram-transformer":
             return outputs.pooler_output.float()
@@ -77,20 +82,33 @@ class Listener:
     @classmethod
     def load(cls, at: Located) -> Listener:
         """Read a transformers model folder. Raises ModelError when it is none of `KINDS`."""
-        from transformers import AutoFeatureExtractor, AutoModel
+        from transformers import AutoFeatureExtractor
 
         kind = kind_of(at.folder)
         if kind not in KINDS:
             raise ModelError(f"{at.name} is a {kind} model", hint=f"an audio encoder is one of {', '.join(KINDS)}")
         try:
-            model = AutoModel.from_pretrained(
-                at.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
+            model = _open(at.folder, kind)
             extractor = AutoFeatureExtractor.from_pretrained(at.folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
-        dim = model.config.projection_dim if kind == "clap" else model.config.hidden_size
+        config = (
+            model.config.text_config if kind in PERCEPTION else model.config
+        )  # PE-AV projects to the width of its texts
+        dim = config.projection_dim if kind == "clap" else config.hidden_size
         return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at)
+
+
+def _open(folder: Path, kind: str):
+    from transformers import AutoConfig, AutoModel
+
+    options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+    if kind == "pe_audio_video":  # its video half needs packages and memory, and is not asked
+        from transformers import PeAudioModel
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).audio_config
+        return PeAudioModel.from_pretrained(folder, config=config, key_mapping={r"^audio_model\.": ""}, **options)
+    return AutoModel.from_pretrained(folder, **options)
 
 
 def kind_of(folder: Path) -> str:
