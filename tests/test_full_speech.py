@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmx.decoders.speech import SpeechDecoder, polished
 from mmx.decoders.units import UnitVocoder
 from mmx.errors import ModelError, UsageError
 from mmx.media.audio import Waveform
 from mmx.nets.speech import collapse
-from mmx.store import locate
+from mmx.store import Located, locate
 from tests import tiny_speech
 from tests.conftest import tone
 
@@ -133,6 +133,50 @@ def test_what_does_not_fit_is_refused(models: dict[str, str], tmp_path: Path) ->
     (broken / "model.safetensors").write_bytes(b"\0" * 40)
     with pytest.raises(ModelError, match="can't be loaded"):
         open_(str(broken))
+
+
+@pytest.mark.parametrize("make", [tiny_speech.clip, tiny_speech.dinov2])
+def test_a_sight_bridge_looks_with_a_pretrained_encoder(
+    mmx_in_process, speech_models, debug_models, tmp_path: Path, photo: Path, make
+) -> None:
+    """Trained on the last layer that the library gives, used, and refused for another encoder."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    from mmx.bridges.eyes import open_eyes
+    from tests.test_pairs import pair_folder
+
+    encoder, picture = make(tmp_path / "encoder"), Image.open(photo).convert("RGB")
+    eyes = open_eyes(Located("encoder", encoder))
+    model = AutoModel.from_pretrained(encoder).eval()
+    inputs = AutoImageProcessor.from_pretrained(encoder)(
+        images=[picture, ImageOps.mirror(picture)], return_tensors="pt"
+    )
+    with torch.no_grad():
+        own = getattr(model, "vision_model", model)(**inputs).last_hidden_state
+    assert own.shape == (2, 5, 8) and torch.allclose(eyes.both_ways(picture), own, atol=1e-5)
+    data, run = pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
+    command = (
+        "train-bridge",
+        "img2speech",
+        "--data",
+        data,
+        "-o",
+        run,
+        "--decoder",
+        speech_models[1],
+        "--encoder",
+        encoder,
+    )
+    code, _, err = mmx_in_process(*command, "--max-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
+    assert code == 0, err.decode()
+    options = ("--bridge", run, "--decoder", speech_models[1], "--encoder")
+    code, _, err = mmx_in_process("img2speech", photo, "-o", tmp_path / "a.wav", *options, encoder)
+    assert code == 0 and len(soundfile.read(tmp_path / "a.wav")[0]), err.decode()
+    code, _, err = mmx_in_process("img2speech", photo, "-o", tmp_path / "b.wav", *options, debug_models[1])
+    assert code == 4 and b"was trained with the encoder" in err
+    deaf = tiny_speech.hubert(tmp_path / "hubert")
+    code, _, err = mmx_in_process("img2speech", photo, "-o", tmp_path / "b.wav", *options, deaf)
+    assert code == 4 and b"is a hubert model" in err
 
 
 @pytest.mark.parametrize("family", FAMILIES)

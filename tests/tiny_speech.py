@@ -130,3 +130,28 @@ def captioner(folder: Path) -> tuple[Path, Path]:
     )  # fmt: skip
     VitsModel(voice).save_pretrained(folder / "vits")
     return folder / "blip", folder / "vits"
+
+
+def clip(folder: Path) -> Path:
+    """A CLIPModel folder with its image processor, such as img2speech looks with."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    torch.manual_seed(8)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sees, reads = small | {"image_size": 16, "patch_size": 8}, small | {"vocab_size": 20}
+    CLIPModel(CLIPConfig(vision_config=sees, text_config=reads)).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16).save_pretrained(folder)
+    return folder
+
+
+def dinov2(folder: Path) -> Path:
+    """A Dinov2Model folder with its image processor."""
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(9)
+    config = Dinov2Config(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8, mlp_ratio=1
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 16}, crop_size=16).save_pretrained(folder)
+    return folder

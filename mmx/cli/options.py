@@ -69,7 +69,7 @@ EncoderOption = Annotated[
         "--encoder",
         metavar="FOLDER",
         show_default=False,
-        help="The frozen encoder that the bridge was trained with, where it has one; of img2speech an image decoder. Default: the starter.",
+        help="The frozen encoder that the bridge was trained with, where it has one; of img2speech an image decoder, CLIP, SigLIP, DINOv2 or ViT. Default: the starter.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]

@@ -176,7 +176,7 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
 
 def measure(translator: SightTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
-    photos = load_photos(options.data, translator.bridge.teacher.net.image_size).split(options.split)
+    photos = load_photos(options.data, translator.bridge.eyes.size).split(options.split)
     clips = list(load_spoken(options.data))
     if not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")

@@ -12,9 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmx.bridges.sight import patches_of
+from mmx.bridges.eyes import Eyes
 from mmx.decoders.speech import SpeechDecoder
-from mmx.decoders.teacher import pixels_of
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio, resample, tile
 from mmx.media.image import read_image
@@ -139,15 +138,9 @@ def embeddings(decoder) -> Pictures:
     return Pictures(name, decoder.targets, decoder.spec.shape[0], torch.device(decoder.device))
 
 
-def patches(teacher, fingerprint: str) -> Pictures:
-    """What an image decoder's teacher sees in pictures: patches (2 P, C), plain and mirrored."""
-    size = teacher.net.image_size
-
-    def look(pictures: list[Image.Image]) -> Tensor:
-        return patches_of(teacher, torch.stack([pixels_of(picture, size) for picture in pictures]).to(teacher.device))
-
-    width = teacher.net.image_encoder.config.hidden_sizes[-1]
-    return Pictures(f"patches-{fingerprint[:16]}", look, width, teacher.device)
+def patches(eyes: Eyes) -> Pictures:
+    """What a frozen image encoder sees in pictures: patches (2 P, C), plain and mirrored."""
+    return Pictures(f"patches-{eyes.fingerprint[:16]}", eyes.look, eyes.width, eyes.device)
 
 
 class Units:

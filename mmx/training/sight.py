@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
+from mmx.bridges.eyes import open_eyes
 from mmx.bridges.sight import SightBridge
-from mmx.decoders.base import fingerprint
-from mmx.decoders.image import SPACE as IMAGE_SPACE
 from mmx.decoders.speech import SpeechDecoder
-from mmx.decoders.teacher import Teacher
 from mmx.errors import InputError
 from mmx.nets.speech import collapse
 from mmx.nets.writer import MAX_REPEAT, MAX_UNITS, Sampling
@@ -145,21 +143,19 @@ def _short_enough(pairs: Pairs) -> Pairs:
 
 
 def train_sight_bridge(recipe: BridgeRecipe) -> None:
-    """Train and export, as `train_sound_bridge` does. It looks with an image decoder's teacher, the starter's unless told otherwise."""
+    """Train and export, as `train_sound_bridge` does. It looks with the starter image decoder's teacher unless told otherwise."""
     decoder = open_decoder(recipe.decoder, SpeechDecoder)
     before = decoder_fingerprint(recipe.decoder)
     images = recipe.encoder or locate(None, "img2speech", "encoder")
-    teacher, seen = Teacher.load(images.folder / "teacher"), fingerprint(images.folder, IMAGE_SPACE)
+    eyes = open_eyes(images, recipe.team.device)
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
-    loaded = load_pairs(
-        manifest, patches(teacher, seen), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet
-    )
+    loaded = load_pairs(manifest, patches(eyes), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
     loaded.train = _short_enough(loaded.train)
     shape = _looked_at(loaded.train.sources, torch.zeros(1, dtype=torch.long), torch.zeros(1)).shape
     config = BridgeConfig(
         task="img2speech",
         spec=decoder.spec.as_dict(),
-        source={"name": images.name, "fingerprint": seen},
+        source={"name": images.name, "fingerprint": eyes.fingerprint},
         writer=WRITER | recipe.sizes | {"patches": shape[1], "channels": shape[2]},
     )
     task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0, decoder)
