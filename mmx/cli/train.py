@@ -243,7 +243,8 @@ def train_bridge(
     whose samples hold both sides, or two kinds of shards paired by a key of their .json: sounds-*.tar and images-*.tar by
     `concept`, voices-*.tar and faces-*.tar by `identity` or else `gender`, images-*.tar and spoken-*.tar by `synset`.
 
-    accelerate launch --num_processes 2 -m mmx train-bridge ... trains in several processes, on one or many machines.
+    accelerate launch --num_processes 2 -m mmx train-bridge ... trains in several processes, on one or many machines; on CPUs, which
+    accelerate starts one process for, torchrun --nproc-per-node 2 -m mmx train-bridge ... does.
     """
     if task not in LOSSES:
         raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(LOSSES)}")

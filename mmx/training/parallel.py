@@ -1,4 +1,4 @@
-"""Several processes that train as one: `accelerate launch` starts them, this joins them."""
+"""Several processes that train as one: `accelerate launch` or `torchrun` starts them, this joins them."""
 
 from __future__ import annotations
 
