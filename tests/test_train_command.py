@@ -133,25 +133,36 @@ def test_a_killed_run_ends_in_the_same_weights(shards: Path, debug_models, tmp_p
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_saves_and_the_rest_ends_in_the_same_weights(tmp_path: Path, times: int) -> None:
+    """Wherever in a step it comes; the second one at once, without a half step being saved."""
     from mmx.errors import Interrupted
     from mmx.training.checkpoint import load_state
     from mmx.training.loop import Run
     from tests.test_training import CONFIG, LineTask
 
-    run = Run(LineTask(), CONFIG, tmp_path)
-    step = run._one_step
+    whole = Run(LineTask(), CONFIG, tmp_path / "whole")
+    whole.fit(quiet=True)
+    run = Run(LineTask(), CONFIG, tmp_path / "stopped")
+    step = run.optimizer.step
 
-    def one_step(**options: bool):
-        if run.step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(**options)
+    def step_and_interrupt(*arguments) -> None:
+        step(*arguments)
+        if run.step == 7:  # the weights have been changed, and the step is not counted yet
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
 
-    run._one_step = one_step
-    with pytest.raises(Interrupted, match="saved at step") as stopped:
+    run.optimizer.step = step_and_interrupt
+    with pytest.raises(Interrupted if times == 1 else KeyboardInterrupt) as stopped:
         run.fit(quiet=True)
-    assert stopped.value.exit_code == 130 and "same command" in stopped.value.hint
-    assert load_state(tmp_path)[1]["step"] == run.step >= 7
+    if times == 1:
+        assert stopped.value.exit_code == 130 and "same command" in stopped.value.hint
+        assert "stopped and saved at step 8" in stopped.value.message
+    assert load_state(tmp_path / "stopped")[1]["step"] == (8 if times == 1 else 7)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = Run(LineTask(), CONFIG, tmp_path / "stopped")
+    again.fit(quiet=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.module.parameters(), again.module.parameters(), strict=True))
 
 
 def test_folders_with_equal_stems(mmx_in_process, debug_models, tmp_path: Path) -> None:

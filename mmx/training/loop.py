@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.training.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
+from mmx.training.interrupt import Interruptible
 from mmx.training.log import Log
 from mmx.training.memory import keep_freed_memory
 from mmx.training.parallel import Team, join_batch_norms
@@ -132,6 +133,7 @@ class Run:
         )
         self.average = Average(self.module, config.ema)
         self.step = 0
+        self.whole = True  # no step is half done: what is here may be saved
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Tensor] = {}
         self.stale = 0  # validations since the best
@@ -177,8 +179,8 @@ class Run:
             self.folder, self.step, state | ({"best": self.best} if self.best else {}), asdict(self.config) | kept
         )
 
-    def _one_step(self, *, stop: bool = False) -> tuple[dict[str, float], bool]:
-        """One optimiser step; and whether any process wants to stop."""
+    def _one_step(self, *, stop: bool = False, asked: bool = False) -> tuple[dict[str, float], bool, bool]:
+        """One optimiser step; whether any process wants to stop, and whether any was asked to."""
         config, parts, finite = self.config, {}, True
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step)
@@ -189,18 +191,20 @@ class Run:
             finite = finite and bool(torch.isfinite(loss))
             for key, value in ({"loss": loss.item()} | now).items():
                 parts[key] = parts.get(key, 0.0) + value / config.accumulate
-        flags = self.team.mean_gradients(self.module.parameters(), torch.tensor([float(not finite), float(stop)]))
+        flags = self.team.mean_gradients(self.module.parameters(), torch.tensor([float(not finite), stop, asked]))
         if flags[0]:
             raise NonFiniteError(
                 f"{self.task.name}: the loss is {parts['loss']} at step {self.step}",
                 hint=f"lower --lr; the last good state is in {self.folder}",
             )
         nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
+        self.whole = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.module, self.step)
-        return parts, bool(flags[1])
+        self.whole = True
+        return parts, bool(flags[1]), bool(flags[2])
 
     def _backward(self, number: int) -> tuple[Tensor, dict[str, float]]:
         """The `number`-th batch of all: its loss, and its share of the gradients."""
@@ -251,17 +255,18 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         start = saved = time.monotonic()
         size = config.batch_size * self.team.world * config.accumulate
-        with Progress(
-            self.task.name, config.max_steps, self.step, size, quiet=quiet or not self.team.leads
-        ) as progress:
+        progress = Progress(self.task.name, config.max_steps, self.step, size, quiet=quiet or not self.team.leads)
+        with progress, Interruptible() as wish:
             try:
-                stop = False
+                stop = asked = False
                 while self.step < config.max_steps and not stop:
                     late = time.monotonic() - start >= max_minutes * 60
                     bored = 0 < config.patience <= self.stale
-                    if (late or bored) and self.team.world == 1:
+                    enough = late or bored or wish.asked
+                    if enough and self.team.world == 1:
                         break
-                    parts, stop = self._one_step(stop=late or bored)
+                    # several processes stop after the same step
+                    parts, stop, asked = self._one_step(stop=enough, asked=wish.asked)
                     progress.update(self.step, parts, self.metrics)
                     if self.log and (self.step % 50 == 0 or self.step <= 10):
                         self.log.trained(self.step, parts, progress.rate)
@@ -271,14 +276,14 @@ class Run:
                     if time.monotonic() - saved > config.save_seconds:
                         self.save()
                         saved = time.monotonic()
-            except KeyboardInterrupt:
-                raise Interrupted(
-                    f"{self.task.name}: stopped and saved at step {self.step} of {config.max_steps}",
-                    hint="the same command goes on from here",
-                ) from None
             finally:
-                if all(torch.isfinite(p).all() for p in self.module.parameters()):
+                if self.whole and all(torch.isfinite(p).all() for p in self.module.parameters()):
                     self.save()
+        if asked or wish.asked:
+            raise Interrupted(
+                f"{self.task.name}: stopped and saved at step {self.step} of {config.max_steps}",
+                hint="the same command goes on from here",
+            )
         return self.metrics
 
     def averaged(self) -> nn.Module:
