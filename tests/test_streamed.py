@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +18,7 @@ from mmx.training.manifest import read_manifest
 from mmx.training.pairs import load_pairs
 from mmx.training.parallel import Team
 from tests.test_pairs import COMMON, Bytes, png, wav
-
-
-def shard(path: Path, samples: dict[str, dict[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for key, files in samples.items():
-            for suffix, data in files.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+from tests.test_train_command import write_shard
 
 
 def both(number: int, **meta: object) -> dict[str, bytes]:
@@ -64,7 +54,9 @@ class Handler(SimpleHTTPRequestHandler):
 def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "served").mkdir()
     for number in range(2):
-        shard(tmp_path / "served" / f"a-00{number}.tar", {f"s{number}{k}": both(10 * number + k) for k in range(20)})
+        write_shard(
+            tmp_path / "served" / f"a-00{number}.tar", {f"s{number}{k}": both(10 * number + k) for k in range(20)}
+        )
     with Server(tmp_path / "served") as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
@@ -106,11 +98,11 @@ def test_streamed_shards_train_as_local_ones(mmx_in_process, tmp_path: Path, ser
 
 def test_two_kinds_of_streamed_shards_are_paired_by_their_key(tmp_path: Path, server: Server) -> None:
     served = tmp_path / "served"
-    shard(
+    write_shard(
         served / "sounds-0.tar",
         {f"s{k}": {"wav": wav(300 + k), "json": b'{"concept": "c%d"}' % (k % 2)} for k in range(6)},
     )
-    shard(
+    write_shard(
         served / "images-0.tar", {f"i{k}": {"png": png(k), "json": b'{"concept": "c%d"}' % (k % 3)} for k in range(9)}
     )
     local = load_pairs(
@@ -138,7 +130,7 @@ def test_a_shard_that_breaks_off_is_named_and_the_next_run_goes_on(tmp_path: Pat
 
 def test_changed_shards_are_read_again_and_missing_ones_named(tmp_path: Path, server: Server) -> None:
     load(f"{server.url}/a-000.tar", tmp_path / "c")
-    shard(tmp_path / "served" / "a-000.tar", {f"n{k}": both(100 + k) for k in range(8)})
+    write_shard(tmp_path / "served" / "a-000.tar", {f"n{k}": both(100 + k) for k in range(8)})
     loaded = load(f"{server.url}/a-000.tar", tmp_path / "c")
     assert count(loaded) == 8
     with pytest.raises(NetworkError, match=r"a-009\.tar") as missing:
@@ -149,7 +141,7 @@ def test_changed_shards_are_read_again_and_missing_ones_named(tmp_path: Path, se
 def test_what_cannot_be_used_is_counted(tmp_path: Path, server: Server) -> None:
     samples = {f"s{k:02d}": both(k) for k in range(40)}
     samples["s07"]["png"] = b""
-    shard(tmp_path / "served" / "b.tar", samples)
+    write_shard(tmp_path / "served" / "b.tar", samples)
     loaded = load(f"{server.url}/b.tar", tmp_path / "c")
     assert loaded.skipped == ["s07"] and count(loaded) == 39
     (tmp_path / "served" / "c.tar").write_bytes(b"not a tar at all" * 99)

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from mmx.bridges.sound import SoundBridge
 from mmx.training.bridge import VAL, retrieval, spread
-from mmx.training.pairs import Pairs
-from mmx.training.prior import either_view
+from mmx.training.pairs import Pairs, others_of
 from mmx.training.sound import SoundBridgeTask
 from mmx.training.sources import points_of
 
@@ -18,14 +17,6 @@ WAYS = {
     "sound_only_": (True, False),
     "image_only_": (False, True),
 }  # in a metric's name: what is there
-
-
-def others_of(pairs: Pairs, picks: Tensor, labels: Tensor, places: Tensor, views: Tensor) -> Tensor:
-    """The second source of each item (B, D): its own picture in direct pairs, else any picture of its label."""
-    if pairs.seconds is not None:
-        rows = [pairs.seconds.get(i).float() for i in picks.tolist()]
-        return torch.stack([row[int(view * len(row))] for row, view in zip(rows, views.tolist(), strict=True)])
-    return either_view(pairs, pairs.groups[1].draw(labels, places), views)
 
 
 class FusionTask(SoundBridgeTask):

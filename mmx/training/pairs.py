@@ -99,6 +99,20 @@ class Pairs:
         return picks if self.direct else self.groups[1].draw(labels, places)
 
 
+def either_view(pairs: Pairs, picks: Tensor, places: Tensor) -> Tensor:
+    """Targets (B, D), plain or mirrored by `places` (B,) in [0, 1)."""
+    views_ = [pairs.targets.get(i).float() for i in picks.tolist()]
+    return torch.stack([view[int(place * len(view))] for view, place in zip(views_, places.tolist(), strict=True)])
+
+
+def others_of(pairs: Pairs, picks: Tensor, labels: Tensor, places: Tensor, views: Tensor) -> Tensor:
+    """The second source of each item (B, D): its own picture in direct pairs, else any picture of its label."""
+    if pairs.seconds is not None:
+        rows = [pairs.seconds.get(i).float() for i in picks.tolist()]
+        return torch.stack([row[int(view * len(row))] for row, view in zip(rows, views.tolist(), strict=True)])
+    return either_view(pairs, pairs.groups[1].draw(labels, places), views)
+
+
 @dataclass
 class Loaded:
     """The train split, the val split where there is one, and what could not be used."""

@@ -14,7 +14,7 @@ from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
 from mmx.training.bridge import BridgeRecipe, spread
 from mmx.training.loop import LoopConfig
-from mmx.training.pairs import Pairs
+from mmx.training.pairs import Pairs, either_view, others_of
 from mmx.training.sources import crops, finished, views
 
 SCHEDULE = LoopConfig(6000, 512, 1e-3, weight_decay=0.01, ema=0.999, warmup=200, validate_steps=1000)
@@ -80,12 +80,6 @@ def measure_targets(prior: EmbeddingPrior, pairs: Pairs) -> None:
     prior.std.copy_(some.std(0) + 1e-6)
 
 
-def either_view(pairs: Pairs, picks: Tensor, places: Tensor) -> Tensor:
-    """Targets (B, D), plain or mirrored by `places` (B,) in [0, 1)."""
-    views_ = [pairs.targets.get(i).float() for i in picks.tolist()]
-    return torch.stack([view[int(place * len(view))] for view, place in zip(views_, places.tolist(), strict=True)])
-
-
 @torch.inference_mode()
 def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
     """Unit points (S, K, D) float16 of K random windows of every source; K is 16 or what POINTS leaves."""
@@ -107,8 +101,6 @@ def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
 
 def _seen(pairs: Pairs, bridge: SoundBridge, pick: int, points: Tensor, generator: torch.Generator) -> Tensor:
     """Points (K, D) of one source's windows, each with a picture beside it."""
-    from mmx.training.fusion import others_of
-
     count = len(points)
     draws = torch.rand(count, 2, generator=generator)
     picks, labels = torch.full((count,), pick), pairs.sources.labels[pick].expand(count)

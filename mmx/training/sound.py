@@ -30,8 +30,8 @@ from mmx.training.features import Frozen, LogMels, Waves, embeddings
 from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES
 from mmx.training.manifest import read_manifest
-from mmx.training.pairs import Pairs, load_pairs
-from mmx.training.prior import Previews, either_view, measure_targets, train_prior
+from mmx.training.pairs import Pairs, either_view, load_pairs
+from mmx.training.prior import Previews, measure_targets, train_prior
 from mmx.training.sources import crops, finished, mixed, points_of, spec_augment
 from mmx.translate import open_decoder
 
@@ -227,7 +227,7 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
     seed = recipe.schedule.get("seed") or 0
     points = decoder.teacher.embed_texts(list(texts.values())).clone() if texts else None
     if looks:
-        from mmx.training.fusion import FusionTask as SoundTask
+        from mmx.training.fusion import FusionTask as SoundTask  # it goes on from the task here
     else:
         SoundTask = SoundBridgeTask
     preview = Previews(decoder, loaded.val) if loaded.val else None

@@ -20,8 +20,8 @@ from mmx.training.features import embeddings
 from mmx.training.loop import LoopConfig
 from mmx.training.losses import LOSSES, nt_xent, speech2face
 from mmx.training.manifest import read_manifest
-from mmx.training.pairs import Pairs, load_pairs
-from mmx.training.prior import Previews, either_view, train_prior
+from mmx.training.pairs import Pairs, either_view, load_pairs
+from mmx.training.prior import Previews, train_prior
 from mmx.training.sound import hear_with_its_encoder, sound_features, validate_points
 from mmx.training.sources import crops, finished, other_room, points_of, spec_augment
 from mmx.translate import open_decoder
