@@ -122,6 +122,30 @@ def naive_greedy(writer: UnitWriter, patches: torch.Tensor, length: int) -> list
 
 
 @torch.no_grad()
+def test_the_writers_loss_against_numpy() -> None:
+    torch.manual_seed(0)
+    writer = UnitWriter(10, 4, 6, width=32, depth=1, heads=2, dropout=0.0).eval()
+    patches, said = torch.randn(2, 4, 6), [[1, 2, 3], [9, 8, 7, 0, 9]]
+    tokens, counts = torch.full((2, 6), writer.pad), torch.zeros(2, 6, dtype=torch.long)
+    for row, units in enumerate(said):
+        tokens[row, : len(units) + 1] = torch.tensor([*units, writer.end])
+        counts[row, : len(units)] = torch.arange(len(units)) + 1
+    hidden = writer._hidden(patches, tokens)
+    logits, lasting = writer.language.lm_head(hidden).numpy(), writer.lasting(hidden)[..., 0].numpy()
+    told, spans = [], []
+    for row, units in enumerate(said):
+        for place, token in enumerate([*units, writer.end]):  # what has been heard so far foretells what comes
+            scores = logits[row, place]
+            told.append(np.log(np.exp(scores).sum()) - scores[token])
+            if place < len(units):
+                error = abs(lasting[row, place + 1] - np.log(place + 1))
+                spans.append(0.5 * error**2 if error < 1 else error - 0.5)
+    nll, duration, _ = writer.loss(patches, tokens, counts)
+    assert nll.item() == pytest.approx(np.mean(told), rel=1e-4)
+    assert duration.item() == pytest.approx(np.mean(spans), rel=1e-4)
+
+
+@torch.no_grad()
 def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
     """Two pictures, two utterances of different length: greedy with its cache, a naive twin that recomputes everything, and a
     beam search all give them back."""

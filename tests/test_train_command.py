@@ -227,9 +227,21 @@ def test_an_image_decoder_is_trained_and_drives_a_bridge(
 def test_a_voice_bridge_is_trained(mmx_in_process, people: Path, face_models, tmp_path: Path, low: Path) -> None:
     decoder = face_models[1]
     before = fingerprint(decoder, PARTS)
-    for loss in ("speech2face", "infonce"):
+    for loss, rest in (("speech2face", []), ("infonce", ["--normalize-targets"])):
         run = tmp_path / loss
-        command = ["train-bridge", "voice2face", "--data", people, "-o", run, "--decoder", decoder, "--loss", loss]
+        command = [
+            "train-bridge",
+            "voice2face",
+            "--data",
+            people,
+            "-o",
+            run,
+            "--decoder",
+            decoder,
+            "--loss",
+            loss,
+            *rest,
+        ]
         code, _, err = mmx_in_process(
             *command, "--max-steps", 3, "--prior-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet"
         )
@@ -242,6 +254,10 @@ def test_a_voice_bridge_is_trained(mmx_in_process, people: Path, face_models, tm
         "train-bridge", "voice2face", "--data", people, "-o", tmp_path / "x", "--loss", "units"
     )
     assert code == 2 and b"speech2face or infonce" in err
+    code, _, err = mmx_in_process(
+        "train-bridge", "voice2face", "--data", people, "-o", tmp_path / "x", "--normalize-targets"
+    )
+    assert code == 2 and b"does not compare with normalised targets" in err
 
 
 def test_a_face_decoder_is_trained(mmx_in_process, people: Path, tmp_path: Path) -> None:

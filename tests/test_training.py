@@ -20,7 +20,7 @@ from mmx.training.checkpoint import load_state, states
 from mmx.training.codec import whiten_latents
 from mmx.training.image import random_crops
 from mmx.training.loop import LoopConfig, Run, generator_of
-from mmx.training.losses import infonce, infonce_l2, nt_xent, speech2face
+from mmx.training.losses import Comparison, cosine, infonce, infonce_l2, mse, nt_xent, speech2face
 from tests.conftest import ROOT
 
 
@@ -50,6 +50,46 @@ def test_contrastive_losses_against_numpy(shape: tuple[int, int]) -> None:
     assert math.isclose(infonce_l2(ta, tb, positives=tw).item(), numpy_symmetric(-distance, weights), rel_tol=1e-4)
     if shape[0] == shape[1]:
         assert math.isclose(infonce(ta, tb, scale=9.0).item(), numpy_symmetric(9 * cosine, np.eye(5)), rel_tol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [infonce, infonce_l2])
+def test_smoothing_and_hard_negatives_against_numpy(loss) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((6, 7)), rng.standard_normal((6, 7))
+    cosine_ = unit(a) @ unit(b).T
+    logits = 5 * (cosine_ if loss is infonce else -np.linalg.norm(unit(a)[:, None] - unit(b)[None], axis=-1))
+
+    def one_way(scores: np.ndarray) -> float:
+        total = 0.0
+        for row in range(6):
+            others = sorted((k for k in range(6) if k != row), key=lambda k: -scores[row, k])[:2]
+            kept = [row, *others]  # its own, and the two hardest
+            shares = scores[row, kept] - np.log(np.exp(scores[row, kept]).sum())
+            wanted = 0.7 * np.array([1, 0, 0]) + 0.3 / 3
+            total -= float((wanted * shares).sum()) / 6
+        return total
+
+    ta, tb = (torch.tensor(x, dtype=torch.float32) for x in (a, b))
+    found = loss(ta, tb, scale=5.0, smoothing=0.3, hard=2).item()
+    assert math.isclose(found, (one_way(logits) + one_way(logits.T)) / 2, rel_tol=1e-4)
+
+
+def test_distances_against_numpy() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((4, 6)), 3 * rng.standard_normal((8, 6))
+    positives = (np.arange(8)[None] // 2 == np.arange(4)[:, None]).astype(float)
+    ta, tb, tp = (torch.tensor(x, dtype=torch.float32) for x in (a, b, positives))
+    own = [[2 * row, 2 * row + 1] for row in range(4)]
+    squared = np.mean([np.mean((a[row] - b[k]) ** 2) for row in range(4) for k in own[row]])
+    angles = np.mean([1 - unit(a)[row] @ unit(b)[k] for row in range(4) for k in own[row]])
+    assert math.isclose(mse(ta, tb, positives=tp).item(), squared, rel_tol=1e-5)
+    assert math.isclose(cosine(ta, tb, positives=tp).item(), angles, rel_tol=1e-5)
+    mean, std = b.mean(0), b.std(0)
+    student, teacher = Comparison(5.0, (torch.tensor(mean).float(), torch.tensor(std).float()))(ta, tb)
+    assert np.allclose(student.numpy(), (5 * unit(a) - mean) / std, atol=1e-5)
+    assert np.allclose(teacher.numpy(), (b - mean) / std, atol=1e-5)
+    student, teacher = Comparison(5.0)(ta, tb)
+    assert np.allclose(student.numpy(), 5 * unit(a), atol=1e-5) and torch.equal(teacher, tb)
 
 
 def test_loss_gradients_are_finite_where_vectors_agree() -> None:

@@ -141,9 +141,10 @@ def _train_speech(
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
+COMPARING = ("infonce", "infonce-l2", "mse", "cosine")  # points with targets
 LOSSES = {
-    "sound2img": ("infonce", "infonce-l2", "mse", "cosine", "prior"),
-    "voice2face": ("speech2face", "infonce", "infonce-l2", "mse", "cosine"),
+    "sound2img": (*COMPARING, "prior"),
+    "voice2face": ("speech2face", *COMPARING),
     "img2speech": ("units",),
 }
 
@@ -199,6 +200,13 @@ def train_bridge(
     hard_negatives: Annotated[
         int, typer.Option(min=0, help="Contrast with so many of the hardest negatives only; 0: all.")
     ] = 0,
+    normalize_targets: Annotated[
+        bool,
+        typer.Option(
+            "--normalize-targets",
+            help="Compare with the targets less their mean and over their spread, coordinate by coordinate.",
+        ),
+    ] = False,
     prior_steps: Annotated[
         int, typer.Option(min=0, help="Steps of its diffusion prior, by which one source gives many results; 0: none.")
     ] = 6000,
@@ -257,6 +265,8 @@ def train_bridge(
         raise UsageError(f"--source {source}: {task} has no such sources", hint="sound2img: sound or sound+image")
     if lora and (encoder is None or task == "img2speech"):
         raise UsageError("--lora adapts an audio encoder, and there is none", hint="--encoder wavlm --lora 8")
+    if normalize_targets and loss not in COMPARING:
+        raise UsageError(f"--loss {loss} does not compare with normalised targets", hint=" or ".join(COMPARING))
     if mixed_precision not in ("bf16", "no"):
         raise UsageError(f"--mixed-precision {mixed_precision}: no such precision", hint="bf16 or no")
     if patience and not metric:
@@ -286,6 +296,7 @@ def train_bridge(
         loss,
         smoothing,
         hard_negatives,
+        normalize_targets,
         prior_steps,
         {
             "max_steps": max_steps,

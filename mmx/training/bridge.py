@@ -18,10 +18,12 @@ from mmx.decoders.base import fingerprint, keep_small
 from mmx.store import Located, seal
 from mmx.training.card import bridge_card
 from mmx.training.loop import LoopConfig, Run
+from mmx.training.losses import Comparison
 from mmx.training.pairs import Loaded, Pairs
 from mmx.training.parallel import Team
 
 VAL = 1000  # pairs that retrieval is measured on, at most
+STATISTICS = 16_384  # targets that mean and std are taken of
 
 
 @dataclass
@@ -40,6 +42,7 @@ class BridgeRecipe:
     loss: str = ""
     smoothing: float = 0.0
     hard_negatives: int = 0
+    normalize_targets: bool = False
     prior_steps: int = 6000
     schedule: dict[str, Any] = field(default_factory=dict)  # what was asked of LoopConfig's fields
     max_minutes: float = float("inf")
@@ -69,6 +72,10 @@ class BridgeRecipe:
             device=self.team.device,
         )
 
+    def comparison(self, pairs: Pairs, norm: float) -> Comparison:
+        """Where the loss compares points with targets."""
+        return Comparison(norm, target_statistics(pairs) if self.normalize_targets else None)
+
     def start(self, task: Any, usual: LoopConfig, stage: str = "bridge") -> Run:
         """A stage's run, restored where it was begun."""
         config = self.prior_loop(usual) if stage == "prior" else self.loop(usual)
@@ -92,6 +99,12 @@ def measured_spec(decoder: Any, pairs: Pairs) -> dict[str, Any]:
         some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), VAL).tolist()])
         spec["mean_norm"] = round(some.norm(dim=1).mean().item(), 4)
     return spec
+
+
+def target_statistics(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of the targets, of a sample where there are many."""
+    some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), STATISTICS).tolist()])
+    return some.mean(0), some.std(0) + 1e-6
 
 
 def spread(count: int, limit: int, seed: int = 0) -> Tensor:

@@ -100,13 +100,29 @@ def mse(
     smoothing: float = 0.0,
     hard: int = 0,
 ) -> Tensor:
-    """Mean squared error a coordinate, the student at the norm sqrt(D) that raw embeddings have. No negatives, as in `cosine`."""
-    dim = student.shape[1]
-    raw = F.normalize(student.float(), dim=-1) * dim**0.5
-    return _over_positives(torch.cdist(raw, teacher.float()).square() / dim, positives)
+    """Mean squared error a coordinate, at the norms that both have. No negatives, as in `cosine`."""
+    return _over_positives(torch.cdist(student.float(), teacher.float()).square() / student.shape[1], positives)
 
 
 LOSSES = {"infonce": infonce, "infonce-l2": infonce_l2, "mse": mse, "cosine": cosine}
+
+
+class Comparison:
+    """Where a student and its targets are compared: as raw embeddings, the student at the targets' mean norm, and with statistics in
+    coordinates in which the targets have mean zero and variance one. Embeddings of one kind of thing share a large part, which tells
+    nothing apart and fills the cosine.
+    """
+
+    def __init__(self, norm: float, statistics: tuple[Tensor, Tensor] | None = None) -> None:
+        self.norm, self.statistics = norm, statistics
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """student (B, D), any norm, and raw teacher embeddings (M, D) → both to be compared."""
+        both = F.normalize(student.float(), dim=-1) * self.norm, teacher.float()
+        if self.statistics is None:
+            return both
+        mean, std = (x.to(student.device) for x in self.statistics)
+        return (both[0] - mean) / std, (both[1] - mean) / std
 
 
 def nt_xent(views: Tensor, temperature: float) -> Tensor:

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from mmx.bridges.sound import SoundBridge
 from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
-from mmx.training.bridge import BridgeRecipe, spread
+from mmx.training.bridge import BridgeRecipe, spread, target_statistics
 from mmx.training.loop import LoopConfig
 from mmx.training.pairs import Pairs, either_view, others_of
 from mmx.training.sources import crops, finished, views
 
 SCHEDULE = LoopConfig(6000, 512, 1e-3, weight_decay=0.01, ema=0.999, warmup=200, validate_steps=1000)
 POINTS = 65_536  # of sources that are held in memory: up to 16 windows of each, fewer where there are more sources
-STATISTICS = 16_384  # targets that mean and std are taken of
 
 
 class PriorTask:
@@ -75,9 +74,9 @@ class PriorTask:
 
 def measure_targets(prior: EmbeddingPrior, pairs: Pairs) -> None:
     """Set a prior's mean and std to those of the targets."""
-    some = torch.stack([pairs.targets.get(i)[0].float() for i in spread(len(pairs.targets), STATISTICS).tolist()])
-    prior.mean.copy_(some.mean(0))
-    prior.std.copy_(some.std(0) + 1e-6)
+    mean, std = target_statistics(pairs)
+    prior.mean.copy_(mean)
+    prior.std.copy_(std)
 
 
 @torch.inference_mode()

@@ -75,6 +75,7 @@ class SoundBridgeTask:
     ) -> None:
         self.recipe, self.pairs, self.val, self.label_texts, self.team = recipe, pairs, val, label_texts, recipe.team
         self.contrast, self.show = LOSSES.get(recipe.loss), show
+        self.compared = recipe.comparison(pairs, config.spec["mean_norm"])
         if pairs.direct:
             self.draws, self.mixup = 1, 0.0
         if config.architecture in ("frozen", "lora"):
@@ -118,8 +119,7 @@ class SoundBridgeTask:
         of_photo = labels[:, 0].repeat_interleave(self.draws)
         positives = (1 - share)[:, None] * (labels[:, :1] == of_photo) + share[:, None] * (labels[:, 1:] == of_photo)
         contrast = self.contrast(
-            points,
-            targets,
+            *self.compared(points, targets),
             scale=self.module.scale(),
             positives=positives,
             smoothing=self.recipe.smoothing,

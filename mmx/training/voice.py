@@ -56,6 +56,7 @@ class VoiceBridgeTask:
         self.recipe, self.pairs, self.val, self.decoder, self.team = recipe, pairs, val, decoder, recipe.team
         self.face = decoder.teacher.net if names_faces(decoder) else None
         self.genders = genders if self.face is not None else None
+        self.compared = recipe.comparison(pairs, config.spec["mean_norm"])
         torch.manual_seed(seed)
         self.module = _Module(VoiceBridge(replace(config, prior=None)))
         hear_with_its_encoder(self.module.bridge, recipe)
@@ -90,8 +91,7 @@ class VoiceBridgeTask:
             main = self._speech2face(points * points.shape[1] ** 0.5, targets)
         else:
             main = LOSSES[self.recipe.loss](
-                points,
-                targets,
+                *self.compared(points, targets),
                 scale=self.contrast_scale,
                 positives=labels[:, None] == labels[None, :],
                 smoothing=self.recipe.smoothing,
