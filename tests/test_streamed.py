@@ -136,11 +136,14 @@ def test_changed_shards_are_read_again_and_missing_ones_named(tmp_path: Path, se
     with pytest.raises(NetworkError, match=r"a-009\.tar") as missing:
         load(f"{server.url}/a-009.tar?key=secret", tmp_path / "c")
     assert "secret" not in str(missing.value)
+    with pytest.raises(NetworkError, match=r"a-000\.tar: .*[Cc]onnect"):
+        load("http://127.0.0.1:9/a-000.tar", tmp_path / "c")
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path, server: Server) -> None:
     samples = {f"s{k:02d}": both(k) for k in range(40)}
     samples["s07"]["png"] = b""
+    samples["s08"]["bin"] = bytes(6 << 20)  # more than is read at once, from a server that can't seek
     write_shard(tmp_path / "served" / "b.tar", samples)
     loaded = load(f"{server.url}/b.tar", tmp_path / "c")
     assert loaded.skipped == ["s07"] and count(loaded) == 39

@@ -57,7 +57,9 @@ def stream(url: str) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
         return tar.extractfile(member).read()
 
     try:
-        with fsspec.open(url, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        # over HTTP without seeking, which some servers do not know
+        whole = {"block_size": 0} if url.startswith(("http://", "https://")) else {}
+        with fsspec.open(url, "rb", **whole) as file, tarfile.open(fileobj=file, mode="r|") as tar:
             yield from _grouped(tar, contents)
     except (tarfile.TarError, ValueError) as error:
         raise InputError(f"{shown(url)}: the shard can't be read: {error}") from None
@@ -87,7 +89,9 @@ def shown(url: str) -> str:
 
 
 def _what(error: Exception, url: str) -> str:
-    return f"{shown(url)}: {str(error).replace(url, shown(url)) or type(error).__name__}"
+    """A line on what went wrong. Of a missing file and of a host that is not there fsspec tells the URL alone."""
+    told = str(error).replace(url, "").strip(" :") or str(error.__cause__ or "").replace(url, shown(url))
+    return f"{shown(url)}: {told or 'not found'}"
 
 
 def urls(pattern: str) -> list[str]:
