@@ -140,6 +140,18 @@ def test_changed_shards_are_read_again_and_missing_ones_named(tmp_path: Path, se
         load("http://127.0.0.1:9/a-000.tar", tmp_path / "c")
 
 
+def test_what_was_read_before_serves_without_a_network(tmp_path: Path, server: Server, capsys) -> None:
+    data = f"{server.url}/a-000.tar"
+    before = load(data, tmp_path / "c")
+    server.shutdown()
+    server.server_close()
+    again = load_pairs(read_manifest(data, "sound2img", stream=True), Bytes(), Bytes(), Team(), cache=tmp_path / "c")
+    assert "can't be reached; going on" in capsys.readouterr().err
+    assert torch.equal(before.train.sources.rows, again.train.sources.rows) and count(again) == 20
+    with pytest.raises(NetworkError):
+        load(data, tmp_path / "other")
+
+
 def test_what_cannot_be_used_is_counted(tmp_path: Path, server: Server) -> None:
     samples = {f"s{k:02d}": both(k) for k in range(40)}
     samples["s07"]["png"] = b""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mmx.errors import NetworkError
 from mmx.media.files import write_atomic
 from mmx.training.cache import Cache, Item, add_missing, key_of
 from mmx.training.features import Features
@@ -31,14 +32,16 @@ KEPT = ("split", "weight", "label")  # of the metadata, besides what pairs
 def settle(manifest: Manifest, sides: list[tuple[Cache, Features]], team: Team, root: Path, *, quiet: bool) -> None:
     """Read what is not in the cache yet, each process its share of the shards, and fill the manifest. Raises NetworkError, InputError."""
     pairing, remote = manifest.pairing, manifest.remote
-    indices = [root / "streams" / f"{_name(identity(url), pairing)}.jsonl" for url in remote]
+    folder, silent = root / "streams", quiet or not team.leads
+    with ThreadPoolExecutor(16) as pool:  # each waits for the other side to answer
+        indices = list(pool.map(lambda url: _index(url, pairing, folder, silent), remote))
     for number, (url, index) in enumerate(zip(remote, indices, strict=True)):
         if number % team.world == team.rank and not _whole(index, sides):
             lines = [json.dumps(row) for row in _read(url, pairing, sides)]
             write_atomic(index, "".join(f"{line}\n" for line in lines).encode())
             for cache, _ in sides:
                 cache.refresh()
-        if not quiet and team.leads:
+        if not silent:
             print(f"{shown(url)}: in the cache ({number + 1} of {len(remote)} shards)", file=sys.stderr, flush=True)
     team.wait()
     name = shown(remote[0]) + (f" and {len(remote) - 1} more" if len(remote) > 1 else "")
@@ -47,9 +50,23 @@ def settle(manifest: Manifest, sides: list[tuple[Cache, Features]], team: Team, 
     manifest.label_names, manifest.key = found.label_names, found.key
 
 
-def _name(known: str, pairing: Pairing) -> str:
-    keys = f"{pairing.source.modality} {pairing.target.modality} {pairing.keys}"
-    return hashlib.sha256(f"{known}\n{keys}".encode()).hexdigest()[:24]
+def _index(url: str, pairing: Pairing, folder: Path, quiet: bool) -> Path:
+    """Where the index of a shard is or will be. Of one that can't be reached, where it was read before, the last."""
+    own = f"{shown(url)}\n{pairing.source.modality} {pairing.target.modality} {pairing.keys}"
+    name = _digest(own)
+    try:
+        return folder / f"{name}-{_digest(identity(url))}.jsonl"
+    except NetworkError:
+        known = sorted(folder.glob(f"{name}-*.jsonl"), key=os.path.getmtime)
+        if not known:
+            raise
+    if not quiet:
+        print(f"{shown(url)}: can't be reached; going on with what was read of it before", file=sys.stderr, flush=True)
+    return known[-1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _read(url: str, pairing: Pairing, sides: list[tuple[Cache, Features]]) -> Iterator[dict[str, Any]]:
