@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
     script = f"""
 import sys, os; sys.path.insert(0, {str(ROOT)!r})
+from dataclasses import replace
 from pathlib import Path
 from tests.test_training import CONFIG, LineTask, Run
 run = Run(LineTask(), CONFIG, Path(sys.argv[2]))
@@ -366,3 +368,56 @@ def test_speech2face_and_simclr_against_numpy() -> None:
         -np.log(scores[i, (i + 3) % 6] / (scores[i].sum() - scores[i, i])) for i in range(6)
     ]  # SimCLR, equation 1
     assert math.isclose(nt_xent(torch.tensor(views), 0.3).item(), np.mean(naive_pairs), rel_tol=1e-4)
+
+
+class ScoredTask(LineTask):
+    """Whose val is best after `best` steps."""
+
+    def __init__(self, best: int) -> None:
+        super().__init__()
+        self.best, self.run, self.seen = best, None, {}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        self.seen[self.run.step] = {name: value.clone() for name, value in module.state_dict().items()}
+        return {"val_score": -abs(self.run.step - self.best), "val_loss": float(abs(self.run.step - self.best))}
+
+
+def scored(folder: Path, best: int, **changes) -> Run:
+    run = Run(ScoredTask(best), replace(CONFIG, validate_steps=5, **changes), folder)
+    run.task.run = run
+    return run
+
+
+@pytest.mark.parametrize("metric", ["val_score", "val_loss"])
+def test_the_best_weights_by_a_metric_are_kept_and_training_stops_when_bored(tmp_path: Path, metric: str) -> None:
+    """More is better, of a loss less; the count of stale validations outlives a restart."""
+    run = scored(tmp_path, 15, metric=metric, patience=3)
+    run.fit(quiet=True)
+    assert run.step == 30  # 20, 25 and 30 were no better than 15
+    assert all(torch.equal(value, run.task.seen[15][name]) for name, value in run.averaged().state_dict().items())
+    again = scored(tmp_path, 15, metric=metric, patience=3)
+    again.fit(quiet=True)
+    assert again.step == 30 and again.best_value == run.best_value
+    last = scored(tmp_path / "last", 15)
+    last.fit(quiet=True)
+    assert all(torch.equal(value, last.task.seen[40][name]) for name, value in last.averaged().state_dict().items())
+
+
+def test_a_metric_that_val_does_not_measure_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    run = scored(tmp_path, 15, metric="val_beauty")
+    with pytest.raises(UsageError, match="val_beauty") as refused:
+        run.fit(quiet=True)
+    assert run.step == 0 and "val_score, val_loss" in refused.value.hint
+    run = Run(LineTask(), replace(CONFIG, metric="val_score"), tmp_path / "none")
+    with pytest.raises(UsageError) as refused:
+        run.fit(quiet=True)
+    assert "no val split" in refused.value.hint
+
+
+def test_max_minutes_stops_and_saves(tmp_path: Path) -> None:
+    run = Run(LineTask(), CONFIG, tmp_path)
+    run.fit(quiet=True, max_minutes=0.0)
+    assert run.step == 0 and load_state(tmp_path)[1]["step"] == 0
+    again = Run(LineTask(), CONFIG, tmp_path)
+    again.fit(quiet=True)
+    assert again.step == 40

@@ -234,14 +234,20 @@ class Run:
             self._keep_best()
         self.team.wait()
 
+    def _refuse_unknown_metric(self) -> None:
+        """Before an hour is lost: raise UsageError where val does not measure what the best weights are to be kept by."""
+        with swapped(self.module, self.average) as module, torch.no_grad():
+            found = self.task.validate(module)
+        if self.config.metric not in found:
+            raise UsageError(
+                f"--metric {self.config.metric}: there is no such metric",
+                hint=f"there are: {', '.join(found)}" if found else "the data has no val split to measure one on",
+            )
+
     def _keep_best(self) -> None:
         metric = self.config.metric
-        if metric is None or not self.metrics:
+        if metric is None:
             return
-        if metric not in self.metrics:
-            raise UsageError(
-                f"--metric {metric}: there is no such metric", hint=f"there are: {', '.join(self.metrics)}"
-            )
         value = self.metrics[metric] * (-1 if any(word in metric for word in LOWER_IS_BETTER) else 1)
         if self.best_value is None or value > self.best_value:
             self.best_value, self.stale = value, 0
@@ -253,6 +259,8 @@ class Run:
         """Train to `max_steps`. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
+        if config.metric and not self.step and self.team.leads:
+            self._refuse_unknown_metric()
         start = saved = time.monotonic()
         size = config.batch_size * self.team.world * config.accumulate
         progress = Progress(self.task.name, config.max_steps, self.step, size, quiet=quiet or not self.team.leads)
