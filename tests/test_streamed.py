@@ -162,3 +162,16 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, server: Server) -> None:
     (tmp_path / "served" / "c.tar").write_bytes(b"not a tar at all" * 99)
     with pytest.raises(InputError, match=r"c\.tar: the shard can't be read"):
         load(f"{server.url}/c.tar", tmp_path / "c")
+
+
+def test_a_bridge_is_measured_on_shards_behind_a_url(
+    mmx_in_process, tmp_path: Path, server: Server, debug_options, monkeypatch
+) -> None:
+    monkeypatch.setenv("MMX_CACHE", str(tmp_path / "c"))
+    tables = []
+    for name, data in (("url", f"{server.url}/a-000.tar"), ("local", tmp_path / "served" / "a-000.tar")):
+        command = ("eval", "sound2img", "--data", data, "--split", "train", "-o", tmp_path / name, "--device", "cpu")
+        code, _, err = mmx_in_process(*command, *debug_options[:4])
+        assert code == 0, err.decode()
+        tables.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    assert tables[0] == tables[1] and tables[0]["data"]["train"]["pairs"] == 20

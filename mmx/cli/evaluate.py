@@ -74,7 +74,7 @@ def evaluate(
 
     translator = load(task, bridge=bridge, decoder=decoder, encoder=encoder, device=device)
     protocol = importlib.import_module(f"mmx.evaluation.{protocol}")
-    options = Options(Path(data), split, judge or output / "judge", limit, judge_steps, seed, quiet)
+    options = Options(data, split, judge or output / "judge", limit, judge_steps, seed, quiet)
     about = {"task": task, "split": split} | {role: at.sha256 for role, at in translator.models.items()}
     result = protocol.measure(translator, options).write(output, about)
     if card:

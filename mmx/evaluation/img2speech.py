@@ -6,6 +6,7 @@ Every table has an oracle row and a random row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -176,8 +177,8 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
 
 def measure(translator: SightTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
-    photos = load_photos(options.data, translator.bridge.eyes.size).split(options.split)
-    clips = list(load_spoken(options.data))
+    photos = load_photos(Path(options.data), translator.bridge.eyes.size).split(options.split)
+    clips = list(load_spoken(Path(options.data)))
     if not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
     # new photos may come without new speech: what is said again is then that of val

@@ -25,7 +25,7 @@ LIMIT, SHOWN = 200, 24
 
 def measure(translator: SoundTranslator, options: Options) -> Report:
     """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides. Raises InputError, UsageError."""
-    manifest = read_manifest(str(options.data), translator.task)
+    manifest = read_manifest(options.data, translator.task)
     if not manifest.direct:
         raise UsageError(f"{options.data} pairs by label", hint="this protocol is for pairs")
     picks = _of_split(manifest, options.split, options.limit or LIMIT)

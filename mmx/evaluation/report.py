@@ -24,7 +24,7 @@ Table = dict[str, dict[str, float]]  # row → column → value
 class Options:
     """How to measure. limit: items a class in each row, or None for the protocol's own; judge: where a judge is kept."""
 
-    data: Path
+    data: str  # a folder, a manifest or a URL
     split: str
     judge: Path
     limit: int | None = None

@@ -6,6 +6,7 @@ Every table has an oracle row and a random row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -71,8 +72,8 @@ def measure(translator: SoundTranslator, options: Options) -> Report:
             "this bridge has no labels, so there is nothing to name",
             hint="train it on data with a `concept` in each .json",
         )
-    everything = load_photos(options.data, translator.decoder.teacher.net.image_size)
-    photos, sounds = everything.split(options.split), load_sounds(options.data).split(options.split)
+    everything = load_photos(Path(options.data), translator.decoder.teacher.net.image_size)
+    photos, sounds = everything.split(options.split), load_sounds(Path(options.data)).split(options.split)
     if not len(sounds) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
     judge = train_judge(everything, labels, options.judge, max_steps=options.judge_steps, quiet=options.quiet)

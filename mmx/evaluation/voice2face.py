@@ -6,6 +6,7 @@ Every table has an oracle row (a real face's own feature through the decoder) an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -106,8 +107,8 @@ def measure(translator: VoiceTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     if not hasattr(translator.decoder.teacher, "suggest"):
         raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")
-    everything = load_photos(options.data, translator.decoder.teacher.net.image_size, "faces")
-    voices, photos = load_sounds(options.data, "voices").split(options.split), everything.split(options.split)
+    everything = load_photos(Path(options.data), translator.decoder.teacher.net.image_size, "faces")
+    voices, photos = load_sounds(Path(options.data), "voices").split(options.split), everything.split(options.split)
     if not len(voices) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
     judge = train_judge(
