@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +20,8 @@ from mmx.errors import InputError, NetworkError
 from mmx.training.manifest import read_manifest
 from mmx.training.pairs import load_pairs
 from mmx.training.parallel import Team
-from tests.test_pairs import COMMON, Bytes, png, wav
+from tests.conftest import ROOT
+from tests.test_pairs import COMMON, Bytes, losses, png, wav
 from tests.test_train_command import write_shard
 
 
@@ -94,6 +98,26 @@ def test_streamed_shards_train_as_local_ones(mmx_in_process, tmp_path: Path, ser
     assert not [path for path in (tmp_path / "cache-remote").rglob("*") if path.name.endswith(".tar")]
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("local", "remote")]
     assert metrics[0]["data_sha256"] == metrics[1]["data_sha256"] and metrics[0]["pairs"] == metrics[1]["pairs"]
+
+
+def test_two_processes_stream_a_share_each(tmp_path: Path, server: Server, debug_models) -> None:
+    """Every shard is asked for once, and the losses are those of one process with the doubled batch."""
+    command = ["-m", "mmx", "train-bridge", "sound2img", "--data", f"{server.url}/a-{{000..001}}.tar", *COMMON]
+    command += ["--decoder", str(debug_models[1])]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29623"]
+    for name, start, size in (("two", launch, "6"), ("one", [], "12")):
+        own = ["-o", str(tmp_path / name), "--cache", str(tmp_path / f"cache-{name}"), "--batch-size", size]
+        done = subprocess.run(
+            [sys.executable, *start, *command, *own], capture_output=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        assert server.got == {"/a-000.tar": 1, "/a-001.tar": 1}
+        server.got.clear()
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one[0] == pytest.approx(two[0], rel=1e-4) and one == pytest.approx(
+        two, rel=1e-2
+    )  # Adam's first steps are signs
 
 
 def test_two_kinds_of_streamed_shards_are_paired_by_their_key(tmp_path: Path, server: Server) -> None:
