@@ -92,6 +92,12 @@ def debug_options(debug_models: tuple[Path, Path]) -> list[str]:
     return ["--bridge", str(bridge), "--decoder", str(decoder), "--steps", "2"]
 
 
+def training(task: str, data: Path, run: Path, decoder: str | Path, *rest: object, steps: int = 2) -> tuple:
+    """The arguments that train a bridge for a few small steps on the CPU."""
+    command = ("train-bridge", task, "--data", data, "-o", run, "--decoder", decoder, "--max-steps", steps)
+    return (*command, "--prior-steps", steps, "--batch-size", 6, "--device", "cpu", "--quiet", *rest)
+
+
 def run_mmx(
     *arguments: str | Path, cwd: Path | None = None, stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:

@@ -15,6 +15,7 @@ from mmx.decoders.pipelines import OnnxFaces
 from mmx.errors import ModelError
 from mmx.store import locate
 from tests import tiny
+from tests.conftest import training
 from tests.test_pairs import png
 
 
@@ -106,11 +107,10 @@ def test_a_voice_bridge_is_trained_and_used(
     for number in range(24):
         (data / "audios" / f"{number}.wav").write_bytes(low.read_bytes() + bytes(number))
         (data / "images" / f"{number}.png").write_bytes(png(9 * number))
-    command = ("train-bridge", "voice2face", "--data", data, "-o", run, "--decoder", decoder, "--max-steps", 2)
-    rest = ("--prior-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
-    code, _, err = mmx_in_process(*command, *rest)
+    command = training("voice2face", data, run, decoder)
+    code, _, err = mmx_in_process(*command)
     assert code == 2 and b"--loss infonce" in err  # the paper's own needs a decoder that names what it sees
-    code, _, err = mmx_in_process(*command, *rest, "--loss", "infonce")
+    code, _, err = mmx_in_process(*command, "--loss", "infonce")
     assert code == 0, err.decode()
     spec = json.loads((run / "config.json").read_text())["spec"]
     assert spec["shape"] == [12] and spec["mean_norm"] == pytest.approx(1, abs=1e-3)

@@ -14,6 +14,7 @@ from mmx.decoders.hub import HubDecoder
 from mmx.errors import ModelError, UsageError
 from mmx.store import Located, locate
 from tests import tiny
+from tests.conftest import training
 
 STEPS = 3
 
@@ -138,21 +139,8 @@ def test_a_bridge_is_trained_and_used_on_each_family(
     from tests.test_pairs import pair_folder
 
     data, run, decoder = pair_folder(tmp_path / "pairs", 24), tmp_path / "run", checkpoints[family]
-    command = (
-        "train-bridge",
-        "sound2img",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        decoder,
-        "--max-steps",
-        2,
-        "--prior-steps",
-        2,
-    )
-    code, _, err = mmx_in_process(*command, "--batch-size", 6, "--device", "cpu", "--quiet")
+    command = training("sound2img", data, run, decoder)
+    code, _, err = mmx_in_process(*command)
     assert code == 0, err.decode()
     spec = json.loads((run / "config.json").read_text())["spec"]
     assert spec["shape"] == [12] and spec["mean_norm"] != 1.0
@@ -190,21 +178,8 @@ def test_a_head_on_a_frozen_encoder(mmx_in_process, make, debug_models, tmp_path
     from tests.test_pairs import pair_folder
 
     encoder, data, run = make(tmp_path / "encoder"), pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
-    command = (
-        "train-bridge",
-        "sound2img",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        debug_models[1],
-        "--encoder",
-        encoder,
-    )
-    code, _, err = mmx_in_process(
-        *command, "--max-steps", 2, "--prior-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet"
-    )
+    command = training("sound2img", data, run, debug_models[1], "--encoder", encoder)
+    code, _, err = mmx_in_process(*command)
     assert code == 0, err.decode()
     config = json.loads((run / "config.json").read_text())
     assert config["architecture"] == "frozen" and config["source"]["name"] == "encoder"

@@ -18,7 +18,7 @@ from mmx.media.audio import Waveform
 from mmx.nets.speech import collapse
 from mmx.store import Located, locate
 from tests import tiny_speech
-from tests.conftest import tone
+from tests.conftest import tone, training
 
 FAMILIES = ("seamless", "unit_hifigan")
 
@@ -155,19 +155,8 @@ def test_a_sight_bridge_looks_with_a_pretrained_encoder(
         own = getattr(model, "vision_model", model)(**inputs).last_hidden_state
     assert own.shape == (2, 5, 8) and torch.allclose(eyes.both_ways(picture), own, atol=1e-5)
     data, run = pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
-    command = (
-        "train-bridge",
-        "img2speech",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        speech_models[1],
-        "--encoder",
-        encoder,
-    )
-    code, _, err = mmx_in_process(*command, "--max-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
+    command = training("img2speech", data, run, speech_models[1], "--encoder", encoder)
+    code, _, err = mmx_in_process(*command)
     assert code == 0, err.decode()
     options = ("--bridge", run, "--decoder", speech_models[1], "--encoder")
     code, _, err = mmx_in_process("img2speech", photo, "-o", tmp_path / "a.wav", *options, encoder)
@@ -186,19 +175,8 @@ def test_a_sight_bridge_is_trained_and_used(
     from tests.test_pairs import pair_folder
 
     data, run, decoder = pair_folder(tmp_path / "pairs", 24), tmp_path / "run", models[family]
-    command = (
-        "train-bridge",
-        "img2speech",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        decoder,
-        "--encoder",
-        debug_models[1],
-    )
-    code, _, err = mmx_in_process(*command, "--max-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
+    command = training("img2speech", data, run, decoder, "--encoder", debug_models[1])
+    code, _, err = mmx_in_process(*command)
     assert code == 0, err.decode()
     assert json.loads((run / "config.json").read_text())["spec"]["shape"] == [tiny_speech.UNITS]
     assert soundfile.info(run / "bridge" / "preview.wav").samplerate == 16_000

@@ -16,6 +16,7 @@ from mmx.nets.fusion import Fusion
 from mmx.nets.prior import EmbeddingPrior, alpha_bar
 from mmx.training.fusion import LOST
 from mmx.training.losses import infonce
+from tests.conftest import training
 from tests.test_pairs import pair_folder, png
 
 
@@ -75,25 +76,13 @@ def test_a_bridge_of_two_sources_is_trained_used_and_reported(
     mmx_in_process, debug_models, tmp_path: Path, bark: Path
 ) -> None:
     data, run = pair_folder(tmp_path / "pairs", 40), tmp_path / "run"
-    command = (
-        "train-bridge",
-        "sound2img",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        debug_models[1],
-        "--source",
-        "sound+image",
-    )
-    rest = ("--max-steps", 3, "--prior-steps", 3, "--batch-size", 8, "--device", "cpu", "--quiet")
-    code, _, err = mmx_in_process(*command, *rest)
+    command = training("sound2img", data, run, debug_models[1], "--source", "sound+image", steps=3)
+    code, _, err = mmx_in_process(*command)
     assert code == 3 and b"hints/" in err
     (data / "hints" / "deep").mkdir(parents=True)
     for number in range(40):
         (data / "hints" / "deep" / f"x{number}.png").write_bytes(png(5 * number))
-    code, _, err = mmx_in_process(*command, *rest)
+    code, _, err = mmx_in_process(*command)
     assert code == 0, err.decode()
     assert Image.open(run / "bridge" / "preview.png").width > 64  # val sources through the frozen decoder
     config, measured = (json.loads((run / name).read_text()) for name in ("config.json", "metrics.json"))
@@ -156,8 +145,7 @@ def test_the_prior_as_a_loss_against_numpy() -> None:
 
 def test_an_encoder_is_taught_by_the_prior_alone(mmx_in_process, debug_models, tmp_path: Path, bark: Path) -> None:
     data, run = pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
-    command = ("train-bridge", "sound2img", "--data", data, "-o", run, "--decoder", debug_models[1], "--loss", "prior")
-    code, _, err = mmx_in_process(*command, "--max-steps", 3, "--batch-size", 6, "--device", "cpu", "--quiet")
+    code, _, err = mmx_in_process(*training("sound2img", data, run, debug_models[1], "--loss", "prior", steps=3))
     assert code == 0, err.decode()
     assert json.loads((run / "config.json").read_text())["prior"] and not (run / "prior").exists()
     options = ("--bridge", run, "--decoder", debug_models[1], "--steps", 2)

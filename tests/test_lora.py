@@ -13,6 +13,7 @@ from torch import nn
 from mmx.decoders.base import fingerprint
 from mmx.nets.lora import Adapters, adaptable
 from tests import tiny
+from tests.conftest import training
 from tests.test_pairs import pair_folder
 
 
@@ -37,20 +38,8 @@ def test_an_adapted_layer_is_the_layer_with_another_weight() -> None:
 def test_adapters_are_trained_saved_and_used(mmx_in_process, make, debug_models, tmp_path: Path, bark: Path) -> None:
     encoder, data, run = make(tmp_path / "encoder"), pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
     before = fingerprint(encoder, (".",))
-    command = (
-        "train-bridge",
-        "sound2img",
-        "--data",
-        data,
-        "-o",
-        run,
-        "--decoder",
-        debug_models[1],
-        "--encoder",
-        encoder,
-    )
-    rest = ("--max-steps", 4, "--prior-steps", 2, "--batch-size", 6, "--device", "cpu", "--quiet")
-    code, _, err = mmx_in_process(*command, *rest, "--lora", 4)
+    command = training("sound2img", data, run, debug_models[1], "--encoder", encoder, steps=4)
+    code, _, err = mmx_in_process(*command, "--lora", 4)
     assert code == 0, err.decode()
     config, tensors = json.loads((run / "config.json").read_text()), load_file(run / "model.safetensors")
     assert config["architecture"] == "lora" and config["sizes"]["rank"] == 4
