@@ -13,10 +13,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
-from mmx.errors import InputError, NetworkError
+from mmx.errors import InputError, NetworkError, UsageError
 from mmx.training.manifest import read_manifest
 from mmx.training.pairs import load_pairs
 from mmx.training.parallel import Team
@@ -162,6 +163,13 @@ def test_changed_shards_are_read_again_and_missing_ones_named(tmp_path: Path, se
     assert "secret" not in str(missing.value)
     with pytest.raises(NetworkError, match=r"a-000\.tar: .*[Cc]onnect"):
         load("http://127.0.0.1:9/a-000.tar", tmp_path / "c")
+
+
+def test_a_file_system_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    fsspec.register_implementation("moon", "moonfs.MoonFileSystem", errtxt="Install moonfs to read the moon")
+    for url in ("moon://crater/a-000.tar", "moon://crater/a-*.tar"):
+        with pytest.raises(UsageError, match="Install moonfs"):
+            load(url, tmp_path / "c")
 
 
 def test_what_was_read_before_serves_without_a_network(tmp_path: Path, server: Server, capsys) -> None:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from mmx.errors import InputError, NetworkError
+from mmx.errors import InputError, NetworkError, UsageError
 from mmx.training.cache import cache_root
 
 T = TypeVar("T")
@@ -64,10 +64,7 @@ def stream(url: str) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
     except (tarfile.TarError, ValueError) as error:
         raise InputError(f"{shown(url)}: the shard can't be read: {error}") from None
     except Exception as error:  # each file system behind fsspec has errors of its own
-        raise NetworkError(
-            f"{_what(error, url)}",
-            hint="the same command goes on with the shards that are not in the cache yet",
-        ) from None
+        raise _failure(error, url, "the same command goes on with the shards that are not in the cache yet") from None
 
 
 def identity(url: str) -> str:
@@ -78,7 +75,7 @@ def identity(url: str) -> str:
         fs, path = fsspec.core.url_to_fs(url)
         info = fs.info(path)
     except Exception as error:  # as in `stream`
-        raise NetworkError(f"{_what(error, url)}", hint="is the URL right?") from None
+        raise _failure(error, url) from None
     known = [str(info[key]) for key in ("size", "ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)]
     return " ".join([shown(url), *known])
 
@@ -88,10 +85,12 @@ def shown(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _what(error: Exception, url: str) -> str:
-    """A line on what went wrong. Of a missing file and of a host that is not there fsspec tells the URL alone."""
+def _failure(error: Exception, url: str, hint: str = "is the URL right?") -> NetworkError | UsageError:
+    """What a file system behind fsspec says, in one line. Of a missing file and of a host that is not there it tells the URL alone."""
+    if isinstance(error, ImportError):
+        return UsageError(f"{shown(url)}: {error}", hint="pip install the package that it names")
     told = str(error).replace(url, "").strip(" :") or str(error.__cause__ or "").replace(url, shown(url))
-    return f"{shown(url)}: {told or 'not found'}"
+    return NetworkError(f"{shown(url)}: {told or 'not found'}", hint=hint)
 
 
 def urls(pattern: str) -> list[str]:
@@ -108,7 +107,7 @@ def urls(pattern: str) -> list[str]:
             fs, path = fsspec.core.url_to_fs(url)
             inside = sorted(fs.glob(path))
         except Exception as error:  # as in `stream`
-            raise NetworkError(f"{_what(error, url)}") from None
+            raise _failure(error, url) from None
         found += [fs.unstrip_protocol(one) if "://" in url else one for one in inside]
     found = [url.removeprefix("file://") for url in found]
     if not found:
@@ -125,4 +124,4 @@ def fetch(url: str) -> str:
     try:
         return fsspec.open_local(f"simplecache::{url}", simplecache={"cache_storage": str(cache_root() / "shards")})
     except Exception as error:  # as in `stream`
-        raise NetworkError(f"{_what(error, url)}") from None
+        raise _failure(error, url) from None
