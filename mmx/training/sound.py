@@ -36,7 +36,7 @@ from mmx.training.sources import crops, finished, mixed, points_of, spec_augment
 from mmx.translate import open_decoder
 
 DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.6}  # chosen on val, by the judge
-PRIOR = {"width": 256, "depth": 4}
+PRIOR = {"width": 512, "depth": 6}
 PROMPT = "a photo of a {}"
 SCHEDULE = LoopConfig(2500, 64, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=150, validate_steps=250)
 
