@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,17 @@ class Pairs:
     direct: bool
     weights: Tensor
     seconds: Rows | None = None  # of direct pairs with two sources: what is seen beside each
-    groups: tuple[Groups, Groups] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.groups = (Groups(self.sources.labels), Groups(self.targets.labels))
-        both = torch.isin(self.groups[0].labels, self.groups[1].labels)
-        self.shared = self.groups[0].labels[both]
+    @cached_property
+    def groups(self) -> tuple[Groups, Groups]:
+        """Both sides by label."""
+        return Groups(self.sources.labels), Groups(self.targets.labels)
+
+    @cached_property
+    def shared(self) -> Tensor:
+        """The labels that both sides have."""
+        mine, theirs = self.groups
+        return mine.labels[torch.isin(mine.labels, theirs.labels)]
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sources (size,) and their labels: labels equally often, or pairs by weight."""
