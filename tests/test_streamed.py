@@ -141,6 +141,15 @@ def test_two_kinds_of_streamed_shards_are_paired_by_their_key(tmp_path: Path, se
         assert torch.equal(mine.all(), theirs.all())
 
 
+def test_a_sample_that_lacks_a_side_is_left_out(tmp_path: Path, server: Server) -> None:
+    """Be it the first: the others are pairs of their own nevertheless, on a disk and behind a URL."""
+    samples = {"alone": {"wav": wav(300)}, **{f"s{k}": both(k) for k in range(20)}, "last": {"png": png(99)}}
+    write_shard(tmp_path / "served" / "d.tar", samples)
+    for data in (str(tmp_path / "served" / "d.tar"), f"{server.url}/d.tar"):
+        loaded = load(data, tmp_path / "c")
+        assert loaded.train.direct and count(loaded) == 20
+
+
 def test_a_shard_that_breaks_off_is_named_and_the_next_run_goes_on(tmp_path: Path, server: Server) -> None:
     data = f"{server.url}/a-{{000..001}}.tar"
     load(f"{server.url}/a-000.tar", tmp_path / "c")

@@ -92,9 +92,8 @@ class Listener:
             extractor = AutoFeatureExtractor.from_pretrained(at.folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
-        config = (
-            model.config.text_config if kind in PERCEPTION else model.config
-        )  # PE-AV projects to the width of its texts
+        # PE-AV projects to the width of its texts
+        config = model.config.text_config if kind in PERCEPTION else model.config
         dim = config.projection_dim if kind == "clap" else config.hidden_size
         return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at)
 

@@ -268,17 +268,19 @@ def placed(members: dict[str, T], modality: str) -> T | None:
 
 
 def joined(rows: Iterator[Row], pairing: Pairing, name: str) -> Manifest:
-    """Samples → manifest: each a pair of its own where the first holds both sides, else paired by a key of their metadata."""
-    first = next(rows, None)
-    if first is None:
+    """Samples → manifest: each a pair of its own where some hold both sides, else paired by a key of their metadata."""
+    lonely = []
+    for row in rows:
+        if None not in row.sides:
+            return _pairs(chain((row,), rows))
+        lonely.append(row)
+    if not lonely:
         raise InputError(f"{name}: no sample holds a {pairing.source.modality} or a {pairing.target.modality}")
-    rows = chain((first,), rows)
-    if None not in first.sides:
-        return _pairs(rows)
-    return _by_key(list(rows), pairing, name)
+    return _by_key(lonely, pairing, name)
 
 
 def _pairs(rows: Iterable[Row]) -> Manifest:
+    """The samples that hold both sides."""
     manifest, numbers = Manifest(Side(), Side(), direct=True, key="label"), {}
     for row in rows:
         if None in row.sides:

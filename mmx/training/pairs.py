@@ -181,11 +181,8 @@ def load_pairs(
         )
     if manifest.direct and not splits[0].weights.any():
         raise InputError("all weights of the train split are zero")
-    manifest.sources, manifest.targets, manifest.seconds = (
-        Side(),
-        Side(),
-        None,
-    )  # names and places take memory, and are not asked again
+    # names and places take memory, and are not asked again
+    manifest.sources, manifest.targets, manifest.seconds = Side(), Side(), None
     return Loaded(splits[0], splits[1], manifest, skipped)
 
 

@@ -11,14 +11,12 @@ from mmx.errors import InputError, NetworkError, UsageError
 from mmx.training.cache import cache_root
 
 T = TypeVar("T")
-Sample = tuple[
-    str, dict[str, T], dict[str, Any]
-]  # its key, what was taken of each member by suffix, the metadata of its .json
 
 
 def _grouped(
     tar: tarfile.TarFile, take: Callable[[tarfile.TarFile, tarfile.TarInfo], T]
 ) -> Iterator[tuple[str, dict[str, T], dict[str, Any]]]:
+    """Each sample's key, what was taken of its members by suffix, and the metadata of its .json."""
     key, members, meta = None, {}, {}
     for member in tar:
         if not member.isfile():

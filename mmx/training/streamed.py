@@ -128,7 +128,7 @@ def _lines(index: Path) -> Iterator[dict[str, Any]]:
 
 def _whole(index: Path, sides: list[tuple[Cache, Features]]) -> bool:
     """Whether a shard was read before, and all of it is in these spaces."""
-    if not os.path.exists(index):
+    if not index.exists():
         return False
     rows = list(_lines(index))
     for side, (cache, _) in zip(("source", "target"), sides, strict=True):
