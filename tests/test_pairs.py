@@ -264,6 +264,21 @@ def test_a_bad_side_drops_the_pair_and_many_stop(tmp_path: Path) -> None:
         load_pairs(read_manifest(str(folder), "sound2img"), Bytes(), Bytes(), Team(), cache=tmp_path / "c", quiet=True)
 
 
+def test_a_weight_of_zero_means_never(tmp_path: Path) -> None:
+    folder = pair_folder(tmp_path / "pairs", 6)
+    rows = [{"source": f"pairs/audios/deep/x{k}.wav", "target": f"pairs/images/deep/x{k}.png"} for k in range(6)]
+
+    def load(*weights: object):
+        lines = [json.dumps(row | {"split": "train", "weight": w}) for row, w in zip(rows, weights, strict=True)]
+        (folder.parent / "rows.jsonl").write_text("\n".join(lines))
+        manifest = read_manifest(str(folder.parent / "rows.jsonl"), "sound2img")
+        return load_pairs(manifest, Bytes(), Bytes(), Team(), cache=tmp_path / "c", quiet=True).train
+
+    assert load(0, 2, None, "", "0.5", 0.0).weights.tolist() == [0, 2, 1, 1, 0.5, 0]
+    with pytest.raises(InputError, match="all weights"):
+        load(0, 0, 0, 0, 0, 0)
+
+
 def test_weights_choose_pairs() -> None:
     rows = Rows(None, torch.arange(4), torch.arange(4))
     pairs = Pairs(rows, rows, True, torch.tensor([0.0, 1.0, 0.0, 3.0]))
