@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from mmx.translate import load
+    from mmx.translate.load import load
 
 
 def __getattr__(name: str) -> Any:
     # `import mmx` must stay free of torch; `mmx.load` brings it in when it is first touched
     if name == "load":
-        from mmx.translate import load
+        from mmx.translate.load import load
 
         return load
     raise AttributeError(f"module 'mmx' has no attribute {name!r}")

@@ -7,23 +7,23 @@ from pathlib import Path
 import torch
 
 from mmx.bridges.base import BridgeConfig
-from mmx.bridges.sight import SightBridge
+from mmx.bridges.image import SightBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.bridges.voice import VoiceBridge
+from mmx.data.captions import train_tokenizer
 from mmx.decoders.base import fingerprint
-from mmx.decoders.face import FaceTeacher
-from mmx.decoders.image import SPACE as IMAGE_SPACE
-from mmx.decoders.image import ImageDecoder, save_image_decoder
+from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.speech import SpeechDecoder, save_speech_decoder
 from mmx.decoders.teacher import Teacher
+from mmx.decoders.unclip import SPACE as IMAGE_SPACE
+from mmx.decoders.unclip import ImageDecoder, save_image_decoder
+from mmx.models.store import seal
 from mmx.nets.speech import UnitCodec, Vocos
-from mmx.store import seal
-from mmx.training.captions import train_tokenizer
-from mmx.training.codec import CodecConfig, build_codec
-from mmx.training.decoder import _pipeline
-from mmx.training.denoiser import DenoiserConfig, build_denoiser
-from mmx.training.face import FaceConfig, build_face_encoder
-from mmx.training.image import SpaceConfig, build_space
+from mmx.training.decoders.codec import CodecConfig, build_codec
+from mmx.training.decoders.denoiser import DenoiserConfig, build_denoiser
+from mmx.training.decoders.face import FaceConfig, build_face_encoder
+from mmx.training.decoders.space import SpaceConfig, build_space
+from mmx.training.decoders.unclip import _pipeline
 
 DIM = 32
 SPACE = SpaceConfig(dim=DIM, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)

@@ -189,7 +189,7 @@ def test_inspect_says_what_made_it(mmx_in_process, debug_options, tmp_path: Path
 
 def test_an_image_pulls_the_result_toward_it(debug_models, bark: Path) -> None:
     from mmx import load
-    from mmx.translators.base import Blend
+    from mmx.translate.base import Blend
 
     translator = load("sound2img", bridge=str(debug_models[0]), decoder=str(debug_models[1]))
     point = translator.point(translator.read(bark))
@@ -216,7 +216,7 @@ def test_plain_diffusers_loads_the_decoder_and_agrees(debug_models) -> None:
     from diffusers import KandinskyV22Pipeline
     from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 
-    from mmx.decoders.image import ImageDecoder
+    from mmx.decoders.unclip import ImageDecoder
 
     ours = ImageDecoder.load(debug_models[1])
     embeds = torch.randn(1, 32, generator=torch.Generator().manual_seed(3))

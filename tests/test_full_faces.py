@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mmx.decoders.hub import FACE_PROMPT, HubDecoder, face_prompt
-from mmx.decoders.pipelines import OnnxFaces
+from mmx.decoders.pretrained import FACE_PROMPT, HubDecoder, face_prompt
+from mmx.decoders.pretrained_parts import OnnxFaces
 from mmx.errors import ModelError
-from mmx.store import locate
+from mmx.models.store import locate
 from tests import tiny
 from tests.conftest import training
 from tests.test_pairs import png

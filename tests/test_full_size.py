@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmx.decoders.hub import HubDecoder
+from mmx.decoders.pretrained import HubDecoder
 from mmx.errors import ModelError, UsageError
-from mmx.store import Located, locate
+from mmx.models.store import Located, locate
 from tests import tiny
 from tests.conftest import training
 
@@ -160,9 +160,9 @@ def test_the_perception_encoder_is_heard_as_its_library_does(tmp_path: Path, bar
     """Alone, and out of a checkpoint that sees, too."""
     from transformers import PeAudioFeatureExtractor, PeAudioModel
 
-    from mmx.bridges.pretrained import Listener
+    from mmx.bridges.audio_encoders import Listener
     from mmx.media.audio import read_audio
-    from mmx.store import Located
+    from mmx.models.store import Located
 
     folder, wave = tiny.pe_audio(tmp_path / "pe"), read_audio(bark, sample_rate=16_000)
     inputs = PeAudioFeatureExtractor.from_pretrained(folder)(wave.samples, sampling_rate=16_000, return_tensors="pt")

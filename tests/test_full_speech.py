@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageOps
 
 from mmx.decoders.speech import SpeechDecoder, polished
-from mmx.decoders.units import UnitVocoder
+from mmx.decoders.unit_vocoder import UnitVocoder
 from mmx.errors import ModelError, UsageError
 from mmx.media.audio import Waveform
+from mmx.models.store import Located, locate
 from mmx.nets.speech import collapse
-from mmx.store import Located, locate
 from tests import tiny_speech
 from tests.conftest import tone, training
 
@@ -142,7 +142,7 @@ def test_a_sight_bridge_looks_with_a_pretrained_encoder(
     """Trained on the last layer that the library gives, used, and refused for another encoder."""
     from transformers import AutoImageProcessor, AutoModel
 
-    from mmx.bridges.eyes import open_eyes
+    from mmx.bridges.image_encoders import open_eyes
     from tests.test_pairs import pair_folder
 
     encoder, picture = make(tmp_path / "encoder"), Image.open(photo).convert("RGB")
@@ -230,7 +230,7 @@ def test_a_caption_is_said_and_said_again(
 def test_the_caption_is_the_librarys(captioner: str, speech_models, photo: Path) -> None:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
-    from mmx.bridges.caption import CaptionBridge
+    from mmx.bridges.words_caption import CaptionBridge
     from mmx.nets.writer import Sampling
 
     folder = captioner.split("+")[0]

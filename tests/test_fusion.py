@@ -14,7 +14,7 @@ from torch import nn
 
 from mmx.nets.fusion import Fusion
 from mmx.nets.prior import EmbeddingPrior, alpha_bar
-from mmx.training.fusion import LOST
+from mmx.training.bridges.fusion import LOST
 from mmx.training.losses import infonce
 from tests.conftest import training
 from tests.test_pairs import pair_folder, png
@@ -102,8 +102,8 @@ def test_a_bridge_of_two_sources_is_trained_used_and_reported(
 
 
 def test_pictures_beside_sounds_from_a_manifest(tmp_path: Path) -> None:
+    from mmx.data.manifest import read_manifest
     from mmx.errors import InputError
-    from mmx.training.manifest import read_manifest
 
     pair_folder(tmp_path / "pairs", 3)
     rows = [

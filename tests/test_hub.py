@@ -153,7 +153,7 @@ def test_offline_names_what_is_missing(models, hub: FakeHub) -> None:
 def test_doctor_finds_a_changed_starter(mmx_in_process, tmp_path: Path, monkeypatch) -> None:
     import shutil
 
-    import mmx.store
+    import mmx.models.store
 
     code, out, _ = mmx_in_process("doctor", "--json")
     checks = {row["name"]: row for row in map(json.loads, out.splitlines())}
@@ -166,14 +166,14 @@ def test_doctor_finds_a_changed_starter(mmx_in_process, tmp_path: Path, monkeypa
     shutil.copytree(ROOT / "assets" / "starter" / "voice2face", tmp_path / "starter" / "voice2face")
     with (tmp_path / "starter" / "voice2face" / "config.json").open("a") as file:
         file.write(" ")
-    monkeypatch.setattr(mmx.store, "assets", lambda: tmp_path)
+    monkeypatch.setattr(mmx.models.store, "assets", lambda: tmp_path)
     code, out, _ = mmx_in_process("doctor")
     assert code == 4 and "LOOK starter models" in out.decode() and "pip install --force-reinstall mmx" in out.decode()
 
 
 def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
-    from mmx.decoders.hub import BY_COMPANION, FAMILIES
-    from mmx.hub import KNOWN
+    from mmx.decoders.pretrained import BY_COMPANION, FAMILIES
+    from mmx.models.hub import KNOWN
 
     families = {family.name: family for family in (*FAMILIES.values(), *BY_COMPANION.values())}
     names = {"stable-unclip-2.1": "stable-unclip", "sd15-ip-adapter": "sd-ip-adapter"}
@@ -187,11 +187,11 @@ def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
 
 
 def test_models_that_share_a_repository_are_both_on_disk(mmx_in_process, monkeypatch, tmp_path: Path) -> None:
-    import mmx.hub
+    import mmx.models.hub
 
     repos = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h94/IP-Adapter", "FoivosPar/Arc2Face", "some/other")
-    entries = [mmx.hub.OnDisk(repo, 1000, ("c",), tmp_path) for repo in repos]
-    monkeypatch.setattr(mmx.hub, "on_disk", lambda: entries)
+    entries = [mmx.models.hub.OnDisk(repo, 1000, ("c",), tmp_path) for repo in repos]
+    monkeypatch.setattr(mmx.models.hub, "on_disk", lambda: entries)
     code, out, _ = mmx_in_process("models", "ls", "--json")
     rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
     assert code == 0 and rows["sd15-ip-adapter"]["on_disk"] and rows["arc2face"]["on_disk"]

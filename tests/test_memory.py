@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 PAGES = """
 import resource, sys
 import torch
-from mmx.training.memory import keep_freed_memory
+from mmx.training.engine.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

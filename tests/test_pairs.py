@@ -17,12 +17,12 @@ import soundfile
 import torch
 from PIL import Image
 
+from mmx.data.cache import Cache, Digests, Item, key_of, resolve
+from mmx.data.manifest import held_out, read_manifest
+from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
 from mmx.errors import InputError
-from mmx.training.bridge import retrieval
-from mmx.training.cache import Cache, Digests, Item, key_of, resolve
-from mmx.training.manifest import held_out, read_manifest
-from mmx.training.pairs import Groups, Pairs, Rows, load_pairs
-from mmx.training.parallel import Team
+from mmx.training.bridges.base import retrieval
+from mmx.training.engine.parallel import Team
 from tests.conftest import RATE, ROOT, tone
 
 EMPTY = torch.zeros(0, 2)
@@ -71,7 +71,7 @@ def test_two_processes_and_a_kill_leave_a_whole_cache(tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import os, signal, torch
 from pathlib import Path
-import mmx.training.cache as c
+import mmx.data.cache as c
 c.CHUNK = 4
 from tests.test_pairs import EMPTY, Encoder
 folder = Path({str(tmp_path)!r})
@@ -101,7 +101,7 @@ def test_a_cache_of_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
 import resource, sys; sys.path.insert(0, {str(ROOT)!r})
 import torch, numpy as np
 from pathlib import Path
-from mmx.training.cache import Cache
+from mmx.data.cache import Cache
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 cache = Cache(Path({str(tmp_path)!r}))
 for number in range(300):

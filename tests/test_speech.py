@@ -296,7 +296,7 @@ def test_of_many_candidates_the_likeliest_is_taken() -> None:
 def test_what_the_starter_says_is_fit_to_be_heard() -> None:
     """Of any picture: it ends, lasts 0.6 to 6 s, stays below full scale, clicks at neither end, and is louder than -35 LUFS."""
     from mmx.evaluation.img2speech import BAND, fitness
-    from mmx.translate import load
+    from mmx.translate.load import load
 
     translator = load("img2speech", device="cpu")
     rng = np.random.default_rng(0)

@@ -17,10 +17,10 @@ import fsspec
 import pytest
 import torch
 
+from mmx.data.manifest import read_manifest
+from mmx.data.pairs import load_pairs
 from mmx.errors import InputError, NetworkError, UsageError
-from mmx.training.manifest import read_manifest
-from mmx.training.pairs import load_pairs
-from mmx.training.parallel import Team
+from mmx.training.engine.parallel import Team
 from tests.conftest import ROOT
 from tests.test_pairs import COMMON, Bytes, losses, png, wav
 from tests.test_train_command import write_shard

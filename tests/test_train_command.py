@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mmx.decoders.base import fingerprint
-from mmx.decoders.image import PARTS, ImageDecoder
+from mmx.decoders.unclip import PARTS, ImageDecoder
 from mmx.media.audio import Waveform, wav_bytes
 from tests.conftest import RATE, ROOT, tone
 
@@ -137,8 +137,8 @@ def test_a_killed_run_ends_in_the_same_weights(shards: Path, debug_models, tmp_p
 def test_ctrl_c_saves_and_the_rest_ends_in_the_same_weights(tmp_path: Path, times: int) -> None:
     """Wherever in a step it comes; the second one at once, without a half step being saved."""
     from mmx.errors import Interrupted
-    from mmx.training.checkpoint import load_state
-    from mmx.training.loop import Run
+    from mmx.training.engine.checkpoint import load_state
+    from mmx.training.engine.loop import Run
     from tests.test_training import CONFIG, LineTask
 
     whole = Run(LineTask(), CONFIG, tmp_path / "whole")

@@ -17,10 +17,10 @@ from torch import nn
 
 from mmx.errors import ModelError, NonFiniteError, UsageError
 from mmx.nets.prior import EmbeddingPrior, alpha_bar
-from mmx.training.checkpoint import load_state, states
-from mmx.training.codec import whiten_latents
-from mmx.training.image import random_crops
-from mmx.training.loop import LoopConfig, Run, generator_of
+from mmx.training.decoders.codec import whiten_latents
+from mmx.training.decoders.space import random_crops
+from mmx.training.engine.checkpoint import load_state, states
+from mmx.training.engine.loop import LoopConfig, Run, generator_of
 from mmx.training.losses import Comparison, cosine, infonce, infonce_l2, mse, nt_xent, speech2face
 from tests.conftest import ROOT
 
@@ -247,7 +247,7 @@ def test_the_schedule_falls_from_signal_to_noise() -> None:
 
 
 def test_whitened_codec_decodes_as_before() -> None:
-    from mmx.training.codec import CodecConfig, build_codec
+    from mmx.training.decoders.codec import CodecConfig, build_codec
 
     torch.manual_seed(0)
     codec = build_codec(CodecConfig(patch=8, width=16, blocks=1, latent_channels=4)).eval()
@@ -267,7 +267,7 @@ def test_a_denoiser_is_stored_in_a_byte_a_weight_and_read_back(tmp_path: Path) -
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file
 
-    from mmx.decoders.image import ImageDecoder
+    from mmx.decoders.unclip import ImageDecoder
     from tests.debug import make_decoder
 
     folder = make_decoder(tmp_path / "decoder")
@@ -295,9 +295,9 @@ def test_random_crops_stay_inside_and_keep_flat_colour() -> None:
 
 
 def test_first_guesses_are_one_step_of_the_pipeline() -> None:
-    from mmx.training.codec import build_codec
-    from mmx.training.decoder import _pipeline
-    from mmx.training.denoiser import build_denoiser, first_guesses
+    from mmx.training.decoders.codec import build_codec
+    from mmx.training.decoders.denoiser import build_denoiser, first_guesses
+    from mmx.training.decoders.unclip import _pipeline
     from tests.debug import CODEC, DENOISER, DIM
 
     torch.manual_seed(0)
@@ -318,10 +318,10 @@ def test_first_guesses_are_one_step_of_the_pipeline() -> None:
 
 
 def test_finishing_moves_the_decoder_and_nothing_else(tmp_path: Path) -> None:
-    from mmx.training.codec import CodecConfig, build_codec
-    from mmx.training.data import Photos
-    from mmx.training.denoiser import FinishTask
-    from mmx.training.image import SpaceConfig, build_space
+    from mmx.data.photos import Photos
+    from mmx.training.decoders.codec import CodecConfig, build_codec
+    from mmx.training.decoders.denoiser import FinishTask
+    from mmx.training.decoders.space import SpaceConfig, build_space
 
     torch.manual_seed(0)
     config = SpaceConfig(dim=32, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)

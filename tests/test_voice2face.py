@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio, resample, wav_bytes
-from mmx.media.speech import speech_part
+from mmx.media.voice_activity import speech_part
 from tests.conftest import RATE
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmx.bridges.tags import PROMPT, TagsBridge
+from mmx.bridges.words_tags import PROMPT, TagsBridge
 from mmx.media.audio import Waveform
-from mmx.store import Located
+from mmx.models.store import Located
 from tests import tiny
 from tests.conftest import RATE, tone
 
@@ -57,8 +57,8 @@ def test_a_text_is_drawn_kept_and_drawn_again(mmx_in_process, debug_options, tmp
 def test_kandinskys_own_prior_draws_what_the_library_draws(mmx_in_process, kandinsky: str, tmp_path: Path) -> None:
     import diffusers
 
-    from mmx.decoders.hub import HubDecoder
-    from mmx.store import locate
+    from mmx.decoders.pretrained import HubDecoder
+    from mmx.models.store import locate
 
     decoder = HubDecoder.load(locate(kandinsky, "sound2img", "decoder"))
     ours = decoder.prompt("a photo of a dog", torch.Generator().manual_seed(3))
@@ -85,7 +85,7 @@ def test_tags_are_clap_zero_shot(clap: Path) -> None:
     """Probabilities beside the library's own: cosine of its two outputs, at its own temperature."""
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-    from mmx.bridges.pretrained import Listener
+    from mmx.bridges.audio_encoders import Listener
 
     tags = ("a dog", "a cat", "a photo")
     wave = Waveform(tone(1.0, 500.0), RATE)
@@ -118,8 +118,8 @@ def test_tags_want_an_encoder_that_reads(mmx_in_process, kandinsky: str, bark: P
 
 
 def test_the_second_tag_is_shown_when_it_is_nearly_as_likely(clap: Path) -> None:
-    from mmx.bridges.pretrained import Listener
-    from mmx.translators.tags import TagsTranslator
+    from mmx.bridges.audio_encoders import Listener
+    from mmx.translate.tags import TagsTranslator
 
     bridge = TagsBridge(Listener.load(Located("clap", clap)), ("a dog", "a cat", "a photo"))
     at = Located("x", clap)
@@ -147,8 +147,8 @@ def test_low_memory_and_compile(mmx_in_process, kandinsky: str, tmp_path: Path, 
 
 
 def test_low_memory_takes_a_vae_in_tiles(tmp_path: Path) -> None:
-    from mmx.decoders.hub import HubDecoder
-    from mmx.store import locate
+    from mmx.decoders.pretrained import HubDecoder
+    from mmx.models.store import locate
 
     decoder = HubDecoder.load(locate(str(tiny.unclip(tmp_path)), "sound2img", "decoder")).spare("cpu")
     assert decoder.pipeline.vae.use_slicing and decoder.pipeline.vae.use_tiling
@@ -161,7 +161,7 @@ def test_out_of_memory_is_exit_4_with_what_would_help(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("mmx.decoders.image.ImageDecoder.decode", full)
+    monkeypatch.setattr("mmx.decoders.unclip.ImageDecoder.decode", full)
     code, _, err = mmx_in_process("text2img", "a dog", "-o", tmp_path / "a.png", *debug_options)
     assert code == 4 and b"out of memory" in err and b"--low-memory" in err and b"Traceback" not in err
     assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,7 @@ def text(width: int = 16, projection: int | None = None):
     """A CLIP text tower of one layer and a tokenizer of a few words."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from mmx.training.captions import train_tokenizer
+    from mmx.data.captions import train_tokenizer
 
     tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat", "photo of a id person"] * 3, vocab_size=320)
     tokenizer.model_max_length = 16

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmx.decoders.base import ConditioningSpec
 from mmx.errors import ModelError, NonFiniteError
-from mmx.store import Located
+from mmx.models.store import Located
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mmx.bridges.base import Bridge, BridgeConfig, require_source
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform, resample, tile
+from mmx.models.store import Located
 from mmx.nets.fusion import Fusion
 from mmx.nets.lora import AdaptedEncoder
 from mmx.nets.prior import EmbeddingPrior
 from mmx.nets.sound import FRAMES, HOP, SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead, log_mel, standardise
-from mmx.store import Located
 
 # what turns features into a point: the embedding's size and a config's `sizes` are its arguments
 ENCODERS: dict[str, type[nn.Module]] = {
@@ -53,7 +53,7 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
             self.prior = EmbeddingPrior(dim, dim, **self.config.prior)
 
     def attach(self, encoder: Located) -> None:
-        from mmx.bridges.pretrained import Listener
+        from mmx.bridges.audio_encoders import Listener
 
         listener = Listener.load(encoder)
         require_source(self.config, encoder.name, listener.fingerprint)

@@ -43,7 +43,7 @@ def speak(
         raise UsageError(f"{data}: no such folder")
     if list(output.glob("spoken-*.tar")):
         raise UsageError(f"{output} already holds a corpus", hint="give a new folder")
-    from mmx.training.spoken import make_corpus
+    from mmx.data.spoken_captions import make_corpus
 
     count = make_corpus(data, output, voice or ["slt", "rms"])
     if not quiet:
@@ -69,8 +69,8 @@ def check_data(
         raise UsageError(f"--task {task}: no such task", hint=f"there are: {', '.join(tasks)}")
     if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
         raise UsageError(f"{data}: no such file or folder")
-    from mmx.training.check import check
-    from mmx.training.pairs import MAX_BAD
+    from mmx.data.check import check
+    from mmx.data.pairs import MAX_BAD
 
     found = check(data, task, workers)
     total = sum(found.counts.values())
@@ -89,7 +89,7 @@ def _print(found) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmx.training.check import PROBLEMS
+    from mmx.data.check import PROBLEMS
 
     console = Console()
     console.print(", ".join(f"{count} {name}" for name, count in found.counts.items()))
@@ -135,8 +135,8 @@ def pairs(
         raise UsageError(f"{missing or videos[0]}: no {'such file' if missing else 'videos here'}")
     if (output / "pairs.jsonl").exists():
         raise UsageError(f"{output} already holds pairs", hint="give a new folder")
-    from mmx.training.cut import cut
-    from mmx.translate import load
+    from mmx.data.video_pairs import cut
+    from mmx.translate.load import load
 
     done = cut(
         found,

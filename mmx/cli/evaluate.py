@@ -70,7 +70,7 @@ def evaluate(
         raise UsageError(f"no protocol is called {task}", hint=f"there are: {', '.join(TASKS)}")
     protocol = _protocol(task, data)
     from mmx.evaluation.report import Options
-    from mmx.translate import load
+    from mmx.translate.load import load
 
     translator = load(task, bridge=bridge, decoder=decoder, encoder=encoder, device=device)
     protocol = importlib.import_module(f"mmx.evaluation.{protocol}")

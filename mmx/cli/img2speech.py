@@ -109,7 +109,7 @@ def img2speech(
         drawing=spectrogram,
     )
     groups = request.groups()
-    from mmx.jobs import Settings  # from here on it is slow: torch and the models
+    from mmx.translate.job import Settings  # from here on it is slow: torch and the models
 
     settings = Settings(
         seed,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmx.jobs import Job
-    from mmx.translators.base import Translator
+    from mmx.translate.base import Translator
+    from mmx.translate.job import Job
 
 NAME = "mmx-done.jsonl"
 

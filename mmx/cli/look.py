@@ -74,8 +74,8 @@ def reproduce(
     made = _read(file)
     record = read_record(made, file)
     contents = _contents(record, inputs or [], Path(file))
-    from mmx.jobs import job_from_record, run
-    from mmx.translate import load
+    from mmx.translate.job import job_from_record, run
+    from mmx.translate.load import load
 
     job = job_from_record(record, contents)
     settings = job.settings

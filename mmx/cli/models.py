@@ -29,15 +29,15 @@ def _root() -> None:
 
 
 def _starters() -> list[Path]:
-    from mmx.store import assets
+    from mmx.models.store import assets
 
     return sorted(path for path in (assets() / "starter").iterdir() if path.is_dir())
 
 
 def _folders(name: str) -> list[Path]:
     """Where a model is. Raises ModelError, NetworkError where it is not on disk."""
-    from mmx.hub import repos_of, snapshot
-    from mmx.store import assets
+    from mmx.models.hub import repos_of, snapshot
+    from mmx.models.store import assets
 
     if name.startswith("starter/"):
         folder = assets() / name
@@ -59,7 +59,7 @@ def _defaults(folder: Path) -> dict[str, object]:
 
 def _rows() -> list[dict[str, Any]]:
     """What ls shows: the starters, the models that are known by name, and what else is in the hub's cache."""
-    from mmx.hub import KNOWN, on_disk
+    from mmx.models.hub import KNOWN, on_disk
 
     disk = {entry.repo: entry for entry in on_disk()}
     rows: list[dict[str, Any]] = []
@@ -114,7 +114,7 @@ def pull_model(model: Name, quiet: Quiet = False) -> None:
 
     mmx models pull kandinsky-2.2
     """
-    from mmx.hub import pull
+    from mmx.models.hub import pull
 
     for folder in pull(model, quiet=quiet):
         print(folder)
@@ -130,8 +130,8 @@ def path_of(model: Name) -> None:
 @app.command("verify")
 def verify_model(model: Name, quiet: Quiet = False) -> None:
     """Hold every file of a model against its published digest."""
-    from mmx.hub import damaged
-    from mmx.store import verify
+    from mmx.models.hub import damaged
+    from mmx.models.store import verify
 
     for folder in _folders(model):
         verify(folder)
@@ -147,7 +147,7 @@ def verify_model(model: Name, quiet: Quiet = False) -> None:
 @app.command("rm")
 def rm(model: Name, quiet: Quiet = False) -> None:
     """Take a model off the disk."""
-    from mmx.hub import remove
+    from mmx.models.hub import remove
 
     if model.startswith("starter/"):
         raise UsageError(f"{model} came with mmx and stays", hint="pip uninstall mmx takes all of it away")
@@ -168,12 +168,12 @@ def card(model: Name) -> None:
 
 def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, torch, CUDA, torchaudio, FFmpeg, the caches, the starter models, the disk; and say what to do."""
-    from mmx.doctor import checks
+    from mmx.models.doctor import checks
 
     found = checks()
     if as_json:
         for check in found:
-            print(json.dumps({"schema": "mmx.doctor/1"} | check.as_dict()))
+            print(json.dumps({"schema": "mmx.models.doctor/1"} | check.as_dict()))
     else:
         for check in found:
             mark = "ok  " if check.ok else "LOOK"

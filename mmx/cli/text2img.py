@@ -81,7 +81,7 @@ def text2img(
         resume=resume,
     )
     groups = request.groups()
-    from mmx.jobs import Settings  # from here on it is slow: torch and the models
+    from mmx.translate.job import Settings  # from here on it is slow: torch and the models
 
     carry_out(
         request,

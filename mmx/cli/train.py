@@ -13,7 +13,7 @@ import typer
 
 from mmx.cli.options import Data, DecoderOption, Device, EncoderOption, Quiet
 from mmx.errors import UsageError
-from mmx.store import missing
+from mmx.models.store import missing
 
 Run = Annotated[
     Path,
@@ -104,9 +104,9 @@ def train_decoder(
             context, data, output, {"units": codec_steps, "vocoder": vocoder_steps}, seed, device, notes, quiet
         )
         return
-    from mmx.training.decoder import FAMILIES, DecoderRecipe
-    from mmx.training.decoder import train_decoder as train
-    from mmx.translate import pick_device
+    from mmx.training.decoders.unclip import FAMILIES, DecoderRecipe
+    from mmx.training.decoders.unclip import train_decoder as train
+    from mmx.translate.load import pick_device
 
     wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps, "finish": finish_steps}
     steps = {stage: count for stage, count in wanted.items() if count is not None}
@@ -129,8 +129,8 @@ def _train_speech(
     notes: str,
     quiet: bool,
 ) -> None:
-    from mmx.training.speech import SpeechRecipe, train_speech_decoder
-    from mmx.translate import pick_device
+    from mmx.training.decoders.speech import SpeechRecipe, train_speech_decoder
+    from mmx.translate.load import pick_device
 
     given = {stage: count for stage, count in steps.items() if count is not None}
     train_speech_decoder(
@@ -278,10 +278,10 @@ def train_bridge(
     for option, name in (("--decoder", decoder), ("--encoder", encoder)):
         if missing(name):
             raise UsageError(f"{option} {missing(name)}: no such folder")
-    from mmx.store import locate
-    from mmx.training.bridge import BridgeRecipe
-    from mmx.training.parallel import Team
-    from mmx.translate import pick_device
+    from mmx.models.store import locate
+    from mmx.training.bridges.base import BridgeRecipe
+    from mmx.training.engine.parallel import Team
+    from mmx.translate.load import pick_device
 
     recipe = BridgeRecipe(
         task,
@@ -320,7 +320,7 @@ def train_bridge(
     _trainer(task)(recipe)
     if recipe.team.leads:
         if push_to_hub:
-            from mmx.store import push
+            from mmx.models.store import push
 
             push(output, push_to_hub)
         if not quiet:
@@ -332,6 +332,6 @@ def _trainer(task: str):
     module, name = {
         "sound2img": ("sound", "train_sound_bridge"),
         "voice2face": ("voice", "train_voice_bridge"),
-        "img2speech": ("sight", "train_sight_bridge"),
+        "img2speech": ("image", "train_sight_bridge"),
     }[task]
-    return getattr(importlib.import_module(f"mmx.training.{module}"), name)
+    return getattr(importlib.import_module(f"mmx.training.bridges.{module}"), name)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from mmx.cli.ledger import Ledger, key_of, share
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, Text, names_a_file, plan
-from mmx.store import missing
+from mmx.models.store import missing
 
 if TYPE_CHECKING:
-    from mmx.jobs import Done, Job, Settings
-    from mmx.translators.base import Translator
+    from mmx.translate.base import Translator
+    from mmx.translate.job import Done, Job, Settings
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
     """Load the models once and translate every group. Raises the error of a single group, PartialFailure of several."""
     talk = _Talk(request)
     started = time.perf_counter()
-    from mmx.translate import load, placed
+    from mmx.translate.load import load, placed
 
     rank, world = share()
     groups = groups[rank::world]
@@ -148,7 +148,7 @@ def _run_all(
     settings: Settings,
     talk: _Talk,
 ) -> None:
-    from mmx.jobs import Given, Job, run
+    from mmx.translate.job import Given, Job, run
 
     blended = tuple(Given(e.path, Path(e.path).read_bytes(), e.role, e.weight) for e in request.extras)
     failures: list[MmxError] = []

@@ -88,7 +88,7 @@ def voice2face(
         verb="the voice suggests",
     )
     groups = request.groups()
-    from mmx.jobs import Settings  # from here on it is slow: torch and the models
+    from mmx.translate.job import Settings  # from here on it is slow: torch and the models
 
     settings = Settings(seed, steps, guidance, None, 0.0, start, duration, 8, device, dtype, average)
     carry_out(request, groups, settings)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.errors import ModelError, NonFiniteError, UsageError
 from mmx.media.audio import Waveform
+from mmx.models.store import Located
 from mmx.nets.speech import HOP, SAMPLE_RATE, STRIDE, UnitCodec, Vocos, speech_mel
-from mmx.store import Located
 
 PARTS = ("units", "vocoder")
 SPACE = ("units",)  # another vocoder says the same units

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.compat import torchaudio
+from mmx.data.photos import Photos, load_photos
+from mmx.data.spoken_captions import SPOKEN, load_spoken, with_article
 from mmx.decoders.speech import EDGE, SpeechDecoder, polished
 from mmx.errors import UsageError
-from mmx.evaluation.ear import Ear, NameEar
+from mmx.evaluation.recogniser import Ear, NameEar
 from mmx.evaluation.report import Example, Options, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.speech import FFT, HOP, MELS, SAMPLE_RATE, collapse, mel_filters, speech_mel
 from mmx.nets.writer import MAX_UNITS
-from mmx.training.data import Photos, load_photos
-from mmx.training.spoken import SPOKEN, load_spoken, with_article
-from mmx.translators.sight import SightTranslator
+from mmx.translate.img2speech import SightTranslator
 
 Clip = tuple[Waveform, dict]
 CEPSTRA = 13  # mel-cepstral coefficients compared, without the zeroth: loudness

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from mmx.data.photos import Photos
 from mmx.media.image import fit_square
-from mmx.training.data import Photos
-from mmx.training.image import random_crops, to_pixels
-from mmx.training.loop import LoopConfig, Run
+from mmx.training.decoders.space import random_crops, to_pixels
+from mmx.training.engine.loop import LoopConfig, Run
 
 SCHEDULE = LoopConfig(
     max_steps=1500, batch_size=128, lr=2e-3, weight_decay=0.05, ema=0.997, warmup=100, seed=1234, validate_steps=250

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.training.data import Photos
-from mmx.translators.base import generator_for
-from mmx.translators.sound import SoundTranslator
+from mmx.data.photos import Photos
+from mmx.translate.base import generator_for
+from mmx.translate.sound2img import SoundTranslator
 
 
 @dataclass

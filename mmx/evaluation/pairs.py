@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mmx.data.manifest import SPLITS, Manifest, read_manifest
 from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
 from mmx.evaluation.report import Example, Options, Report
 from mmx.media.image import read_image
-from mmx.training.bridge import retrieval, spread
-from mmx.training.manifest import SPLITS, Manifest, read_manifest
-from mmx.translators.sound import SoundTranslator
+from mmx.training.bridges.base import retrieval, spread
+from mmx.translate.sound2img import SoundTranslator
 
 LIMIT, SHOWN = 200, 24
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, named, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
 from mmx.evaluation.report import Example, Options, Report
-from mmx.training.data import Photos, Sounds, load_photos, load_sounds
-from mmx.translators.sound import SoundTranslator
+from mmx.translate.sound2img import SoundTranslator
 
 
 def naming(translator: SoundTranslator, sounds: Sounds, labels: Sequence[str]) -> tuple[dict[str, float], Tensor]:

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
 from mmx.evaluation.report import Example, Options, Report
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
-from mmx.training.data import Photos, Sounds, load_photos, load_sounds
-from mmx.translators.voice import VoiceTranslator
+from mmx.translate.voice2face import VoiceTranslator
 
 FACES = 8  # drawn for each voice
 

@@ -27,8 +27,8 @@ items, steps, rounds = ITEMS, STEPS, ROUNDS
 embeds = torch.randn(items, 12, generator=torch.Generator().manual_seed(0))
 def draws():
     return [torch.Generator().manual_seed(k) for k in range(items)]
-from mmx.decoders.hub import HubDecoder
-from mmx.store import locate
+from mmx.decoders.pretrained import HubDecoder
+from mmx.models.store import locate
 decoder = HubDecoder.load(locate(name, "sound2img", "decoder"))
 pipeline, guidance = decoder.pipeline, decoder.defaults["guidance"]
 def by_hand(part, generators):

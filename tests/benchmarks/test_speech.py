@@ -15,7 +15,7 @@ from PIL import Image
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.nets.speech import collapse
 from mmx.nets.writer import Sampling
-from mmx.translators.sight import CANDIDATES, how_to_write
+from mmx.translate.img2speech import CANDIDATES, how_to_write
 from tests.conftest import ROOT
 
 BEAM, ROUNDS = 4, 3
@@ -25,7 +25,7 @@ BEAM, ROUNDS = 4, 3
 def translator():
     if not (ROOT / "assets" / "starter" / "img2speech").is_dir():
         pytest.skip("no starter model")
-    from mmx.translate import load
+    from mmx.translate.load import load
 
     return load("img2speech", device="cpu")
 

@@ -104,7 +104,7 @@ def test_training_beside_the_matmul_peak(benchmark) -> None:
     """A training step of the starter's denoiser: images/s, and its share of what the machine can multiply."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mmx.training.denoiser import DenoiserConfig, DenoiserTask
+    from mmx.training.decoders.denoiser import DenoiserConfig, DenoiserTask
 
     latents, embeds = torch.randn(256, 16, 8, 8), torch.randn(256, 512)
     task = DenoiserTask(latents, embeds, (latents, embeds), torch.zeros(1, 512), None, DenoiserConfig())
@@ -131,8 +131,8 @@ def test_a_face_beside_its_plain_modules(benchmark, tmp_path: Path) -> None:
     if not (STARTER / "face").is_dir():
         pytest.skip("no face starter")
     from mmx import load
-    from mmx.jobs import Given, Job, Settings, run
-    from mmx.media.speech import speech_part
+    from mmx.media.voice_activity import speech_part
+    from mmx.translate.job import Given, Job, Settings, run
 
     translator = load("voice2face")
     voice = ROOT / "assets" / "samples" / "voices" / "low.wav"

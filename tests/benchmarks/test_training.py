@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmx.training.memory import keep_freed_memory
+from mmx.training.engine.memory import keep_freed_memory
 from tests.conftest import RATE, ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -44,13 +44,13 @@ def make_pairs(folder: Path, count: int) -> Path:
 def setting(tmp_path_factory: pytest.TempPathFactory):
     """The starter's image decoder, 256 pairs, and a bridge task on them whose features and targets are cached."""
     from mmx.bridges.base import BridgeConfig
-    from mmx.decoders.image import ImageDecoder
-    from mmx.store import locate
-    from mmx.training.bridge import BridgeRecipe
-    from mmx.training.features import LogMels, embeddings
-    from mmx.training.manifest import read_manifest
-    from mmx.training.pairs import load_pairs
-    from mmx.training.sound import SoundBridgeTask
+    from mmx.data.features import LogMels, embeddings
+    from mmx.data.manifest import read_manifest
+    from mmx.data.pairs import load_pairs
+    from mmx.decoders.unclip import ImageDecoder
+    from mmx.models.store import locate
+    from mmx.training.bridges.base import BridgeRecipe
+    from mmx.training.bridges.sound import SoundBridgeTask
 
     folder = make_pairs(tmp_path_factory.mktemp("pairs"), 256)
     at = locate(None, "sound2img", "decoder")
@@ -214,9 +214,9 @@ def sparse_shard(path: Path, keys: np.ndarray, length: int, width: int) -> None:
 
 def make_many(folder: Path, count: int) -> Path:
     """A manifest of `count` pairs of files, all in the cache already: the state in which every run but the first starts."""
-    from mmx.decoders.image import ImageDecoder
-    from mmx.training.cache import Digests
-    from mmx.training.features import LogMels, embeddings, space_id
+    from mmx.data.cache import Digests
+    from mmx.data.features import LogMels, embeddings, space_id
+    from mmx.decoders.unclip import ImageDecoder
 
     decoder = ImageDecoder.load(STARTER / "image")
     cache = folder / "cache"

@@ -1,0 +1,94 @@
+"""Frozen image encoders that a bridge from pictures looks with: an image decoder's teacher, or a vision model of the transformers library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
+from mmx.bridges.audio_encoders import kind_of
+from mmx.decoders.base import fingerprint, freeze
+from mmx.decoders.teacher import Teacher, pixels_of
+from mmx.decoders.unclip import SPACE
+from mmx.errors import ModelError
+from mmx.models.store import Located
+
+KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "vit")
+
+
+class Eyes(Protocol):
+    """fingerprint: sha256 of the weights; size: pixels of a side of what is looked at; width: C of a patch."""
+
+    fingerprint: str
+    size: int
+    width: int
+    device: torch.device
+
+    def look(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures of any size → patches (B, P, C), float32."""
+
+    def both_ways(self, picture: Image.Image) -> Tensor:
+        """A picture → the patches of it and of its mirror image (2, P, C)."""
+
+
+class TeacherEyes:
+    """The last feature map of an image decoder's teacher."""
+
+    def __init__(self, teacher: Teacher, fingerprint: str) -> None:
+        self.teacher, self.fingerprint, self.size = teacher, fingerprint, teacher.net.image_size
+        self.width = teacher.net.image_encoder.config.hidden_sizes[-1]
+        self.device = teacher.device
+
+    def look(self, pictures: Sequence[Image.Image]) -> Tensor:
+        return self._patches(torch.stack([pixels_of(picture, self.size) for picture in pictures]))
+
+    def both_ways(self, picture: Image.Image) -> Tensor:
+        pixels = pixels_of(picture, self.size)
+        return self._patches(torch.stack((pixels, pixels.flip(2))))
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] → patches (B, P, C)."""
+        seen = self.teacher.net.image_encoder(pixels.to(self.device)).last_hidden_state
+        return seen.float().flatten(2).transpose(1, 2)
+
+
+class PretrainedEyes:
+    """The last layer of a vision transformer, its class token among the patches where it has one."""
+
+    def __init__(self, model, processor, fingerprint: str) -> None:
+        self.model, self.processor, self.fingerprint = freeze(model), processor, fingerprint
+        self.size, self.width, self.device = model.config.image_size, model.config.hidden_size, model.device
+
+    def look(self, pictures: Sequence[Image.Image]) -> Tensor:
+        inputs = self.processor(images=list(pictures), return_tensors="pt")
+        return self.model(pixel_values=inputs["pixel_values"].to(self.device)).last_hidden_state.float()
+
+    def both_ways(self, picture: Image.Image) -> Tensor:
+        return self.look([picture, ImageOps.mirror(picture)])
+
+
+def open_eyes(at: Located, device: str = "cpu") -> Eyes:
+    """Read an image decoder's folder or that of a transformers vision model. Raises ModelError."""
+    if (at.folder / "teacher").is_dir():
+        teacher = Teacher.load(at.folder / "teacher")
+        teacher.net.to(device)
+        return TeacherEyes(teacher, fingerprint(at.folder, SPACE))
+    from transformers import AutoImageProcessor, AutoModel
+
+    kind = kind_of(at.folder)
+    if kind not in KINDS:
+        raise ModelError(
+            f"{at.name} is a {kind} model", hint=f"what looks is an image decoder of mmx, or one of {', '.join(KINDS)}"
+        )
+    try:
+        model = AutoModel.from_pretrained(at.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        processor = AutoImageProcessor.from_pretrained(at.folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
+    # CLIP and SigLIP read texts, too, which nobody asks here
+    vision = getattr(model, "vision_model", model).to(device)
+    return PretrainedEyes(vision, processor, fingerprint(at.folder, (".",)))

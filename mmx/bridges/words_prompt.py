@@ -1,0 +1,63 @@
+"""Texts → an image decoder's conditioning: what `mmx text2img` runs on, and bridges that go through words."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mmx.bridges.sound import SoundBridge
+from mmx.errors import InputError, ModelError
+from mmx.models.store import Located, locate
+
+MAX_TEXT = 1000  # characters; a text tower reads some 77 tokens
+
+
+class Prompter(Protocol):
+    """A text → one raw conditioning (D,); what the text leaves open is drawn from `generator`."""
+
+    def __call__(self, text: str, generator: torch.Generator) -> Tensor: ...
+
+
+class BridgePrompter:
+    """A sound bridge's diffusion prior, which was trained on texts of the same joint space, too."""
+
+    def __init__(self, bridge: SoundBridge, teacher: Any) -> None:
+        self.bridge, self.teacher = bridge, teacher
+
+    def __call__(self, text: str, generator: torch.Generator) -> Tensor:
+        return self.bridge.sample(self.teacher.embed_texts([text])[0].cpu(), generator)
+
+
+def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[Prompter, Located]:
+    """What turns texts into a decoder's conditioning: its own prior where it has one, else a bridge's; and where that is.
+
+    Raises ModelError where the decoder's space has no texts, or the bridge was trained for another decoder or has no prior.
+    """
+    if bridge is None and hasattr(decoder, "prompt"):
+        assert decoder.prior is not None  # loads it, or says now that there is none
+        return decoder.prompt, Located(f"{decoder_at.name}, its own prior", decoder_at.companion or decoder_at.folder)
+    at = locate(bridge, "text2img", "bridge")
+    own = SoundBridge.load(at.folder)
+    own.spec.require(decoder.spec, bridge=at.name)
+    if own.prior is None:
+        raise ModelError(
+            f"{at.name} has no prior, and without one a text drives nothing", hint="train it with --prior-steps"
+        )
+    decoder.teacher.embed_texts([""])  # or else it says now that there is no text tower
+    return BridgePrompter(own, decoder.teacher), at
+
+
+def text_of(source: str | bytes, name: str = "text") -> str:
+    """A text, or its bytes in UTF-8 → the text in one line. Raises InputError for none, or for too much of it."""
+    try:
+        text = source.decode("utf8") if isinstance(source, bytes) else source
+    except UnicodeDecodeError:
+        raise InputError(f"{name}: not a text in UTF-8") from None
+    text = " ".join(text.split())
+    if not text:
+        raise InputError(f"{name}: there is no text in it")
+    if len(text) > MAX_TEXT:
+        raise InputError(f"{name}: {len(text)} characters of text", hint=f"give at most {MAX_TEXT}")
+    return text

@@ -1,0 +1,126 @@
+"""`mmx data check`: everything that is wrong with training data, found before an hour of training is lost."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from mmx.data.cache import Item, key_of
+from mmx.data.manifest import PAIRINGS, SPLITS, SUFFIXES, Manifest, Side, read_manifest
+from mmx.errors import InputError, SilenceError
+from mmx.media.audio import read_audio
+from mmx.media.image import read_image
+from mmx.media.voice_activity import speech_part
+
+SHORT = 0.5  # seconds: less of a sound says little
+SAMPLE_RATE = 16_000  # Hz
+PROBLEMS = {
+    "unreadable": "can't be decoded; training skips it",
+    "silent": "digital silence, or a voice recording in which nobody speaks; training skips it",
+    "short": f"shorter than {SHORT} s; it is repeated to fill the window",
+    "duplicate": "the same bytes as another item of its side",
+    "leaking": "the same source bytes in train and in another split: val would be flattered",
+    "mismatched": "has no partner: no file of its stem, or no item of its label, on the other side",
+}
+
+
+@dataclass
+class Findings:
+    """What is wrong: for each problem the names. counts: items a side and split."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=lambda: {problem: [] for problem in PROBLEMS})
+
+    @property
+    def unusable(self) -> int:
+        """How many items training would skip."""
+        return len(self.names["unreadable"]) + len(self.names["silent"])
+
+
+def check(data: str, task: str, workers: int = 4) -> Findings:
+    """Read every item once. Raises InputError where there is no data at all."""
+    pairing, manifest, found = PAIRINGS[task], read_manifest(data, task), Findings()
+    for name, side, kind in (
+        ("source", manifest.sources, pairing.source),
+        ("target", manifest.targets, pairing.target),
+    ):
+        for number, split in enumerate((*SPLITS, "other")):
+            count = sum(1 for s in side.splits if s == number)
+            if count:
+                found.counts[f"{name}s, {split}"] = count
+        _read_side(side, kind.modality, kind.prefix == "voices", name == "source", found, workers)
+    _mismatched(data, task, manifest, found)
+    return found
+
+
+def _read_side(side: Side, modality: str, speech: bool, is_source: bool, found: Findings, workers: int) -> None:
+    seen: dict[int, tuple[str, int]] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        judged = _in_order(pool, lambda item: _judge(item, modality, speech), side.items)
+        for (item, key, problem), split in zip(judged, side.splits, strict=True):
+            if problem:
+                found.names[problem].append(item.name)
+            if key in seen and seen[key][0] != item.name:
+                if is_source and seen[key][1] != split:
+                    found.names["leaking"].append(f"{item.name} = {seen[key][0]}")
+                else:
+                    found.names["duplicate"].append(f"{item.name} = {seen[key][0]}")
+            seen.setdefault(key, (item.name, split))
+
+
+def _in_order(pool: ThreadPoolExecutor, work, items: Iterable[Item], ahead: int = 64):
+    """`pool.map` that never holds more than `ahead` results."""
+    rest = iter(items)
+    waiting = [pool.submit(work, item) for item in islice(rest, ahead)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(work, item) for item in islice(rest, 1)]
+
+
+def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | None]:
+    try:
+        data = item.read()
+    except InputError:
+        return item, hash(item.name), "unreadable"
+    key = key_of(data)
+    try:
+        if modality == "image":
+            read_image(io.BytesIO(data), name=item.name)
+            return item, key, None
+        wave = read_audio(data, sample_rate=SAMPLE_RATE, name=item.name)
+    except SilenceError:
+        return item, key, "silent"
+    except InputError:
+        return item, key, "unreadable"
+    if speech:
+        try:
+            speech_part(wave, limit=3.0, name=item.name)
+        except InputError:
+            return item, key, "silent"
+    return item, key, "short" if wave.seconds < SHORT else None
+
+
+def _mismatched(data: str, task: str, manifest: Manifest, found: Findings) -> None:
+    pairing, path = PAIRINGS[task], Path(data)
+    if not manifest.direct:
+        both = [set(side.labels) for side in (manifest.sources, manifest.targets)]
+        lonely = (both[0] ^ both[1]) - {-1}
+        found.names["mismatched"] += [f"label {manifest.label_names[number]}" for number in sorted(lonely)]
+        return
+    if not path.is_dir():
+        return
+    stems = defaultdict(set)
+    for kind in (pairing.source, pairing.target):
+        folder = next((path / f for f in kind.folders if (path / f).is_dir()), None)
+        if folder is not None:
+            for file in folder.rglob("*"):
+                if file.suffix[1:].lower() in SUFFIXES[kind.modality]:
+                    stems[file.relative_to(folder).with_suffix("").as_posix()].add(
+                        f"{folder.name}/{file.relative_to(folder)}"
+                    )
+    found.names["mismatched"] += [next(iter(files)) for stem, files in sorted(stems.items()) if len(files) == 1]

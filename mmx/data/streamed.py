@@ -1,0 +1,144 @@
+"""Shards behind URLs: each is read once from its start to its end, what the frozen models make of it goes into the cache, and an index
+of its samples beside it. The shards themselves are kept nowhere, so the disk need not hold them; and since training draws from the
+cache, it draws from all of them at once, which a shuffle over a buffer would not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mmx.data.cache import Cache, Item, add_missing, key_of
+from mmx.data.features import Features
+from mmx.data.manifest import Manifest, Pairing, Row, joined, placed
+from mmx.data.shards import identity, shown, stream
+from mmx.errors import NetworkError
+from mmx.media.files import write_atomic
+from mmx.training.engine.parallel import Team
+
+T = TypeVar("T")
+SAMPLES, BYTES = 256, 64 << 20  # of one chunk at most; two are held at a time
+KEPT = ("split", "weight", "label")  # of the metadata, besides what pairs
+
+
+def settle(manifest: Manifest, sides: list[tuple[Cache, Features]], team: Team, root: Path, *, quiet: bool) -> None:
+    """Read what is not in the cache yet, each process its share of the shards, and fill the manifest. Raises NetworkError, InputError."""
+    pairing, remote = manifest.pairing, manifest.remote
+    folder, silent = root / "streams", quiet or not team.leads
+    with ThreadPoolExecutor(16) as pool:  # each waits for the other side to answer
+        indices = list(pool.map(lambda url: _index(url, pairing, folder, silent), remote))
+    for number, (url, index) in enumerate(zip(remote, indices, strict=True)):
+        if number % team.world == team.rank and not _whole(index, sides):
+            lines = [json.dumps(row) for row in _read(url, pairing, sides)]
+            write_atomic(index, "".join(f"{line}\n" for line in lines).encode())
+            for cache, _ in sides:
+                cache.refresh()
+        if not silent:
+            print(f"{shown(url)}: in the cache ({number + 1} of {len(remote)} shards)", file=sys.stderr, flush=True)
+    team.wait()
+    name = shown(remote[0]) + (f" and {len(remote) - 1} more" if len(remote) > 1 else "")
+    found = joined((row for index in indices for row in _rows(index)), pairing, name)
+    manifest.sources, manifest.targets, manifest.direct = found.sources, found.targets, found.direct
+    manifest.label_names, manifest.key = found.label_names, found.key
+
+
+def _index(url: str, pairing: Pairing, folder: Path, quiet: bool) -> Path:
+    """Where the index of a shard is or will be. Of one that can't be reached, where it was read before, the last."""
+    own = f"{shown(url)}\n{pairing.source.modality} {pairing.target.modality} {pairing.keys}"
+    name = _digest(own)
+    try:
+        return folder / f"{name}-{_digest(identity(url))}.jsonl"
+    except NetworkError:
+        known = sorted(folder.glob(f"{name}-*.jsonl"), key=os.path.getmtime)
+        if not known:
+            raise
+    if not quiet:
+        print(f"{shown(url)}: can't be reached; going on with what was read of it before", file=sys.stderr, flush=True)
+    return known[-1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _read(url: str, pairing: Pairing, sides: list[tuple[Cache, Features]]) -> Iterator[dict[str, Any]]:
+    """Stream a shard, compute, and tell what it holds: a sample's name, the keys of its contents, its metadata."""
+    kept = (*KEPT, *pairing.keys)
+    for chunk in _ahead(_chunks(stream(url), pairing)):
+        keys = []
+        for side, (cache, features) in enumerate(sides):
+            payloads = [both[side] for _, both, _ in chunk]
+            own = [None if payload is None else key_of(payload) for payload in payloads]
+            present = [k for k, key in enumerate(own) if key is not None]
+            add_missing(
+                [own[k] for k in present],
+                [payloads[k] for k in present],
+                [chunk[k][0] for k in present],
+                cache,
+                features.encode,
+                features.empty,
+            )
+            keys.append(own)
+        for (name, _, meta), source, target in zip(chunk, *keys, strict=True):
+            yield {
+                "key": name,
+                "source": source,
+                "target": target,
+                "meta": {key: meta[key] for key in kept if key in meta},
+            }
+
+
+def _chunks(samples: Iterable[tuple[str, dict[str, bytes], dict]], pairing: Pairing) -> Iterator[list]:
+    """Samples (name, (source, target), metadata) in lists that fit into memory."""
+    chunk, size = [], 0
+    for name, members, meta in samples:
+        both = (placed(members, pairing.source.modality), placed(members, pairing.target.modality))
+        if both == (None, None):
+            continue
+        chunk.append((name, both, meta))
+        size += sum(len(payload) for payload in both if payload is not None)
+        if len(chunk) == SAMPLES or size > BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same, the next one being read while the last is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _lines(index: Path) -> Iterator[dict[str, Any]]:
+    with index.open(encoding="utf8") as file:
+        yield from map(json.loads, file)
+
+
+def _whole(index: Path, sides: list[tuple[Cache, Features]]) -> bool:
+    """Whether a shard was read before, and all of it is in these spaces."""
+    if not index.exists():
+        return False
+    rows = list(_lines(index))
+    for side, (cache, _) in zip(("source", "target"), sides, strict=True):
+        keys = np.array([row[side] for row in rows if row[side] is not None], np.uint64)
+        if (cache.find(keys) < 0).any():
+            return False
+    return True
+
+
+def _rows(index: Path) -> Iterator[Row]:
+    for row in _lines(index):
+        both = [None if row[s] is None else Item(row["key"], "", key=row[s]) for s in ("source", "target")]
+        yield Row(row["key"], (both[0], both[1]), row["meta"])

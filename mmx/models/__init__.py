@@ -1,0 +1,1 @@
+"""Model names → files: the starter models, folders, and the hub."""

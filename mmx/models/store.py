@@ -1,0 +1,159 @@
+"""Names → model folders: the starter models, local folders, and hub ids. Every file is checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmx.errors import ModelError, NetworkError
+
+SUMS = "SHA256SUMS"
+HUB = "hf-hub:"
+STARTER = "starter"
+BY_WORDS = ("tags", "caption")  # bridges that are not trained and go through words
+
+# what each command runs when nothing else is asked for
+TASKS = {
+    "sound2img": {"bridge": "sound2img", "decoder": "image"},
+    "voice2face": {"bridge": "voice2face", "decoder": "face"},
+    "img2speech": {"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
+    "text2img": {"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
+}
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model folder and the name it is known by in provenance (never with a path)."""
+
+    name: str
+    folder: Path
+    companion: Path | None = None  # what some full-size decoders need beside them
+
+    @property
+    def sha256(self) -> str:
+        """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files; of a hub model its commit."""
+        sums = self.folder / SUMS
+        if sums.exists():
+            return _digest(sums)
+        return self.folder.name if self.folder.parent.name == "snapshots" else "unsealed"
+
+
+def assets() -> Path:
+    """The folder of shipped models and samples: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent / "assets"
+
+
+def locate(name: str | None, task: str, role: str) -> Located:
+    """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
+
+    name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
+    """
+    from mmx.models.hub import named
+
+    name = named(name)
+    if name and "+" in name and not Path(name).is_dir():
+        first, _, second = name.partition("+")
+        own, other = locate(first, task, role), locate(second, task, role)
+        return Located(f"{own.name}+{other.name}", own.folder, other.folder)
+    if name is None or name == STARTER:
+        default = TASKS[task].get(role)
+        if default is None:
+            raise ModelError(
+                f"this bridge needs the {role} that it was trained with", hint=f"give its folder with --{role}"
+            )
+        folder, known = assets() / "starter" / default, f"{STARTER}/{default}"
+        if not folder.is_dir():
+            raise ModelError(
+                f"{known}: this version of mmx ships no such starter model",
+                hint=f"train one, and give it with --{role}",
+            )
+    elif name.startswith(HUB):
+        from mmx.models.hub import snapshot
+
+        folder, known = snapshot(name.removeprefix(HUB)), name.removeprefix(HUB)
+    else:
+        folder = Path(name)
+        known = folder.resolve().name
+        if not folder.is_dir():
+            raise ModelError(
+                f"{name}: no such model folder", hint="give a folder, or leave the option out for the starter model"
+            )
+    verify(folder)
+    return Located(known, folder)
+
+
+def push(folder: Path, repo: str) -> None:
+    """Upload a model folder to a repository of the hub, which is made where there is none. Raises NetworkError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().create_repo(repo, exist_ok=True)
+        HfApi().upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=["bridge/*", "prior/*"])
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise NetworkError(
+            f"{repo}: the upload failed: {str(error).splitlines()[0]}",
+            hint=f"the bridge is whole in {folder}; hf auth login",
+        ) from None
+
+
+def missing(name: str | None) -> str | None:
+    """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
+    from mmx.models.hub import named
+
+    parts = [name] if name and Path(name).is_dir() else [named(part) or "" for part in (name or "").split("+")]
+    return next(
+        (p for p in parts if p and p not in (STARTER, *BY_WORDS) and not p.startswith(HUB) and not Path(p).is_dir()),
+        None,
+    )
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS over the weights and configs of a model folder, in the format of sha256sum."""
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    (folder / SUMS).write_text("".join(lines), encoding="utf8")
+
+
+def verify(folder: Path) -> None:
+    """Raise ModelError where a file that SHA256SUMS names is missing or was changed. Unsealed folders pass."""
+    sums = folder / SUMS
+    if not sums.exists():
+        return
+    for line in sums.read_text(encoding="utf8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{folder.name}: {name} is missing", hint="install or copy the model again")
+        if _digest(path) != digest:
+            raise ModelError(
+                f"{folder.name}: {name} is not the file that was published (sha256 differs)",
+                hint="install or copy the model again",
+            )
+
+
+def card_metrics(folder: Path) -> dict:
+    """The measured numbers beside a model, or nothing."""
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a model computes with; its card may be rewritten without becoming another model."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".json", ".safetensors")
+        and path.name != "metrics.json"
+        and not any(
+            part.startswith(("state-", ".")) for part in path.relative_to(folder).parts
+        )  # a run's folder is a model too
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

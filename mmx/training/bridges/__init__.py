@@ -1,0 +1,1 @@
+"""How bridges are trained."""

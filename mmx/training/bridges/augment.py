@@ -1,0 +1,88 @@
+"""What a bridge hears of the cached features while it trains: random windows, changed a little."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmx.bridges.sound import SoundBridge
+from mmx.data.features import FULL_SCALE
+from mmx.data.pairs import Rows
+from mmx.nets.sound import FRAMES, MELS, standardise
+
+
+def crops(sources: Rows, picks: Tensor, places: Tensor) -> Tensor:
+    """A window of 3 s (64, 300) of each picked log-mel, where `places` (B,) in [0, 1) says: (B, 64, 300); of frozen
+    encoders their vectors (B, C); of waveforms their samples (B, N)."""
+    found = []
+    for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
+        first = sources.get(pick, 0, 1)
+        sampled = first.dtype == torch.int16
+        if not sampled and (first.shape[-1] != MELS or sources.length(pick) == 1):
+            found.append(sources.get(pick)[0])
+            continue
+        start = int(place * (sources.length(pick) - FRAMES + 1))
+        window = sources.get(pick, start, FRAMES)
+        found.append(window.flatten() / FULL_SCALE if sampled else window.T)
+    return torch.stack(found).float()
+
+
+def finished(features: Tensor) -> Tensor:
+    """What the encoder takes: windows standardised, vectors as they are."""
+    return standardise(features) if features.dim() == 3 else features
+
+
+@torch.inference_mode()
+def views(bridge: SoundBridge, sources: Rows, pick: int) -> Tensor:
+    """What a bridge's `prepare` gives of a source: (W, 64, 300) or (1, C)."""
+    features = sources.get(pick).float()
+    if bridge.config.architecture == "lora":
+        return bridge.stretches_of(features.flatten() / FULL_SCALE)
+    return features if bridge.config.architecture == "frozen" else bridge.windows_of(features.T)
+
+
+@torch.no_grad()
+def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16) -> Tensor:
+    """Unit points (N, D) of some sources, on the CPU."""
+    device = next(bridge.parameters()).device
+    return torch.cat(
+        [
+            bridge(torch.stack([views(bridge, sources, i) for i in part.tolist()]).to(device)).float().cpu()
+            for part in picks.split(batch)
+        ]
+    )
+
+
+def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Two log-mels (B, 64, F) heard at the same time, `share` (B,) of the power from the second (mixup)."""
+    return torch.log((1 - share)[:, None, None] * first.exp() + share[:, None, None] * second.exp())
+
+
+def spec_augment(features: Tensor, draws: Tensor, bands: int = 12, frames: int = 60) -> Tensor:
+    """Silence one band of mels and one stretch of frames in each item (SpecAugment, Park et al. 2019).
+
+    features (B, M, F); draws (B, 4) in [0, 1): width and start of both.
+    """
+    _, mels, length = features.shape
+    for axis, limit, size in ((1, bands, mels), (2, frames, length)):
+        width, start = draws[:, 2 * axis - 2] * limit, draws[:, 2 * axis - 1]
+        start = start * (size - width)
+        index = torch.arange(size)
+        hidden = (index >= start[:, None]) & (index < (start + width)[:, None])
+        features = features.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], 0.0)
+    return features
+
+
+def other_room(windows: Tensor, draws: Tensor, colours: Tensor) -> Tensor:
+    """The same voice over another line: each log-mel window is coloured, some are cut at telephone band or put in noise.
+
+    windows (B, 64, F); draws (B, 2) in [0, 1): depth of the noise, and whether it is a telephone; colours (B, 4), normal.
+    """
+    mels = windows.shape[1]
+    at = torch.linspace(0, 1, mels)
+    waves = torch.stack([at - 0.5, *(torch.cos(k * torch.pi * at) for k in (1, 2, 3))])
+    top = windows.amax((1, 2), keepdim=True)
+    floor = top - 5 - 9 * draws[:, 0, None, None]  # nats below the loudest bin: 22 to 61 dB
+    noisy = torch.logaddexp(windows + (colours * 0.8 @ waves)[:, :, None], floor.expand_as(windows))
+    telephone = (draws[:, 1, None, None] < 0.2) & ((at > 0.72) | (at < 0.06))[None, :, None]
+    return torch.where(telephone, noisy.amin((1, 2), keepdim=True), noisy)

@@ -1,0 +1,166 @@
+"""`mmx train-bridge img2speech`: a unit writer that looks at photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmx.bridges.base import BridgeConfig
+from mmx.bridges.image import SightBridge
+from mmx.bridges.image_encoders import open_eyes
+from mmx.data.features import Units, patches
+from mmx.data.manifest import read_manifest
+from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
+from mmx.decoders.speech import SpeechDecoder
+from mmx.errors import InputError
+from mmx.models.store import locate
+from mmx.nets.speech import collapse
+from mmx.nets.writer import MAX_REPEAT, MAX_UNITS, Sampling
+from mmx.training.bridges.base import BridgeRecipe, decoder_fingerprint, export_bridge, spread
+from mmx.training.engine.loop import LoopConfig
+from mmx.translate.load import open_decoder
+
+SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
+WRITER = {"width": 192, "depth": 3, "heads": 4}
+
+
+class SightTask:
+    """Next-unit prediction: any photo of a label with any spoken caption of it, drawn anew each step.
+
+    Where labels pair them, the state before the first unit is also asked for the label: of some forty units only the few that tell
+    names apart have to do with the picture, and alone they teach the eyes slowly. The classifier is not kept.
+    """
+
+    name = "bridge"
+    duration_weight, label_weight = 0.2, 0.2
+
+    def __init__(self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, team, seed: int = 0, show=None) -> None:
+        self.show = show if val is not None else None
+        self.pairs, self.val, self.team = pairs, val, team
+        torch.manual_seed(seed)
+        kinds = 0 if pairs.direct else int(pairs.targets.labels.max()) + 1
+        self.module = _Module(SightBridge(config), kinds)
+
+    def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
+        picks, labels = self.pairs.draw(size, generator)
+        places = torch.rand(size, 2, generator=generator)[part]
+        captions = self.pairs.targets_of(picks[part], labels[part], places[:, 0])
+        batch = self._batch(self.pairs.sources, picks[part], places[:, 1], self.pairs.targets, captions)
+        return batch | {"labels": labels[part]}
+
+    def _batch(self, seen: Rows, picks: Tensor, places: Tensor, said: Rows, captions: Tensor) -> dict[str, Tensor]:
+        tokens, counts = self._captions(said, captions)
+        return {"patches": _looked_at(seen, picks, places), "tokens": tokens, "counts": counts}
+
+    def _captions(self, said: Rows, picks: Tensor) -> tuple[Tensor, Tensor]:
+        """Captions as collapsed units with an end token, padded (B, L), and their repeats (B, L)."""
+        rows = [collapse(said.get(i).long()) for i in picks.tolist()]
+        writer = self.module.bridge.encoder
+        longest = max(len(units) for units, _ in rows) + 1
+        tokens = torch.full((len(rows), longest), writer.pad)
+        counts = torch.zeros(len(rows), longest, dtype=torch.long)
+        for row, (units, repeats) in enumerate(rows):
+            tokens[row, : len(units)], tokens[row, len(units)] = units, writer.end
+            counts[row, : len(units)] = repeats.clamp(max=MAX_REPEAT)
+        return tokens, counts
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        nll, lasting, state = self.module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])
+        total, parts = nll + self.duration_weight * lasting, {"nll": nll.item(), "duration": lasting.item()}
+        if self.module.naming is not None:
+            named = F.cross_entropy(self.module.naming(state).float(), batch["labels"], label_smoothing=0.1)
+            total, parts = total + self.label_weight * named, parts | {"label": named.item()}
+        return total, parts
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """How likely val photos' own captions are, and another label's (the random row)."""
+        if self.val is None:
+            return {}
+        # captions of the train split: what is new in val is the photo
+        said = self.val.targets if self.val.direct else self.pairs.targets
+        labels = said.labels.unique() if not self.val.direct else None
+        picks = spread(len(self.val.sources), 512)
+        if labels is not None:
+            picks = picks[torch.isin(self.val.sources.labels[picks], labels)]
+        places = torch.rand(len(picks), generator=torch.Generator().manual_seed(0))
+        found = {}
+        for name, shift in (("val_nll", 0), ("val_nll_random", len(picks) // 2)):
+            own = picks.roll(shift)
+            captions = own if self.val.direct else Groups(said.labels).draw(self.val.sources.labels[own], places)
+            batch = self._batch(self.val.sources, picks, torch.zeros(len(picks)), said, captions)
+            batch = {key: value.to(self.team.device) for key, value in batch.items()}
+            nll, _, state = module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])
+            found[name] = nll.item()
+            if module.naming is not None and not shift:
+                truth = self.val.sources.labels[picks].to(state.device)
+                found["val_top1"] = (module.naming(state).argmax(1) == truth).float().mean().item()
+                found["val_top1_chance"] = 1 / len(self.pairs.shared)
+        return found
+
+    def preview(self, module: nn.Module, path: Path) -> None:
+        """What a val photo says so far, as a sound beside `path`."""
+        if self.show is not None:
+            from mmx.media.audio import wav_bytes
+
+            bridge, half = module.bridge, self.val.sources.length(0) // 2
+            seen = self.val.sources.get(0, 0, half).float().to(self.team.device)
+            units = bridge.write(seen, Sampling(), torch.Generator().manual_seed(0))
+            if len(units):
+                path.with_suffix(".wav").write_bytes(wav_bytes(self.show.decode([units])[0]))
+
+
+def _looked_at(seen: Rows, picks: Tensor, places: Tensor) -> Tensor:
+    """Patches (B, P, C) of photos, plain or mirrored by `places` (B,) in [0, 1)."""
+    found = []
+    for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
+        half = seen.length(pick) // 2
+        found.append(seen.get(pick, half * int(2 * place), half))
+    return torch.stack(found).float()
+
+
+class _Module(nn.Module):
+    def __init__(self, bridge: SightBridge, kinds: int) -> None:
+        super().__init__()
+        self.bridge = bridge
+        width = bridge.encoder.places.shape[1]
+        self.naming = nn.Linear(width, kinds) if kinds else None
+
+
+def _short_enough(pairs: Pairs) -> Pairs:
+    """Without captions that no utterance may be as long as."""
+    lengths = [len(collapse(pairs.targets.get(i).long())[0]) for i in range(len(pairs.targets))]
+    keep = torch.tensor(np.array(lengths) < MAX_UNITS).nonzero()[:, 0]
+    if not len(keep):
+        raise InputError(f"every utterance is longer than {MAX_UNITS} units", hint="give shorter ones")
+    if pairs.direct:
+        return pairs.subset(keep)
+    targets = Rows(pairs.targets.cache, pairs.targets.rows[keep], pairs.targets.labels[keep])
+    return Pairs(pairs.sources, targets, pairs.direct, pairs.weights)
+
+
+def train_sight_bridge(recipe: BridgeRecipe) -> None:
+    """Train and export, as `train_sound_bridge` does. It looks with the starter image decoder's teacher unless told otherwise."""
+    decoder = open_decoder(recipe.decoder, SpeechDecoder)
+    before = decoder_fingerprint(recipe.decoder)
+    images = recipe.encoder or locate(None, "img2speech", "encoder")
+    eyes = open_eyes(images, recipe.team.device)
+    manifest = read_manifest(recipe.data, recipe.task, stream=True)
+    loaded = load_pairs(manifest, patches(eyes), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
+    loaded.train = _short_enough(loaded.train)
+    shape = _looked_at(loaded.train.sources, torch.zeros(1, dtype=torch.long), torch.zeros(1)).shape
+    config = BridgeConfig(
+        task="img2speech",
+        spec=decoder.spec.as_dict(),
+        source={"name": images.name, "fingerprint": eyes.fingerprint},
+        writer=WRITER | recipe.sizes | {"patches": shape[1], "channels": shape[2]},
+    )
+    task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0, decoder)
+    run = recipe.start(task, SCHEDULE)
+    metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
+    bridge: SightBridge = run.averaged().bridge.cpu()
+    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
+    export_bridge(bridge, recipe, run, metrics, loaded)

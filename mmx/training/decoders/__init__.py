@@ -1,0 +1,1 @@
+"""How starter decoders are trained."""

@@ -1,0 +1,106 @@
+"""What every translator is: a bridge, the frozen decoder it was trained for, and what they give."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmx.bridges.base import Bridge
+from mmx.decoders.base import Decoder
+from mmx.models.store import Located
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Something else to put in, and how much of it: 0 is nothing of it, 1 nothing but it."""
+
+    medium: Any
+    weight: float = 0.5
+
+
+@dataclass
+class Translation:
+    """What became of one source: pictures or utterances, what was heard, seconds by stage, and what drove the decoder."""
+
+    media: list[Any]
+    heard: list[tuple[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    conditioning: Sequence[Tensor] = ()
+    heard_each: list[list[tuple[str, float]]] = field(default_factory=list)  # of each medium, where they differ
+
+
+def generator_for(seed: int, index: int) -> torch.Generator:
+    """The CPU generator of the `index`-th result of any source. It knows nothing of the batch, so neither does the result."""
+    # hashed: neighbouring seeds with few bits set leave the generator in poor, similar states
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation of two vectors (D,), from a at t = 0 to b at t = 1; norms are interpolated linearly."""
+    norm = (1 - t) * a.norm() + t * b.norm()
+    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    angle = torch.arccos((a @ b).clamp(-0.9999, 0.9999))
+    return norm * (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+
+
+class Translator:
+    """A bridge and its decoder, loaded. `translator(sources, num=4, seed=0)` gives media; subclasses say how."""
+
+    bridge_kind: type[Bridge]
+    decoder_kind: type
+    notice: ClassVar[str] = ""  # what every artifact has to say beyond being synthetic
+    libraries: ClassVar[tuple[str, ...]] = ()  # that the bytes depend on, beyond those of every translator
+    options: ClassVar[tuple[str, ...]] = ()  # of a job's settings, what `translate` takes
+    encoder_at: Located | None = None
+
+    def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
+        bridge.spec.require(decoder.spec, bridge=bridge_at.name)
+        self.task, self.bridge, self.decoder = task, bridge, decoder
+        self.bridge_at, self.decoder_at = bridge_at, decoder_at
+
+    @property
+    def models(self) -> dict[str, Located]:
+        """Where each of its models is, by role."""
+        found = {"bridge": self.bridge_at, "decoder": self.decoder_at}
+        return found | ({"encoder": self.encoder_at} if self.encoder_at else {})
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Any:
+        """A path, bytes or a decoded medium → what `translate` takes. Raises InputError."""
+        raise NotImplementedError
+
+    def notes(self, name: str, medium: Any) -> list[str]:
+        """What the user should know of an input that is fine but unusual."""
+        return []
+
+    def translate(self, medium: Any, *, indices: Sequence[int] = (0,), seed: int = 0, **options: Any) -> Translation:
+        """One medium that `read` gave, or several to be taken together → a result for each of `indices`."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        sources: Any,
+        *,
+        num: int = 1,
+        seed: int = 0,
+        start: float | None = None,
+        duration: float | None = None,
+        **options: Any,
+    ) -> list:
+        """A source, or a list of them → `num` results, or a list of such lists. `options` are those of `translate`."""
+        several = isinstance(sources, list)
+        results = [
+            self.translate(
+                self.read(source, start=start, duration=duration), indices=range(num), seed=seed, **options
+            ).media
+            for source in (sources if several else [sources])
+        ]
+        return results if several else results[0]

@@ -1,0 +1,223 @@
+"""One request to a translator, and the artifacts it gives: the same code makes a file and makes it again."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import mmx
+from mmx.errors import InputError
+from mmx.media.audio import Waveform, wav_bytes
+from mmx.media.image import grid, png_bytes, read_image
+from mmx.media.provenance import SCHEMA, dumps, embed_wav, sha256, text_chunks
+from mmx.translate.base import Blend, Translation, Translator
+
+LAYOUTS = ("single", "grid", "strip", "gif")
+COMMON = (
+    "seed",
+    "start",
+    "duration",
+    "device",
+    "dtype",
+    "average",
+    "low_memory",
+    "compile",
+)  # settings that every translator heeds
+LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "soxr")
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input as it was given: its bytes, its name, what it is for, and its weight where it is blended in."""
+
+    name: str
+    data: bytes
+    role: str = "source"
+    weight: float = 1.0
+    is_text: bool = False  # typed on the command line: it is kept in the artifact, because no file holds it
+
+    def as_dict(self) -> dict[str, Any]:
+        """As provenance keeps it: the name without folders, and the digest."""
+        about = {"role": self.role, "name": Path(self.name).name, "sha256": sha256(self.data), "weight": self.weight}
+        return about | ({"text": self.data.decode()} if self.is_text else {})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a translation that change its bytes."""
+
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    size: int | None = None
+    gain: float = 0.0
+    start: float | None = None
+    duration: float | None = None
+    frames: int = 8
+    device: str = "cpu"
+    dtype: str = "auto"
+    average: bool = False
+    beam: int | None = None
+    temperature: float | None = None
+    top_p: float = 0.9
+    speed: float = 1.0
+    voice: str | None = None
+    low_memory: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """Sources (several only for one grid of all), what is blended in, the settings, and which results are wanted."""
+
+    inputs: tuple[Given, ...]
+    settings: Settings
+    indices: tuple[int, ...] = (0,)
+    layout: str = "single"
+    command: str = "sound2img"
+
+    def of(self, role: str) -> list[Given]:
+        """The inputs of one role."""
+        return [given for given in self.inputs if given.role == role]
+
+
+@dataclass
+class Artifact:
+    """The bytes of one output file, and what they say of themselves."""
+
+    data: bytes
+    record: dict[str, Any]
+
+
+@dataclass
+class Done:
+    """A finished job."""
+
+    artifacts: list[Artifact]
+    heard: list[list[tuple[str, float]]]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run(translator: Translator, job: Job) -> Done:
+    """Read, translate and encode. Raises InputError, UsageError, NonFiniteError."""
+    started = time.perf_counter()
+    settings = job.settings
+    sounds = {
+        id(given): translator.read(
+            given.data,
+            name=given.name,
+            start=settings.start if given.role == "source" else None,
+            duration=settings.duration if given.role == "source" else None,
+        )
+        for given in job.inputs
+        if given.role != "image"
+    }
+    mix = [Blend(sounds[id(given)], given.weight) for given in job.of("mix")]
+    image = next((Blend(read_image(io.BytesIO(g.data), name=g.name), g.weight) for g in job.of("image")), None)
+    other = next((sounds[id(given)] for given in job.of("interpolate")), None)
+    seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
+    translations, notes = [], []
+    sources = job.of("source")
+    for given in sources:
+        notes += translator.notes(given.name, sounds[id(given)])
+    for together in [sources] if settings.average else [[given] for given in sources]:
+        translations.append(_translate(translator, job, [sounds[id(given)] for given in together], mix, image, other))
+        for stage, took in translations[-1].seconds.items():
+            seconds[stage] += took
+    artifacts = _artifacts(translator, job, translations)
+    return Done(artifacts, [t.heard for t in translations], {k: round(v, 4) for k, v in seconds.items()}, notes)
+
+
+def _translate(
+    translator: Translator, job: Job, together: Sequence[Any], mix: Sequence[Blend], image: Blend | None, other: Any
+) -> Translation:
+    options = {name: getattr(job.settings, name) for name in translator.options}
+    blends = {"mix": mix, "image": image, "interpolate": other}
+    given = {name: blend for name, blend in blends.items() if blend}
+    return translator.translate(together, indices=job.indices, seed=job.settings.seed, **options, **given)
+
+
+def _artifacts(translator: Translator, job: Job, translations: list[Translation]) -> list[Artifact]:
+    media = [medium for translation in translations for medium in translation.media]
+    if job.layout == "single":
+        each = translations[0].heard_each or [translations[0].heard] * len(media)
+        return [
+            _encode(medium, _record(translator, job, [heard], [index]))
+            for index, medium, heard in zip(job.indices, media, each, strict=True)
+        ]
+    pictures = media
+    record = _record(translator, job, [translation.heard for translation in translations], list(job.indices))
+    if job.layout == "gif":
+        return [_encode_gif(pictures, record)]
+    columns = len(pictures) if job.layout == "strip" else len(job.indices) if len(translations) > 1 else None
+    return [_encode(grid(pictures, columns), record)]
+
+
+def _encode(medium: Image.Image | Waveform, record: dict[str, Any]) -> Artifact:
+    if isinstance(medium, Waveform):
+        return Artifact(embed_wav(wav_bytes(medium), record), record)
+    return Artifact(png_bytes(medium, text_chunks(record)), record)
+
+
+def _encode_gif(pictures: list[Image.Image], record: dict[str, Any]) -> Artifact:
+    buffer = io.BytesIO()
+    there_and_back = pictures + pictures[-2:0:-1]
+    there_and_back[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=there_and_back[1:],
+        duration=120,
+        loop=0,
+        comment=dumps(record).encode("utf8"),
+    )
+    return Artifact(buffer.getvalue(), record)
+
+
+def _record(
+    translator: Translator, job: Job, heard: list[list[tuple[str, float]]], indices: list[int]
+) -> dict[str, Any]:
+    """What provenance says of an artifact. File names without folders, no times."""
+    return {
+        "schema": SCHEMA,
+        "version": mmx.__version__,
+        "synthetic": True,
+        **({"notice": translator.notice} if translator.notice else {}),
+        "command": job.command,
+        "inputs": [given.as_dict() for given in job.inputs],
+        "layout": job.layout,
+        "indices": indices,
+        "settings": {
+            name: value for name, value in asdict(job.settings).items() if name in COMMON + translator.options
+        },
+        **{role: {"name": at.name, "sha256": at.sha256} for role, at in translator.models.items()},
+        "heard": heard,
+        "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
+    }
+
+
+def job_from_record(record: dict[str, Any], contents: Sequence[tuple[str, bytes]]) -> Job:
+    """The job that an artifact's record describes, with its inputs found among `contents` (name, bytes) by sha256.
+
+    Raises InputError that names an input that is not there.
+    """
+    typed = [entry["text"].encode() for entry in record["inputs"] if "text" in entry]
+    by_digest = {sha256(data): data for data in [*(data for _, data in contents), *typed]}
+    missing = [entry for entry in record["inputs"] if entry["sha256"] not in by_digest]
+    if missing:
+        raise InputError(
+            f"the input {missing[0]['name']} (sha256 {missing[0]['sha256'][:12]}…) is not here",
+            hint="give it after the artifact: mmx reproduce FILE INPUT...",
+        )
+    inputs = tuple(
+        Given(e["name"], by_digest[e["sha256"]], e["role"], e["weight"], "text" in e) for e in record["inputs"]
+    )
+    return Job(inputs, Settings(**record["settings"]), tuple(record["indices"]), record["layout"], record["command"])

@@ -1,0 +1,170 @@
+"""Sounds → pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mmx.bridges.base import Bridge
+from mmx.bridges.sound import SoundBridge
+from mmx.decoders.base import Decoder
+from mmx.decoders.unclip import ImageDecoder
+from mmx.errors import UsageError
+from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
+from mmx.media.image import read_image
+from mmx.models.store import Located
+from mmx.nets.sound import SAMPLE_RATE
+from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
+
+WINDOW = 5.0  # seconds: of a longer recording, its loudest stretch of this length is heard
+
+
+class SoundTranslator(Translator):
+    """Turns sounds into pictures of what makes them."""
+
+    bridge_kind = SoundBridge
+    decoder_kind = ImageDecoder
+    options = ("steps", "guidance", "size", "gain", "frames")
+    rate = SAMPLE_RATE  # Hz, at which its sounds are read
+
+    def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
+        super().__init__(task, bridge, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
+        self._labels = list(bridge.config.labels)
+        texts = list(bridge.config.labels.values())
+        self._label_points = decoder.teacher.embed_texts(texts).cpu() if self._labels else None
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Waveform:
+        """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError."""
+        if isinstance(source, tuple):
+            source = Waveform(np.asarray(source[0], dtype=np.float32), int(source[1]))
+        if isinstance(source, Waveform):
+            return Waveform(resample(source.samples, source.sample_rate, self.rate), self.rate)
+        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=WINDOW, name=name)
+
+    @torch.inference_mode()
+    def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:
+        """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that looks, too."""
+        features = self.bridge.prepare(waveform)[None]
+        return (self.bridge(features) if seen is None else self.bridge(features, self.decoder.targets([seen])))[0]
+
+    def label_points(self) -> Tensor:
+        """The labels' texts in the joint space, unit norm (K, D)."""
+        return self._label_points
+
+    def notes(self, name: str, sound: Waveform) -> list[str]:
+        """What the user should know of an input that is fine but unusual."""
+        found = []
+        if sound.seconds < 1.0:
+            found.append(f"{name}: only {sound.seconds:.2f} s of sound; it is repeated to fill the window")
+        if sound.rms_db < -55:
+            found.append(f"{name}: very quiet ({sound.rms_db:.0f} dB); what is heard may be noise")
+        return found
+
+    def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """The bridge's labels nearest to a point, with probabilities over all its labels."""
+        if self._label_points is None:
+            return []
+        shares = (self._label_points @ point * self.bridge.config.logit_scale).softmax(0)
+        best = shares.topk(min(top, len(self._labels)))
+        return [
+            (self._labels[i], round(p, 4)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def sample(self, point: Tensor, generator: torch.Generator) -> Tensor:
+        """A point → a raw conditioning (D,) that fits it."""
+        return self.bridge.sample(point, generator)
+
+    @torch.inference_mode()
+    def conditioning(
+        self, point: Tensor, seed: int, index: int, image: Blend | None = None
+    ) -> tuple[Tensor, torch.Generator]:
+        """The raw conditioning (D,) of the `index`-th result, and the generator that the decoder goes on with."""
+        generator = generator_for(seed, index)
+        sample = self.sample(point, generator)
+        if image is not None:
+            own = self.decoder.targets([image.medium])[0]
+            sample = slerp(own, sample, 1 - image.weight)
+        return sample, generator
+
+    def translate(
+        self,
+        waveform: Waveform | Sequence[Waveform],
+        *,
+        indices: Sequence[int] = (0,),
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+        gain: float = 0.0,
+        mix: Sequence[Blend] = (),
+        image: Blend | None = None,
+        interpolate: Waveform | None = None,
+        frames: int = 8,
+    ) -> Translation:
+        """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to another sound.
+
+        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it.
+        """
+        started = time.perf_counter()
+        together = [waveform] if isinstance(waveform, Waveform) else list(waveform)
+        if gain:
+            together = [gained(wave, gain) for wave in together]
+        if mix:
+            together = [self._mixed(wave, mix, gain) for wave in together]
+        seen = None
+        if image is not None and getattr(self.bridge, "looks", False):
+            seen, image = image.medium, None  # its second source, and not a picture to edit
+        ways = [self.point(wave, seen) if seen is not None else self.point(wave) for wave in together]
+        point = F.normalize(torch.stack(ways).mean(0), dim=-1)
+        points = [(point, index) for index in indices]
+        if interpolate is not None:
+            other = self.point(interpolate)
+            points = [(slerp(point, other, k / max(1, frames - 1)), 0) for k in range(frames)]
+        drawn = [self.conditioning(p, seed, index, image) for p, index in points]
+        bridged = time.perf_counter()
+        media = self.decoder.decode(
+            torch.stack([c for c, _ in drawn]),
+            generators=[g for _, g in drawn],
+            steps=steps,
+            guidance=guidance,
+            size=size,
+        )
+        return Translation(
+            media, self.hear(point), {"bridge": bridged - started, "decode": time.perf_counter() - bridged}
+        )
+
+    @staticmethod
+    def _mixed(waveform: Waveform, mix: Sequence[Blend], gain: float) -> Waveform:
+        own = 1 - sum(blend.weight for blend in mix)
+        if own <= 0:
+            raise UsageError("the weights of --mix leave nothing of the input", hint="their sum must stay below 1")
+        return mixed(
+            [waveform, *(blend.medium for blend in mix)], [own * 10 ** (gain / 20), *(blend.weight for blend in mix)]
+        )
+
+    def __call__(
+        self,
+        sources: Any,
+        *,
+        mix: Sequence[tuple[Any, float]] = (),
+        image: tuple[Any, float] | None = None,
+        interpolate: Any = None,
+        **options: Any,
+    ) -> list:
+        """As of every translator; what is blended in is given as (medium or path, weight)."""
+        given: dict[str, Any] = {"mix": [Blend(self.read(medium), weight) for medium, weight in mix]}
+        if image is not None:
+            picture = image[0] if isinstance(image[0], Image.Image) else read_image(image[0])
+            given["image"] = Blend(picture, image[1])
+        if interpolate is not None:
+            given["interpolate"] = self.read(interpolate)
+        return super().__call__(sources, **given, **options)

@@ -1,0 +1,54 @@
+"""Texts → pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mmx.bridges.words_prompt import Prompter, text_of
+from mmx.decoders.base import Decoder
+from mmx.decoders.unclip import ImageDecoder
+from mmx.models.store import Located
+from mmx.translate.base import Translation, Translator, generator_for
+
+
+class TextTranslator(Translator):
+    """Turns texts into pictures, through the prior and decoder that sounds drive, too (DALL-E 2, Ramesh et al. 2022)."""
+
+    decoder_kind = ImageDecoder
+    options = ("steps", "guidance", "size")
+
+    def __init__(
+        self, task: str, prompter: Prompter, decoder: Decoder, *, bridge_at: Located, decoder_at: Located
+    ) -> None:
+        self.task, self.prompter, self.decoder = task, prompter, decoder
+        self.bridge_at, self.decoder_at = bridge_at, decoder_at
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> str:
+        """A text or its bytes → the text in one line. Raises InputError. `start` and `duration` mean nothing here."""
+        return text_of(source, name or "text")
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        text: str | Sequence[str],
+        *,
+        indices: Sequence[int] = (0,),
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> Translation:
+        """One text → a picture for each of `indices`."""
+        started = time.perf_counter()
+        text = text if isinstance(text, str) else ", ".join(text)
+        generators = [generator_for(seed, index) for index in indices]
+        conditioning = torch.stack([self.prompter(text, generator) for generator in generators])
+        bridged = time.perf_counter()
+        media = self.decoder.decode(conditioning, generators=generators, steps=steps, guidance=guidance, size=size)
+        return Translation(media, [], {"bridge": bridged - started, "decode": time.perf_counter() - bridged})

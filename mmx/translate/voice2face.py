@@ -1,0 +1,53 @@
+"""Voices → faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmx.bridges.voice import VoiceBridge
+from mmx.errors import SilenceError
+from mmx.media.audio import Waveform, read_audio
+from mmx.media.voice_activity import speech_part
+from mmx.nets.sound import SAMPLE_RATE
+from mmx.translate.sound2img import SoundTranslator
+
+SPEECH = 10.0  # seconds of speech that a voice is judged by
+
+
+class VoiceTranslator(SoundTranslator):
+    """Turns a voice into faces that such a voice might have."""
+
+    bridge_kind = VoiceBridge
+    notice = (
+        "The face is a plausible average for such a voice, not the speaker; it identifies nobody. The training labels are "
+        "binary and the people in the data skewed. Nothing of the voice is stored."
+    )
+    libraries = ("silero-vad",)
+
+    def read(
+        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+    ) -> Waveform:
+        """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises InputError."""
+        name = name or (str(source) if isinstance(source, str | Path) else "input")
+        if isinstance(source, tuple | Waveform):
+            return speech_part(super().read(source), limit=SPEECH, name=name)
+        try:
+            wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=60.0, name=name)
+        except SilenceError as error:
+            raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
+        return speech_part(wave, limit=SPEECH, name=name)
+
+    def notes(self, name: str, sound: Waveform) -> list[str]:
+        if sound.seconds < 3.0:
+            return [f"{name}: only {sound.seconds:.1f} s of speech; 3 s and more suggest more"]
+        return []
+
+    def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
+        """What the voice suggests: the data's genders, with probabilities. Nothing, with decoders that name no faces."""
+        teacher = getattr(self.decoder, "_teacher", None) or getattr(self.decoder, "teacher", None)
+        if not hasattr(teacher, "suggest"):
+            return []
+        return teacher.suggest(point * self.decoder.spec.mean_norm)[:top]
