@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_pairs import pair_folder
+from tests.small_data import pair_folder
 
 
 def test_pairs_are_measured_beside_oracle_and_random(mmx_in_process, debug_options, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mmx.errors import ModelError
 from mmx.models.store import locate
 from tests import tiny
 from tests.conftest import training
-from tests.test_pairs import png
+from tests.small_data import png
 
 
 def open_(name: str) -> HubDecoder:

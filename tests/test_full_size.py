@@ -136,7 +136,7 @@ def _empty(folder: Path) -> Path:
 def test_a_bridge_is_trained_and_used_on_each_family(
     mmx_in_process, checkpoints: dict[str, str], tmp_path: Path, family: str, bark: Path
 ) -> None:
-    from tests.test_pairs import pair_folder
+    from tests.small_data import pair_folder
 
     data, run, decoder = pair_folder(tmp_path / "pairs", 24), tmp_path / "run", checkpoints[family]
     command = training("sound2img", data, run, decoder)
@@ -175,7 +175,7 @@ def test_the_perception_encoder_is_heard_as_its_library_does(tmp_path: Path, bar
 
 @pytest.mark.parametrize("make", [tiny.clap, tiny.wavlm, tiny.pe_audio])
 def test_a_head_on_a_frozen_encoder(mmx_in_process, make, debug_models, tmp_path: Path, bark: Path) -> None:
-    from tests.test_pairs import pair_folder
+    from tests.small_data import pair_folder
 
     encoder, data, run = make(tmp_path / "encoder"), pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
     command = training("sound2img", data, run, debug_models[1], "--encoder", encoder)

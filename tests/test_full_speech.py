@@ -143,7 +143,7 @@ def test_a_sight_bridge_looks_with_a_pretrained_encoder(
     from transformers import AutoImageProcessor, AutoModel
 
     from mmx.bridges.image_encoders import open_eyes
-    from tests.test_pairs import pair_folder
+    from tests.small_data import pair_folder
 
     encoder, picture = make(tmp_path / "encoder"), Image.open(photo).convert("RGB")
     eyes = open_eyes(Located("encoder", encoder))
@@ -172,7 +172,7 @@ def test_a_sight_bridge_looks_with_a_pretrained_encoder(
 def test_a_sight_bridge_is_trained_and_used(
     mmx_in_process, models: dict[str, str], debug_models, tmp_path: Path, photo: Path, family: str
 ) -> None:
-    from tests.test_pairs import pair_folder
+    from tests.small_data import pair_folder
 
     data, run, decoder = pair_folder(tmp_path / "pairs", 24), tmp_path / "run", models[family]
     command = training("img2speech", data, run, decoder, "--encoder", debug_models[1])

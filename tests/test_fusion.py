@@ -17,7 +17,7 @@ from mmx.nets.prior import EmbeddingPrior, alpha_bar
 from mmx.training.bridges.fusion import LOST
 from mmx.training.losses import infonce
 from tests.conftest import training
-from tests.test_pairs import pair_folder, png
+from tests.small_data import pair_folder, png
 
 
 def test_at_first_every_part_counts_the_same() -> None:

@@ -14,7 +14,7 @@ from mmx.decoders.base import fingerprint
 from mmx.nets.lora import Adapters, adaptable
 from tests import tiny
 from tests.conftest import training
-from tests.test_pairs import pair_folder
+from tests.small_data import pair_folder
 
 
 def test_an_adapted_layer_is_the_layer_with_another_weight() -> None:

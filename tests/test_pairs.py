@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from PIL import Image
 
 from mmx.data.cache import Cache, Digests, Item, key_of, resolve
 from mmx.data.manifest import held_out, read_manifest
@@ -23,27 +21,8 @@ from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
 from mmx.errors import InputError
 from mmx.training.bridges.base import retrieval
 from mmx.training.engine.parallel import Team
-from tests.conftest import RATE, ROOT, tone
-
-EMPTY = torch.zeros(0, 2)
-
-
-def write(folder: Path, count: int) -> list[Item]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        (folder / f"{number}.bin").write_bytes(bytes([number, number + 1]))
-    return [Item(f"{number}", str(folder / f"{number}.bin")) for number in range(count)]
-
-
-class Encoder:
-    """Bytes → a row as long as the first byte; counts what it was asked for; 7 can't be used."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, payloads: list[bytes], names: list[str]) -> list[torch.Tensor | None]:
-        self.calls += len(payloads)
-        return [None if not p or p[0] == 7 else torch.full((p[0] + 1, 2), float(p[1])) for p in payloads]
+from tests.conftest import ROOT
+from tests.small_data import COMMON, EMPTY, Bytes, Encoder, losses, pair_folder, png, wav, write
 
 
 def test_rows_come_back_and_nothing_is_computed_twice(tmp_path: Path) -> None:
@@ -73,7 +52,7 @@ import os, signal, torch
 from pathlib import Path
 import mmx.data.cache as c
 c.CHUNK = 4
-from tests.test_pairs import EMPTY, Encoder
+from tests.small_data import EMPTY, Encoder
 folder = Path({str(tmp_path)!r})
 items = [c.Item(str(n), str(folder / "files" / f"{{n}}.bin")) for n in range(12)]
 if sys.argv[1] == "killed":
@@ -140,26 +119,6 @@ def test_retrieval_against_a_naive_twin() -> None:
     same = retrieval(points, points, torch.arange(12), torch.arange(12))
     assert same["val_recall_at_1"] == same["val_back_recall_at_1"] == same["val_mean_rank"] == 1
     assert same["val_alignment"] == pytest.approx(0, abs=1e-5)
-
-
-def wav(hertz: float, seconds: float = 1.0) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tone(seconds, hertz), RATE, format="WAV")
-    return buffer.getvalue()
-
-
-def png(value: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (value % 256, 255 - value % 256, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def pair_folder(folder: Path, count: int = 6) -> Path:
-    for name, suffix, make in (("audios", "wav", lambda k: wav(200 + 50 * k)), ("images", "png", lambda k: png(9 * k))):
-        (folder / name / "deep").mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            (folder / name / "deep" / f"x{number}.{suffix}").write_bytes(make(number))
-    return folder
 
 
 def test_manifests_and_folders_name_the_same_pairs(tmp_path: Path) -> None:
@@ -242,15 +201,6 @@ def test_check_finds_what_was_planted(mmx_in_process, tmp_path: Path) -> None:
     assert mmx_in_process("data", "check", folder)[0] == 3
 
 
-class Bytes:
-    """Features for the tests: a file's first byte as a row."""
-
-    name, empty = "bytes", torch.zeros(0, 1)
-
-    def encode(self, payloads, names):
-        return [torch.tensor([[float(len(p))]]) if p else None for p in payloads]
-
-
 def test_a_bad_side_drops_the_pair_and_many_stop(tmp_path: Path) -> None:
     folder = pair_folder(tmp_path / "pairs", 60)
     (folder / "images" / "deep" / "x7.png").write_bytes(b"")
@@ -292,27 +242,6 @@ def test_keys_are_the_sha256() -> None:
     import hashlib
 
     assert key_of(b"mmx") == int.from_bytes(hashlib.sha256(b"mmx").digest()[:8], "little")
-
-
-COMMON = (
-    "--prior-steps",
-    "0",
-    "--dropout",
-    "0",
-    "--mixed-precision",
-    "no",
-    "--device",
-    "cpu",
-    "--max-steps",
-    "6",
-    "--quiet",
-)
-
-
-def losses(run: Path) -> list[float]:
-    """The loss of step 1, and all others that the log holds."""
-    lines = [json.loads(line) for line in (run / "bridge" / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "transformer"])

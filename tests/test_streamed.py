@@ -22,8 +22,7 @@ from mmx.data.pairs import load_pairs
 from mmx.errors import InputError, NetworkError, UsageError
 from mmx.training.engine.parallel import Team
 from tests.conftest import ROOT
-from tests.test_pairs import COMMON, Bytes, losses, png, wav
-from tests.test_train_command import write_shard
+from tests.small_data import COMMON, Bytes, losses, png, wav, write_shard
 
 
 def both(number: int, **meta: object) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,9 @@ from mmx.decoders.base import fingerprint
 from mmx.decoders.unclip import PARTS, ImageDecoder
 from mmx.media.audio import Waveform, wav_bytes
 from tests.conftest import RATE, ROOT, tone
+from tests.small_data import write_shard
 
 COLOURS = {"dog": (200, 40, 40), "cat": (40, 40, 200)}
-
-
-def write_shard(path: Path, samples: dict[str, dict[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for key, parts in samples.items():
-            for suffix, data in parts.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
 
 
 def jpeg(colour: tuple[int, int, int], size: int, rng: np.random.Generator) -> bytes:
@@ -139,7 +130,7 @@ def test_ctrl_c_saves_and_the_rest_ends_in_the_same_weights(tmp_path: Path, time
     from mmx.errors import Interrupted
     from mmx.training.engine.checkpoint import load_state
     from mmx.training.engine.loop import Run
-    from tests.test_training import CONFIG, LineTask
+    from tests.line_task import CONFIG, LineTask
 
     whole = Run(LineTask(), CONFIG, tmp_path / "whole")
     whole.fit(quiet=True)

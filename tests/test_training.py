@@ -23,6 +23,7 @@ from mmx.training.engine.checkpoint import load_state, states
 from mmx.training.engine.loop import LoopConfig, Run, generator_of
 from mmx.training.losses import Comparison, cosine, infonce, infonce_l2, mse, nt_xent, speech2face
 from tests.conftest import ROOT
+from tests.line_task import CONFIG, LineTask
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -102,35 +103,6 @@ def test_loss_gradients_are_finite_where_vectors_agree() -> None:
     )  # the scale is clipped, not infinite
 
 
-class LineTask:
-    """Fit y = 3x; small enough to run a hundred steps at once."""
-
-    name = "line"
-
-    def __init__(self, poison: int | None = None) -> None:
-        torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
-        self.poison, self.calls = poison, 0
-
-    def batch(self, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        return {"x": torch.randn(size, 4, generator=generator)}
-
-    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator):
-        self.calls += 1
-        noise = 0.1 * torch.randn(len(batch["x"]), 1, generator=generator)
-        loss = (self.module(batch["x"]) - 3 * batch["x"].sum(1, keepdim=True) + noise).pow(2).mean()
-        return (loss * float("nan") if self.calls == self.poison else loss), {}
-
-    def validate(self, module: nn.Module) -> dict[str, float]:
-        return {}
-
-    def preview(self, module: nn.Module, path: Path) -> None:
-        pass
-
-
-CONFIG = LoopConfig(max_steps=40, batch_size=8, lr=1e-2, warmup=5, bf16=False, save_seconds=0.0, validate_steps=10)
-
-
 def weights(run: Run) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.module.state_dict().items()} | dict(run.average.tensors)
 
@@ -140,7 +112,8 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
 import sys, os; sys.path.insert(0, {str(ROOT)!r})
 from dataclasses import replace
 from pathlib import Path
-from tests.test_training import CONFIG, LineTask, Run
+from tests.line_task import CONFIG, LineTask
+from mmx.training.engine.loop import Run
 run = Run(LineTask(), CONFIG, Path(sys.argv[2]))
 until, step = int(sys.argv[1]), run._one_step
 def one_step(**options):
