@@ -157,6 +157,7 @@ def test_doctor_finds_a_changed_starter(mmx_in_process, tmp_path: Path, monkeypa
 
     code, out, _ = mmx_in_process("doctor", "--json")
     checks = {row["name"]: row for row in map(json.loads, out.splitlines())}
+    assert {row["schema"] for row in checks.values()} == {"mmx.doctor/1"}
     assert {"python", "torch", "torchaudio", "ffmpeg", "starter models", "hub cache", "disk"} <= checks.keys()
     assert (
         checks["starter models"]["ok"]

@@ -12,6 +12,7 @@ import typer
 from mmx.cli.options import BridgeOption, DecoderOption, Device, Json, Quiet
 from mmx.errors import InputError, UsageError
 from mmx.media.files import SUFFIXES
+from mmx.tasks import task as find_task
 
 app = typer.Typer(no_args_is_help=True, help="Make and check training data.")
 
@@ -64,9 +65,7 @@ def check_data(
 
     Exits with 3 where more than 5 % can't be used, as training would.
     """
-    tasks = ("sound2img", "voice2face", "img2speech")
-    if task not in tasks:
-        raise UsageError(f"--task {task}: no such task", hint=f"there are: {', '.join(tasks)}")
+    find_task(task, having="keys")
     if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
         raise UsageError(f"{data}: no such file or folder")
     from mmx.data.check import check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import typer
 
 from mmx.cli.options import BridgeOption, DecoderOption, Device, EncoderOption, Json, Quiet, Seed
 from mmx.errors import UsageError
-
-TASKS = ("sound2img", "voice2face", "img2speech")
+from mmx.tasks import Task, find
+from mmx.tasks import task as find_task
 
 
 def evaluate(
@@ -66,17 +65,14 @@ def evaluate(
     target, FID and KID, by the decoder's frozen teacher. Each table has an oracle row and a random row. Writes
     REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs side by side.
     """
-    if task not in TASKS:
-        raise UsageError(f"no protocol is called {task}", hint=f"there are: {', '.join(TASKS)}")
-    protocol = _protocol(task, data)
+    protocol = _protocol(find_task(task, having="protocol"), data)
     from mmx.evaluation.report import Options
     from mmx.translate.load import load
 
     translator = load(task, bridge=bridge, decoder=decoder, encoder=encoder, device=device)
-    protocol = importlib.import_module(f"mmx.evaluation.{protocol}")
     options = Options(data, split, judge or output / "judge", limit, judge_steps, seed, quiet)
     about = {"task": task, "split": split} | {role: at.sha256 for role, at in translator.models.items()}
-    result = protocol.measure(translator, options).write(output, about)
+    result = find(protocol)(translator, options).write(output, about)
     if card:
         from mmx.training.card import add_evaluation
 
@@ -89,18 +85,18 @@ def evaluate(
         print(f"{output}: metrics.json, report.html", file=sys.stderr)
 
 
-def _protocol(task: str, data: str) -> str:
-    """The module that measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
+def _protocol(row: Task, data: str) -> str:
+    """What measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
     folder = Path(data)
     remote = any(sign in data for sign in ("://", "{", "*"))
     if not remote and not folder.exists():
         raise UsageError(f"--data {data}: no such file or folder")
-    prefixes = {"sound2img": "sounds", "voice2face": "voices", "img2speech": "images"}
-    if not remote and folder.is_dir() and any(folder.glob(f"{prefixes[task]}-*.tar")):
-        return task
-    if task == "img2speech":
-        raise UsageError(f"--data {data}: what is said of photos is measured on images-*.tar and spoken-*.tar")
-    return "pairs"
+    if row.protocol and not remote and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar")):
+        return row.protocol
+    if row.pairs_protocol is None:
+        shards = f"{row.source.prefix}-*.tar and {row.target.prefix}-*.tar"
+        raise UsageError(f"--data {data}: {row.name} is measured on {shards}")
+    return row.pairs_protocol
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -173,7 +173,7 @@ def doctor(as_json: Json = False) -> None:
     found = checks()
     if as_json:
         for check in found:
-            print(json.dumps({"schema": "mmx.models.doctor/1"} | check.as_dict()))
+            print(json.dumps({"schema": "mmx.doctor/1"} | check.as_dict()))
     else:
         for check in found:
             mark = "ok  " if check.ok else "LOOK"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shlex
 import sys
@@ -14,6 +13,8 @@ import typer
 from mmx.cli.options import Data, DecoderOption, Device, EncoderOption, Quiet
 from mmx.errors import UsageError
 from mmx.models.store import missing
+from mmx.tasks import COMPARING, find
+from mmx.tasks import task as find_task
 
 Run = Annotated[
     Path,
@@ -141,14 +142,6 @@ def _train_speech(
     print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
 
 
-COMPARING = ("infonce", "infonce-l2", "mse", "cosine")  # points with targets
-LOSSES = {
-    "sound2img": (*COMPARING, "prior"),
-    "voice2face": ("speech2face", *COMPARING),
-    "img2speech": ("units",),
-}
-
-
 def train_bridge(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)],
@@ -254,16 +247,15 @@ def train_bridge(
     accelerate launch --num_processes 2 -m mmx train-bridge ... trains in several processes, on one or many machines; on CPUs, which
     accelerate starts one process for, torchrun --nproc-per-node 2 -m mmx train-bridge ... does.
     """
-    if task not in LOSSES:
-        raise UsageError(f"no bridge is called {task}", hint=f"there are: {', '.join(LOSSES)}")
-    loss = loss or LOSSES[task][0]
-    if loss not in LOSSES[task]:
-        raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(LOSSES[task]))
+    row = find_task(task, having="trainer")
+    loss = loss or row.losses[0]
+    if loss not in row.losses:
+        raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(row.losses))
     if architecture not in ("cnn", "transformer"):
         raise UsageError(f"--architecture {architecture}: no such architecture", hint="cnn or transformer")
     if source not in ("", "sound", "sound+image") or (source and task != "sound2img"):
         raise UsageError(f"--source {source}: {task} has no such sources", hint="sound2img: sound or sound+image")
-    if lora and (encoder is None or task == "img2speech"):
+    if lora and (encoder is None or row.source.modality != "sound"):
         raise UsageError("--lora adapts an audio encoder, and there is none", hint="--encoder wavlm --lora 8")
     if normalize_targets and loss not in COMPARING:
         raise UsageError(f"--loss {loss} does not compare with normalised targets", hint=" or ".join(COMPARING))
@@ -317,7 +309,7 @@ def train_bridge(
         _command(context),
         notes,
     )
-    _trainer(task)(recipe)
+    find(row.trainer)(recipe)
     if recipe.team.leads:
         if push_to_hub:
             from mmx.models.store import push
@@ -325,13 +317,3 @@ def train_bridge(
             push(output, push_to_hub)
         if not quiet:
             print(f"{output}: use it with --bridge", file=sys.stderr)
-
-
-def _trainer(task: str):
-    """What trains a task's bridge; each imports only its own models."""
-    module, name = {
-        "sound2img": ("sound", "train_sound_bridge"),
-        "voice2face": ("voice", "train_voice_bridge"),
-        "img2speech": ("image", "train_sight_bridge"),
-    }[task]
-    return getattr(importlib.import_module(f"mmx.training.bridges.{module}"), name)

@@ -13,6 +13,7 @@ from mmx.cli.ledger import Ledger, key_of, share
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
+from mmx.tasks import TASKS
 
 if TYPE_CHECKING:
     from mmx.translate.base import Translator
@@ -47,7 +48,6 @@ class Request:
     quiet: bool = False
     overwrite: bool = False
     resume: bool = False
-    verb: str = "heard"
     drawing: Path | None = None  # where a picture of the one spoken result goes
 
     def groups(self) -> list[tuple[list[Source], list[Target]]]:
@@ -98,7 +98,7 @@ class _Talk:
     """What a command says: notes on stderr, or JSON lines on stdout."""
 
     def __init__(self, request: Request) -> None:
-        self.quiet, self.as_json, self.verb = request.quiet, request.as_json, request.verb
+        self.quiet, self.as_json, self.verb = request.quiet, request.as_json, TASKS[request.command].verb
 
     def note(self, text: str) -> None:
         if not self.quiet:

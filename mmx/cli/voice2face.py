@@ -85,7 +85,6 @@ def voice2face(
         quiet=quiet,
         overwrite=overwrite,
         resume=resume,
-        verb="the voice suggests",
     )
     groups = request.groups()
     from mmx.translate.job import Settings  # from here on it is slow: torch and the models

@@ -11,11 +11,12 @@ from itertools import islice
 from pathlib import Path
 
 from mmx.data.cache import Item, key_of
-from mmx.data.manifest import PAIRINGS, SPLITS, SUFFIXES, Manifest, Side, read_manifest
+from mmx.data.manifest import SPLITS, SUFFIXES, Manifest, Side, read_manifest
 from mmx.errors import InputError, SilenceError
 from mmx.media.audio import read_audio
 from mmx.media.image import read_image
 from mmx.media.voice_activity import speech_part
+from mmx.tasks import TASKS
 
 SHORT = 0.5  # seconds: less of a sound says little
 SAMPLE_RATE = 16_000  # Hz
@@ -44,7 +45,7 @@ class Findings:
 
 def check(data: str, task: str, workers: int = 4) -> Findings:
     """Read every item once. Raises InputError where there is no data at all."""
-    pairing, manifest, found = PAIRINGS[task], read_manifest(data, task), Findings()
+    pairing, manifest, found = TASKS[task], read_manifest(data, task), Findings()
     for name, side, kind in (
         ("source", manifest.sources, pairing.source),
         ("target", manifest.targets, pairing.target),
@@ -106,7 +107,7 @@ def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | No
 
 
 def _mismatched(data: str, task: str, manifest: Manifest, found: Findings) -> None:
-    pairing, path = PAIRINGS[task], Path(data)
+    pairing, path = TASKS[task], Path(data)
     if not manifest.direct:
         both = [set(side.labels) for side in (manifest.sources, manifest.targets)]
         lonely = (both[0] ^ both[1]) - {-1}

@@ -20,6 +20,7 @@ import numpy as np
 from mmx.data.cache import Item
 from mmx.data.shards import fetch, samples, urls
 from mmx.errors import InputError
+from mmx.tasks import TASKS, Task
 
 T = TypeVar("T")
 SUFFIXES = {
@@ -29,43 +30,6 @@ SUFFIXES = {
 SPLITS = ("train", "val")  # any other name is a split that training never touches
 SECONDS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
 HELD_OUT = 20  # one of so many pairs that name no split is held out
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one side of a task is made of: the modality, the prefix of its shards, and the names of its folder."""
-
-    modality: str
-    prefix: str
-    folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """Both sides of a task, and the keys of the metadata that pair them, the best first."""
-
-    source: Kind
-    target: Kind
-    keys: tuple[str, ...]
-
-
-PAIRINGS = {
-    "sound2img": Pairing(
-        Kind("sound", "sounds", ("audios", "sounds", "sources")),
-        Kind("image", "images", ("images", "targets")),
-        ("concept",),
-    ),
-    "voice2face": Pairing(
-        Kind("sound", "voices", ("audios", "voices", "sources")),
-        Kind("image", "faces", ("images", "faces", "targets")),
-        ("identity", "gender"),
-    ),
-    "img2speech": Pairing(
-        Kind("image", "images", ("images", "sources")),
-        Kind("sound", "spoken", ("audios", "spoken", "targets")),
-        ("synset",),
-    ),
-}
 
 
 class Items(Sequence[Item]):
@@ -144,7 +108,7 @@ class Manifest:
     label_names: list[str] = field(default_factory=list)
     key: str = ""  # of the metadata that the labels come from
     remote: list[str] = field(default_factory=list)  # shards to be streamed
-    pairing: Pairing | None = None  # of these
+    pairing: Task | None = None  # of these
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The label numbers of both sides; direct pairs without labels are each their own."""
@@ -158,7 +122,7 @@ class Manifest:
 def read_manifest(data: str, task: str, *, stream: bool = False) -> Manifest:
     """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Remote shards are copied into the cache, or
     with `stream` left where they are, to be read by `load_pairs`. Raises InputError, NetworkError."""
-    pairing = PAIRINGS[task]
+    pairing = TASKS[task]
     path = Path(data)
     if "://" in data or data.endswith(".tar"):
         shards = urls(data)
@@ -189,7 +153,7 @@ def held_out(name: str) -> str:
     return "val" if int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT == 0 else "train"
 
 
-def _from_folders(sources: Path, targets: Path, pairing: Pairing) -> Manifest:
+def _from_folders(sources: Path, targets: Path, pairing: Task) -> Manifest:
     by_stem = []
     kinds = [(sources, pairing.source.modality), (targets, pairing.target.modality)]
     if (sources.parent / SECONDS).is_dir():
@@ -267,7 +231,7 @@ def placed(members: dict[str, T], modality: str) -> T | None:
     return next((members[suffix] for suffix in SUFFIXES[modality] if suffix in members), None)
 
 
-def joined(rows: Iterator[Row], pairing: Pairing, name: str) -> Manifest:
+def joined(rows: Iterator[Row], pairing: Task, name: str) -> Manifest:
     """Samples → manifest: each a pair of its own where some hold both sides, else paired by a key of their metadata."""
     lonely = []
     for row in rows:
@@ -294,7 +258,7 @@ def _pairs(rows: Iterable[Row]) -> Manifest:
     return manifest
 
 
-def _by_key(rows: list[Row], pairing: Pairing, name: str) -> Manifest:
+def _by_key(rows: list[Row], pairing: Task, name: str) -> Manifest:
     """Sources and targets apart, paired by the first key of the metadata that both carry."""
     found = [[row for row in rows if row.sides[side] is not None] for side in (0, 1)]
     for some, kind in zip(found, (pairing.source, pairing.target), strict=True):
@@ -318,7 +282,7 @@ def _by_key(rows: list[Row], pairing: Pairing, name: str) -> Manifest:
     return manifest
 
 
-def _rows_of(paths: Iterable[str], pairing: Pairing, sides: tuple[int, ...] = (0, 1)) -> Iterator[Row]:
+def _rows_of(paths: Iterable[str], pairing: Task, sides: tuple[int, ...] = (0, 1)) -> Iterator[Row]:
     """The samples of local shards that hold one of `sides`."""
     for path in paths:
         for key, places, meta in samples(path):
@@ -330,7 +294,7 @@ def _rows_of(paths: Iterable[str], pairing: Pairing, sides: tuple[int, ...] = (0
                 yield Row(key, (both[0], both[1]), meta)
 
 
-def _from_two_kinds_of_shards(folder: Path, pairing: Pairing) -> Manifest:
+def _from_two_kinds_of_shards(folder: Path, pairing: Task) -> Manifest:
     """Shards of sources and shards of targets."""
     kinds = enumerate((pairing.source, pairing.target))
     shards = [(side, sorted(map(str, folder.glob(f"{kind.prefix}-*.tar")))) for side, kind in kinds]

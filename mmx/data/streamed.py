@@ -18,10 +18,11 @@ import numpy as np
 
 from mmx.data.cache import Cache, Item, add_missing, key_of
 from mmx.data.features import Features
-from mmx.data.manifest import Manifest, Pairing, Row, joined, placed
+from mmx.data.manifest import Manifest, Row, joined, placed
 from mmx.data.shards import identity, shown, stream
 from mmx.errors import NetworkError
 from mmx.media.files import write_atomic
+from mmx.tasks import Task
 from mmx.training.engine.parallel import Team
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def settle(manifest: Manifest, sides: list[tuple[Cache, Features]], team: Team, 
     manifest.label_names, manifest.key = found.label_names, found.key
 
 
-def _index(url: str, pairing: Pairing, folder: Path, quiet: bool) -> Path:
+def _index(url: str, pairing: Task, folder: Path, quiet: bool) -> Path:
     """Where the index of a shard is or will be. Of one that can't be reached, where it was read before, the last."""
     own = f"{shown(url)}\n{pairing.source.modality} {pairing.target.modality} {pairing.keys}"
     name = _digest(own)
@@ -69,7 +70,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _read(url: str, pairing: Pairing, sides: list[tuple[Cache, Features]]) -> Iterator[dict[str, Any]]:
+def _read(url: str, pairing: Task, sides: list[tuple[Cache, Features]]) -> Iterator[dict[str, Any]]:
     """Stream a shard, compute, and tell what it holds: a sample's name, the keys of its contents, its metadata."""
     kept = (*KEPT, *pairing.keys)
     for chunk in _ahead(_chunks(stream(url), pairing)):
@@ -96,7 +97,7 @@ def _read(url: str, pairing: Pairing, sides: list[tuple[Cache, Features]]) -> It
             }
 
 
-def _chunks(samples: Iterable[tuple[str, dict[str, bytes], dict]], pairing: Pairing) -> Iterator[list]:
+def _chunks(samples: Iterable[tuple[str, dict[str, bytes], dict]], pairing: Task) -> Iterator[list]:
     """Samples (name, (source, target), metadata) in lists that fit into memory."""
     chunk, size = [], 0
     for name, members, meta in samples:

@@ -8,20 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmx.errors import ModelError, NetworkError
+from mmx.tasks import TASKS
 
 SUMS = "SHA256SUMS"
 HUB = "hf-hub:"
 STARTER = "starter"
-BY_WORDS = ("tags", "caption")  # bridges that are not trained and go through words
-
-# what each command runs when nothing else is asked for
-TASKS = {
-    "sound2img": {"bridge": "sound2img", "decoder": "image"},
-    "voice2face": {"bridge": "voice2face", "decoder": "face"},
-    "img2speech": {"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
-    "text2img": {"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
-}
-
 
 @dataclass(frozen=True)
 class Located:
@@ -60,7 +51,7 @@ def locate(name: str | None, task: str, role: str) -> Located:
         own, other = locate(first, task, role), locate(second, task, role)
         return Located(f"{own.name}+{other.name}", own.folder, other.folder)
     if name is None or name == STARTER:
-        default = TASKS[task].get(role)
+        default = TASKS[task].starters.get(role)
         if default is None:
             raise ModelError(
                 f"this bridge needs the {role} that it was trained with", hint=f"give its folder with --{role}"
@@ -106,10 +97,8 @@ def missing(name: str | None) -> str | None:
     from mmx.models.hub import named
 
     parts = [name] if name and Path(name).is_dir() else [named(part) or "" for part in (name or "").split("+")]
-    return next(
-        (p for p in parts if p and p not in (STARTER, *BY_WORDS) and not p.startswith(HUB) and not Path(p).is_dir()),
-        None,
-    )
+    known = {STARTER, *(name for row in TASKS.values() for name in row.by_words)}
+    return next((p for p in parts if p and p not in known and not p.startswith(HUB) and not Path(p).is_dir()), None)
 
 
 def seal(folder: Path) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmx.bridges.base import Bridge
 from mmx.decoders.base import Decoder
-from mmx.models.store import Located
+from mmx.errors import UsageError
+from mmx.models.store import Located, locate
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Translation:
     heard_each: list[list[tuple[str, float]]] = field(default_factory=list)  # of each medium, where they differ
 
 
+@dataclass(frozen=True)
+class Names:
+    """Which bridge and encoder a command was asked for, by name; None is the starter or what the decoder brings."""
+
+    bridge: str | None
+    encoder: str | None
+
+
 def generator_for(seed: int, index: int) -> torch.Generator:
     """The CPU generator of the `index`-th result of any source. It knows nothing of the batch, so neither does the result."""
     # hashed: neighbouring seeds with few bits set leave the generator in poor, similar states
@@ -54,7 +63,6 @@ class Translator:
     """A bridge and its decoder, loaded. `translator(sources, num=4, seed=0)` gives media; subclasses say how."""
 
     bridge_kind: type[Bridge]
-    decoder_kind: type
     notice: ClassVar[str] = ""  # what every artifact has to say beyond being synthetic
     libraries: ClassVar[tuple[str, ...]] = ()  # that the bytes depend on, beyond those of every translator
     options: ClassVar[tuple[str, ...]] = ()  # of a job's settings, what `translate` takes
@@ -64,6 +72,20 @@ class Translator:
         bridge.spec.require(decoder.spec, bridge=bridge_at.name)
         self.task, self.bridge, self.decoder = task, bridge, decoder
         self.bridge_at, self.decoder_at = bridge_at, decoder_at
+
+    @classmethod
+    def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
+        """Load the bridge, and the encoder where it has one, around a loaded decoder. Raises ModelError, UsageError."""
+        bridge_at = locate(names.bridge, task, "bridge")
+        own, encoder_at = cls.bridge_kind.load(bridge_at.folder), None
+        if own.config.source is not None:
+            encoder_at = locate(names.encoder, task, "encoder")
+            own.attach(encoder_at)
+        elif names.encoder is not None:
+            raise UsageError(f"--encoder {names.encoder}: this bridge looks and listens by itself", hint="leave it out")
+        ready = cls(task, own, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
+        ready.encoder_at = encoder_at
+        return ready
 
     @property
     def models(self) -> dict[str, Located]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mmx.bridges.words_caption import CaptionBridge
 from mmx.decoders.base import Decoder
-from mmx.models.store import Located
+from mmx.models.store import Located, locate
 from mmx.nets.writer import Sampling
+from mmx.translate.base import Names
 from mmx.translate.img2speech import SightTranslator
 
 
@@ -25,6 +26,16 @@ class CaptionTranslator(SightTranslator):
         # not that of a trained bridge: there is no spec to hold against the decoder's
         self.task, self.bridge, self.decoder = task, bridge, decoder  # type: ignore[assignment]
         self.bridge_at, self.decoder_at = bridge_at, decoder_at
+
+    @classmethod
+    def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> CaptionTranslator:
+        """Load a captioner and a speaker: those named, or BLIP and a VITS. Raises ModelError."""
+        encoder_at = locate(names.encoder or "captioner", task, "encoder")
+        bridge = CaptionBridge.load(encoder_at, decoder)
+        at = Located("caption", encoder_at.folder, encoder_at.companion)
+        ready = cls(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at)
+        ready.encoder_at = encoder_at
+        return ready
 
     def written(
         self, features: Tensor, how: Sampling, generator: torch.Generator

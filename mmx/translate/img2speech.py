@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.bridges.image import SightBridge
-from mmx.decoders.speech import SpeechDecoder
 from mmx.media.image import read_image, to_rgb
 from mmx.nets.writer import Sampling
 from mmx.translate.base import Translation, Translator, generator_for
@@ -24,7 +23,6 @@ class SightTranslator(Translator):
     """Turns a picture into speech about it, with no text in between."""
 
     bridge_kind = SightBridge
-    decoder_kind = SpeechDecoder
     options = ("beam", "temperature", "top_p", "speed", "voice")
 
     def read(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,17 +10,11 @@ from typing import Any
 import torch
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
+from mmx import tasks
 from mmx.errors import UsageError
 from mmx.models.store import Located, locate
-from mmx.translate.base import Translator
+from mmx.translate.base import Names, Translator
 
-# a command loads the libraries of its own models only
-TRANSLATORS = {
-    "sound2img": ("mmx.translate.sound2img", "SoundTranslator"),
-    "voice2face": ("mmx.translate.voice2face", "VoiceTranslator"),
-    "img2speech": ("mmx.translate.img2speech", "SightTranslator"),
-    "text2img": ("mmx.translate.text2img", "TextTranslator"),
-}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -88,73 +80,6 @@ def open_decoder(at: Located, kind: type) -> Any:
     return kind.load(at)
 
 
-@dataclass(frozen=True)
-class Names:
-    """Which models a command was asked for, by name; None is the starter or what the decoder brings."""
-
-    bridge: str | None
-    decoder: str | None
-    encoder: str | None
-
-
-def _trained(task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
-    """A translator around a trained bridge."""
-    module, name = TRANSLATORS[task]
-    translator: type[Translator] = getattr(importlib.import_module(module), name)
-    bridge_at = locate(names.bridge, task, "bridge")
-    own, encoder_at = translator.bridge_kind.load(bridge_at.folder), None
-    if own.config.source is not None:
-        encoder_at = locate(names.encoder, task, "encoder")
-        own.attach(encoder_at)
-    elif names.encoder is not None:
-        raise UsageError(f"--encoder {names.encoder}: this bridge looks and listens by itself", hint="leave it out")
-    ready = translator(task, own, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
-    ready.encoder_at = encoder_at
-    return ready
-
-
-def _text(task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
-    from mmx.bridges.words_prompt import prompter_of
-    from mmx.translate.text2img import TextTranslator
-
-    prompter, bridge_at = prompter_of(decoder, names.bridge, decoder_at)
-    return TextTranslator(task, prompter, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
-
-
-def _tags(task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
-    from mmx.bridges.audio_encoders import Listener
-    from mmx.bridges.words_prompt import prompter_of
-    from mmx.bridges.words_tags import TagsBridge
-    from mmx.translate.tags import TagsTranslator
-
-    encoder_at = locate(names.encoder or "clap", task, "encoder")
-    prompter, _ = prompter_of(decoder, None, decoder_at)
-    bridge = TagsBridge(Listener.load(encoder_at))
-    at = Located("tags", encoder_at.folder)
-    ready = TagsTranslator(task, bridge, decoder, prompter, bridge_at=at, decoder_at=decoder_at)
-    ready.encoder_at = encoder_at
-    return ready
-
-
-def _caption(task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
-    from mmx.bridges.words_caption import CaptionBridge
-    from mmx.translate.caption import CaptionTranslator
-
-    encoder_at = locate(names.encoder or "captioner", task, "encoder")
-    bridge = CaptionBridge.load(encoder_at, decoder)
-    at = Located("caption", encoder_at.folder, encoder_at.companion)
-    ready = CaptionTranslator(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at)
-    ready.encoder_at = encoder_at
-    return ready
-
-
-# how a command's translator is made when its bridge has one of these names, which are no folders: they are not trained
-BY_WORDS: dict[tuple[str, str | None], Callable[[str, Names, Any, Located], Translator]] = {
-    ("sound2img", "tags"): _tags,
-    ("img2speech", "caption"): _caption,
-}
-
-
 @lru_cache(maxsize=4)
 def load(
     task: str,
@@ -174,18 +99,15 @@ def load(
     diffusion models.
     Raises ModelError, UsageError.
     """
-    if task not in TRANSLATORS:
-        raise UsageError(f"no translator is called {task}", hint=f"there are: {', '.join(TRANSLATORS)}")
+    row = tasks.task(task)
     where = placed(device, dtype)
     decoder_at = locate(decoder, task, "decoder")
-    module, name = TRANSLATORS[task]
-    kind = getattr(importlib.import_module(module), name).decoder_kind
-    loaded = open_decoder(decoder_at, kind)
+    loaded = open_decoder(decoder_at, tasks.find(row.decoder_kinds))
     if low_memory and hasattr(loaded, "spare"):
         loaded.spare(where.device, where.dtype)
     else:
         loaded.to(where.device, where.dtype)
     if compile and hasattr(loaded, "pipeline"):
         loaded.pipeline.unet.compile()
-    make = _text if task == "text2img" else BY_WORDS.get((task, bridge), _trained)
-    return make(task, Names(bridge, decoder, encoder), loaded, decoder_at)
+    translator: type[Translator] = tasks.find(row.by_words.get(bridge or "", row.translator))
+    return translator.open(task, Names(bridge, encoder), loaded, decoder_at)

@@ -15,7 +15,6 @@ from torch import Tensor
 from mmx.bridges.base import Bridge
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import Decoder
-from mmx.decoders.unclip import ImageDecoder
 from mmx.errors import UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
 from mmx.media.image import read_image
@@ -30,7 +29,6 @@ class SoundTranslator(Translator):
     """Turns sounds into pictures of what makes them."""
 
     bridge_kind = SoundBridge
-    decoder_kind = ImageDecoder
     options = ("steps", "guidance", "size", "gain", "frames")
     rate = SAMPLE_RATE  # Hz, at which its sounds are read
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmx.bridges.words_prompt import Prompter
+from mmx.bridges.audio_encoders import Listener
+from mmx.bridges.words_prompt import Prompter, prompter_of
 from mmx.bridges.words_tags import TagsBridge
 from mmx.decoders.base import Decoder
-from mmx.models.store import Located
+from mmx.models.store import Located, locate
+from mmx.translate.base import Names
 from mmx.translate.sound2img import SoundTranslator
 
 SHOWN = "a photo of {}"
@@ -38,6 +40,16 @@ class TagsTranslator(SoundTranslator):
         self.task, self.bridge, self.decoder, self.prompter = task, bridge, decoder, prompter  # type: ignore[assignment]
         self.bridge_at, self.decoder_at = bridge_at, decoder_at
         self.rate = bridge.listener.extractor.sampling_rate
+
+    @classmethod
+    def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> TagsTranslator:
+        """Load CLAP, or the encoder named, and the decoder's own text prior. Raises ModelError."""
+        encoder_at = locate(names.encoder or "clap", task, "encoder")
+        prompter, _ = prompter_of(decoder, None, decoder_at)
+        at = Located("tags", encoder_at.folder)
+        ready = cls(task, TagsBridge(Listener.load(encoder_at)), decoder, prompter, bridge_at=at, decoder_at=decoder_at)
+        ready.encoder_at = encoder_at
+        return ready
 
     def point(self, waveform) -> Tensor:
         return self.bridge.point(waveform)

@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
-from mmx.bridges.words_prompt import Prompter, text_of
+from mmx.bridges.words_prompt import Prompter, prompter_of, text_of
 from mmx.decoders.base import Decoder
-from mmx.decoders.unclip import ImageDecoder
 from mmx.models.store import Located
-from mmx.translate.base import Translation, Translator, generator_for
+from mmx.translate.base import Names, Translation, Translator, generator_for
 
 
 class TextTranslator(Translator):
     """Turns texts into pictures, through the prior and decoder that sounds drive, too (DALL-E 2, Ramesh et al. 2022)."""
 
-    decoder_kind = ImageDecoder
     options = ("steps", "guidance", "size")
 
     def __init__(
@@ -26,6 +24,12 @@ class TextTranslator(Translator):
     ) -> None:
         self.task, self.prompter, self.decoder = task, prompter, decoder
         self.bridge_at, self.decoder_at = bridge_at, decoder_at
+
+    @classmethod
+    def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> TextTranslator:
+        """Find the prior: the decoder's own, or that of the bridge named. Raises ModelError."""
+        prompter, bridge_at = prompter_of(decoder, names.bridge, decoder_at)
+        return cls(task, prompter, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None

@@ -1,0 +1,115 @@
+"""The one table of tasks: what each turns into what, on which models, and where the code for it is. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmx.errors import UsageError
+
+COMPARING = ("infonce", "infonce-l2", "mse", "cosine")  # losses that compare a bridge's points with their targets
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side of a task is made of: the modality, the prefix of its shards, and the names that its folder may have."""
+
+    modality: str
+    prefix: str = ""
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A translating command. What is "module:attribute" is found with `find`, so that a command imports only its own models.
+
+    keys: of the metadata of labelled shards, what pairs the two sides, the best first. starters: role → starter model.
+    by_words: bridges that are not trained, by the name that --bridge takes → their translator.
+    trainer: a bridge's, a function of a recipe. protocol: what measures labelled shards, and pairs_protocol pairs without labels:
+    functions of a translator and options. losses: what a bridge trains by, the default first. verb: how notes introduce the labels that a source suggests.
+    """
+
+    name: str
+    source: Side
+    target: Side
+    translator: str
+    decoder_kinds: str
+    starters: Mapping[str, str]
+    keys: tuple[str, ...] = ()
+    by_words: Mapping[str, str] = field(default_factory=dict)
+    trainer: str | None = None
+    losses: tuple[str, ...] = ()
+    protocol: str | None = None
+    pairs_protocol: str | None = None
+    verb: str = "heard"
+
+
+_ROWS = (
+    Task(
+        "sound2img",
+        source=Side("sound", "sounds", ("audios", "sounds", "sources")),
+        target=Side("image", "images", ("images", "targets")),
+        keys=("concept",),
+        starters={"bridge": "sound2img", "decoder": "image"},
+        translator="mmx.translate.sound2img:SoundTranslator",
+        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
+        by_words={"tags": "mmx.translate.tags:TagsTranslator"},
+        trainer="mmx.training.bridges.sound:train_sound_bridge",
+        losses=(*COMPARING, "prior"),
+        protocol="mmx.evaluation.sound2img:measure",
+        pairs_protocol="mmx.evaluation.pairs:measure",
+    ),
+    Task(
+        "voice2face",
+        source=Side("sound", "voices", ("audios", "voices", "sources")),
+        target=Side("image", "faces", ("images", "faces", "targets")),
+        keys=("identity", "gender"),
+        starters={"bridge": "voice2face", "decoder": "face"},
+        translator="mmx.translate.voice2face:VoiceTranslator",
+        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
+        trainer="mmx.training.bridges.voice:train_voice_bridge",
+        losses=("speech2face", *COMPARING),
+        protocol="mmx.evaluation.voice2face:measure",
+        pairs_protocol="mmx.evaluation.pairs:measure",
+        verb="the voice suggests",
+    ),
+    Task(
+        "img2speech",
+        source=Side("image", "images", ("images", "sources")),
+        target=Side("sound", "spoken", ("audios", "spoken", "targets")),
+        keys=("synset",),
+        starters={"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
+        translator="mmx.translate.img2speech:SightTranslator",
+        decoder_kinds="mmx.decoders.speech:SpeechDecoder",
+        by_words={"caption": "mmx.translate.caption:CaptionTranslator"},
+        trainer="mmx.training.bridges.image:train_sight_bridge",
+        losses=("units",),
+        protocol="mmx.evaluation.img2speech:measure",
+    ),
+    Task(
+        "text2img",
+        source=Side("text"),
+        target=Side("image"),
+        starters={"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
+        translator="mmx.translate.text2img:TextTranslator",
+        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
+    ),
+)
+_LACKS = {"trainer": " to train a bridge for", "protocol": " to measure", "keys": " with training data"}
+TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
+
+
+def task(name: str, *, having: str = "translator") -> Task:
+    """The task of this name. having: a column that must not be empty, such as "trainer". Raises UsageError that lists what there is."""
+    there = {row.name: row for row in TASKS.values() if getattr(row, having)}
+    if name not in there:
+        raise UsageError(f"{name}: no such task{_LACKS.get(having, '')}", hint=f"there are: {', '.join(there)}")
+    return there[name]
+
+
+def find(reference: str) -> Any:
+    """What "module:attribute" names; its module is imported now."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
