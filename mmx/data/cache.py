@@ -12,7 +12,6 @@ import json
 import os
 import sqlite3
 import struct
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,11 @@ from threading import Lock
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.media.files import write_atomic
 
 OPEN = 128  # shards open at once; many systems allow a process 1,024 files, some 256
 CHUNK = 256  # files that are read and encoded together, and the rows of a shard
@@ -53,13 +53,16 @@ class Item:
     key: int = 0  # 0: not known yet
 
     def read(self) -> bytes:
-        """Its bytes. Raises InputError."""
+        """Its bytes. Raises InputError, also where there are fewer than there should be."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
-                return file.read(self.size)
+                data = file.read(self.size)
         except OSError as error:
             raise InputError(f"{self.name}: {error.strerror}") from None
+        if len(data) < self.size:
+            raise InputError(f"{self.name}: {self.path} ends before it")
+        return data
 
 
 def key_of(data: bytes) -> int:
@@ -67,11 +70,16 @@ def key_of(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
+NOTHING = key_of(b"")
+Stat = tuple[int, int]  # size in bytes, time of change in ns
+
+
 class Digests:
     """Keys of files by path, size and time of change, so that a file that did not change is not read again. Safe between processes."""
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
+        (root / "digests.sqlite").touch()  # by itself SQLite gives the group no right to write, whatever the umask
         self.base = sqlite3.connect(root / "digests.sqlite", timeout=60, check_same_thread=False)
         self.base.execute("PRAGMA journal_mode=WAL")
         self.base.execute(
@@ -80,27 +88,29 @@ class Digests:
 
     def known(self, items: Sequence[Item]) -> list[int | None]:
         """The key of each item, where it is known and the file did not change."""
-        stats: dict[str, tuple[int, int] | None] = {}
+        stats: dict[str, Stat | None] = {}
         found = []
         for item in items:
             if item.key:
                 found.append(item.key)
                 continue
             if item.path not in stats:
-                stats[item.path] = _stat(item.path)
+                stats[item.path] = stat_of(item.path)
             row = self.base.execute(
                 "SELECT size, changed, key FROM seen WHERE path = ? AND offset = ?",
                 (os.path.abspath(item.path), item.offset),
             ).fetchone()
-            found.append(row[2] & 0xFFFF_FFFF_FFFF_FFFF if row and row[:2] == stats[item.path] else None)
+            key = row[2] & 0xFFFF_FFFF_FFFF_FFFF if row and row[:2] == stats[item.path] else None
+            if key == NOTHING and (row[0] if item.size < 0 else item.size):
+                key = None  # earlier versions learned this of files that they could not read
+            found.append(key)
         return found
 
-    def learn(self, items: Sequence[Item], keys: Sequence[int]) -> None:
-        """Remember the keys of items."""
+    def learn(self, items: Sequence[Item], keys: Sequence[int], stats: Sequence[Stat | None]) -> None:
+        """Remember the keys of items. stats: as they were before the items were read; one that changed since is not learned."""
         rows = []
-        for item, key in zip(items, keys, strict=True):
-            stat = _stat(item.path)
-            if stat is not None:
+        for item, key, stat in zip(items, keys, stats, strict=True):
+            if stat is not None and stat == stat_of(item.path):
                 rows.append(
                     (os.path.abspath(item.path), item.offset, *stat, struct.unpack("<q", struct.pack("<Q", key))[0])
                 )
@@ -108,7 +118,8 @@ class Digests:
             self.base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
 
 
-def _stat(path: str) -> tuple[int, int] | None:
+def stat_of(path: str) -> Stat | None:
+    """What tells whether a file changed; None where it can't be asked."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -217,10 +228,8 @@ class Cache:
             "data": torch.cat(list(values)).contiguous(),
         }
         name = hashlib.sha256(np.array(sorted(keys), np.uint64).tobytes()).hexdigest()[:24]
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-            pass
-        save_file(tensors, file.name)
-        os.replace(file.name, self.folder / f"{name}.safetensors")
+        # not save_file: it gives its files the mode 0600, and others may want to read them
+        write_atomic(self.folder / f"{name}.safetensors", save(tensors))
 
 
 @dataclass
@@ -269,14 +278,17 @@ def resolve(
 
 
 def _compute(chunk, known, fresh, cache, digests, encode, empty, pool) -> list[int]:
-    """Read and encode what is fresh of a chunk; returns the keys of all of it."""
+    """Read and encode what is fresh of a chunk; returns the keys of all of it, 0 for what can't be read."""
     picks = [i for i, is_fresh in enumerate(fresh) if is_fresh]
-    payloads = list(pool.map(_read_or_nothing, [chunk[i] for i in picks]))
-    keys = list(known)
-    for i, payload in zip(picks, payloads, strict=True):
+    stats = [stat_of(chunk[i].path) for i in picks]
+    payloads = list(pool.map(_read_or_none, [chunk[i] for i in picks]))
+    keys = [0 if is_fresh else key for key, is_fresh in zip(known, fresh, strict=True)]
+    good = [(i, payload, stat) for i, payload, stat in zip(picks, payloads, stats, strict=True) if payload is not None]
+    for i, payload, _ in good:
         keys[i] = key_of(payload)
-    add_missing([keys[i] for i in picks], payloads, [chunk[i].name for i in picks], cache, encode, empty)
-    digests.learn([chunk[i] for i in picks], [keys[i] for i in picks])
+    own, read = [keys[i] for i, _, _ in good], [payload for _, payload, _ in good]
+    add_missing(own, read, [chunk[i].name for i, _, _ in good], cache, encode, empty)
+    digests.learn([chunk[i] for i, _, _ in good], own, [stat for _, _, stat in good])
     return keys
 
 
@@ -299,11 +311,11 @@ def add_missing(
         cache.add([keys[i] for i in usable], [empty if value is None else value for value in values])
 
 
-def _read_or_nothing(item: Item) -> bytes:
+def _read_or_none(item: Item) -> bytes | None:
     try:
         return item.read()
     except InputError:
-        return b""
+        return None
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
