@@ -274,11 +274,13 @@ def _by_key(rows: list[Row], pairing: Task, name: str) -> Manifest:
             f"{name}: no {pairing.source.prefix} and {pairing.target.prefix} share a {' or a '.join(f'`{k}`' for k in pairing.keys)}"
         )
     names = sorted(values[key][0] & values[key][1])
+    numbers = {name: number for number, name in enumerate(names)}
     manifest = Manifest(Side(), Side(), direct=False, label_names=names, key=key)
-    for number, side in enumerate((manifest.sources, manifest.targets)):
-        for row in found[number]:
-            if str(row.meta.get(key)) in names:
-                side.add(row.meta.get("split", "train"), names.index(str(row.meta[key])), 1.0, row.sides[number])
+    for which, side in enumerate((manifest.sources, manifest.targets)):
+        for row in found[which]:
+            label = numbers.get(str(row.meta.get(key)))
+            if label is not None:
+                side.add(row.meta.get("split", "train"), label, 1.0, row.sides[which])
     return manifest
 
 
