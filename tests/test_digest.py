@@ -51,7 +51,9 @@ def test_a_file_is_read_once_until_it_changes(weights: Path, reads: list) -> Non
     assert len(reads) == 1
     stat = weights.stat()
     weights.write_bytes(b"b" * digest.LARGE)
-    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as installers do: another file of the same size and time
+    os.utime(
+        weights, ns=(stat.st_atime_ns, stat.st_mtime_ns)
+    )  # as installers do: another file of the same size and time
     assert sha256_of_file(weights) == sha256(weights.read_bytes()) and len(reads) == 2
     assert sha256_of_file(weights, fresh=True) == sha256(weights.read_bytes()) and len(reads) == 3
 

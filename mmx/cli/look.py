@@ -11,6 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from mmx.cli.options import BridgeOption, DecoderOption, EncoderOption, Json, Quiet
+from mmx.digest import sha256
 from mmx.errors import InputError, MmxError, ModelError, UsageError
 from mmx.media.files import Source
 
@@ -131,8 +132,6 @@ def _contents(record: dict[str, Any], given: list[str], file: Path) -> list[tupl
     """The bytes of the inputs: those given, or files beside the artifact or in the current folder with the right digests."""
     if given:
         return [(path, _read(path)) for path in given]
-    from mmx.media.provenance import sha256
-
     wanted = {entry["sha256"] for entry in record["inputs"] if "text" not in entry}
     if not wanted:
         return []

@@ -134,7 +134,7 @@ def verify_model(model: Name, quiet: Quiet = False) -> None:
     from mmx.models.store import verify
 
     for folder in _folders(model):
-        verify(folder)
+        verify(folder, fresh=True)
         wrong = damaged(folder) if folder.parent.name == "snapshots" else []
         if wrong:
             raise ModelError(

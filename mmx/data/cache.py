@@ -32,13 +32,6 @@ CHUNK = 256  # files that are read and encoded together, and the rows of a shard
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "I16": torch.int16}
 
 
-def cache_root() -> Path:
-    """Where caches are kept: MMX_CACHE, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("MMX_CACHE") or platformdirs.user_cache_dir("mmx"))
-
-
 @dataclass(frozen=True)
 class Item:
     """One file, or one member of a tar: name is for people; offset and size say where its bytes are.

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmx.data.cache import Cache, Digests, Resolved, cache_root, resolve
+from mmx.data.cache import Cache, Digests, Resolved, resolve
 from mmx.data.features import Features, space_id
 from mmx.data.manifest import SPLITS, Manifest, Side
 from mmx.data.streamed import settle
+from mmx.digest import cache_root
 from mmx.errors import InputError
 from mmx.training.engine.parallel import Team
 

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from mmx.data.cache import cache_root
+from mmx.digest import cache_root
 from mmx.errors import InputError, NetworkError, UsageError
 
 T = TypeVar("T")

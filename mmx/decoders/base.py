@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmx.digest import sha256_of_file
 from mmx.errors import ModelError
 
 
@@ -64,9 +65,7 @@ def fingerprint(folder: Path, parts: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
         if path.suffix in (".json", ".safetensors"):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -104,7 +104,7 @@ def _starters() -> Check:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     try:
         for name in names:
-            verify(folder / name)
+            verify(folder / name, fresh=True)
     except MmxError as error:
         return Check("starter models", False, error.message, "pip install --force-reinstall mmx")
     if not names:
@@ -124,7 +124,7 @@ def _hub() -> Check:
 
 
 def _cache() -> Check:
-    from mmx.data.cache import cache_root
+    from mmx.digest import cache_root
 
     root = cache_root()
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0

@@ -8,11 +8,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmx.errors import ModelError, NetworkError, OutputError
+from mmx.digest import sha256_of_file
+from mmx.errors import ModelError, NetworkError
 from mmx.media.files import write_atomic
 
 # what is fetched: weights that are read without running code, and what describes them
@@ -299,7 +300,7 @@ def snapshot(name: str) -> Path:
                 hint=f"mmx models pull {repo}",
             ) from None
         return _pull(name, quiet=True)
-    wrong = damaged(folder, trusting=True)
+    wrong = damaged(folder, fresh=False)
     if wrong:
         raise ModelError(
             f"{repo}: {wrong[0].relative_to(folder)} was changed or cut short on disk", hint=f"mmx models pull {repo}"
@@ -307,41 +308,21 @@ def snapshot(name: str) -> Path:
     return folder
 
 
-CHECKED = (
-    ".mmx-checked.json"  # beside a repository's snapshots: size and time of change of the files that were found whole
-)
-
-
-def damaged(folder: Path, *, trusting: bool = False) -> list[Path]:
+def damaged(folder: Path, *, fresh: bool = True) -> list[Path]:
     """The files of a snapshot whose bytes are not those of the digest that the hub names them by.
 
-    trusting: files that were found whole before, and did not change since by size and time, are not read again.
+    fresh: read the weights in any case, and not only those that changed since they were last read.
     """
-    wrong, record = [], folder.parent.parent / CHECKED
-    known = json.loads(record.read_text(encoding="utf8")) if record.exists() else {}
-    whole: dict[str, list[int]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink()):
-        blob = path.resolve()
-        if not blob.exists():
-            wrong.append(path)
-            continue
-        name, stat = blob.name, blob.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-        if not (trusting and known.get(name) == state) and (
-            (len(name) == 64 and _sha256(blob) != name) or (len(name) == 40 and _git_sha1(blob) != name)
-        ):
-            wrong.append(path)
-        else:
-            whole[name] = state
-    if any(known.get(name) != state for name, state in whole.items()):
-        with suppress(OSError, OutputError):  # a cache that may not be written to is read every time
-            write_atomic(record, json.dumps(known | whole).encode())
-    return wrong
+    return [path for path in sorted(folder.rglob("*")) if not path.is_dir() and not _is_whole(path.resolve(), fresh)]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_whole(blob: Path, fresh: bool) -> bool:
+    """Whether a file of the hub's cache is there and is what its name says: a sha256 of weights, git's sha1 of small files."""
+    if not blob.exists():
+        return False
+    if len(blob.name) == 64:
+        return sha256_of_file(blob, fresh=fresh) == blob.name
+    return len(blob.name) != 40 or _git_sha1(blob) == blob.name
 
 
 def _git_sha1(path: Path) -> str:

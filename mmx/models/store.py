@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmx.digest import sha256_of_file
 from mmx.errors import ModelError, NetworkError
 from mmx.tasks import TASKS
 
 SUMS = "SHA256SUMS"
 HUB = "hf-hub:"
 STARTER = "starter"
+
 
 @dataclass(frozen=True)
 class Located:
@@ -27,7 +27,7 @@ class Located:
         """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files; of a hub model its commit."""
         sums = self.folder / SUMS
         if sums.exists():
-            return _digest(sums)
+            return sha256_of_file(sums)
         return self.folder.name if self.folder.parent.name == "snapshots" else "unsealed"
 
 
@@ -103,12 +103,15 @@ def missing(name: str | None) -> str | None:
 
 def seal(folder: Path) -> None:
     """Write SHA256SUMS over the weights and configs of a model folder, in the format of sha256sum."""
-    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    lines = [f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf8")
 
 
-def verify(folder: Path) -> None:
-    """Raise ModelError where a file that SHA256SUMS names is missing or was changed. Unsealed folders pass."""
+def verify(folder: Path, *, fresh: bool = False) -> None:
+    """Raise ModelError where a file that SHA256SUMS names is missing or was changed. Unsealed folders pass.
+
+    fresh: read large files in any case, and not only those that changed since they were last read.
+    """
     sums = folder / SUMS
     if not sums.exists():
         return
@@ -117,17 +120,11 @@ def verify(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise ModelError(f"{folder.name}: {name} is missing", hint="install or copy the model again")
-        if _digest(path) != digest:
+        if sha256_of_file(path, fresh=fresh) != digest:
             raise ModelError(
                 f"{folder.name}: {name} is not the file that was published (sha256 differs)",
                 hint="install or copy the model again",
             )
-
-
-def card_metrics(folder: Path) -> dict:
-    """The measured numbers beside a model, or nothing."""
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -141,8 +138,3 @@ def _files(folder: Path) -> list[Path]:
             part.startswith(("state-", ".")) for part in path.relative_to(folder).parts
         )  # a run's folder is a model too
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

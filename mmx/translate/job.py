@@ -13,10 +13,11 @@ from typing import Any
 from PIL import Image
 
 import mmx
+from mmx.digest import sha256
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
-from mmx.media.provenance import SCHEMA, dumps, embed_wav, sha256, text_chunks
+from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
 from mmx.translate.base import Blend, Translation, Translator
 
 LAYOUTS = ("single", "grid", "strip", "gif")
