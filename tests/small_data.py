@@ -11,7 +11,11 @@ import soundfile
 import torch
 from PIL import Image
 
-from mmx.data.cache import Item
+from mmx.data.cache import Cache
+from mmx.data.digests import Digests
+from mmx.data.fill import Resolved, Space, resolve
+from mmx.data.shards import Item
+from mmx.data.sharing import Group
 from tests.conftest import RATE, tone
 
 EMPTY = torch.zeros(0, 2)
@@ -27,12 +31,20 @@ def write(folder: Path, count: int) -> list[Item]:
 class Encoder:
     """Bytes → a row as long as the first byte; counts what it was asked for; 7 can't be used."""
 
+    name, empty = "encoder", EMPTY
+
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, payloads: list[bytes], names: list[str]) -> list[torch.Tensor | None]:
+    def encode(self, payloads: list[bytes], names: list[str]) -> list[torch.Tensor | None]:
         self.calls += len(payloads)
         return [None if not p or p[0] == 7 else torch.full((p[0] + 1, 2), float(p[1])) for p in payloads]
+
+
+def filled(items: list[Item], root: Path, encoder: Encoder, group: Group | None = None) -> tuple[Resolved, Cache]:
+    """What became of items in a cache folder, as a new process finds it."""
+    space = Space.of(root, encoder)
+    return resolve(items, space, Digests(root), group), space.cache
 
 
 def wav(hertz: float, seconds: float = 1.0) -> bytes:

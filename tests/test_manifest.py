@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mmx.data.cache import Item
 from mmx.data.manifest import Row, joined
+from mmx.data.shards import Item
 from mmx.tasks import task
 
 

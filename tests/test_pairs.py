@@ -15,31 +15,31 @@ import numpy as np
 import pytest
 import torch
 
-from mmx.data.cache import Cache, Digests, Item, key_of, resolve
+from mmx.data.cache import content_key
 from mmx.data.manifest import held_out, read_manifest
 from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
+from mmx.data.shards import Item
 from mmx.errors import InputError
 from mmx.training.bridges.base import retrieval
 from mmx.training.engine.parallel import Team
 from tests.conftest import ROOT
-from tests.small_data import COMMON, EMPTY, Bytes, Encoder, losses, pair_folder, png, wav, write
+from tests.small_data import COMMON, Bytes, Encoder, filled, losses, pair_folder, png, wav, write
 
 
 def test_rows_come_back_and_nothing_is_computed_twice(tmp_path: Path) -> None:
     items, encode = write(tmp_path / "files", 20), Encoder()
     items += [Item("copy", items[3].path), Item("gone", str(tmp_path / "gone"))]
-    cache = Cache(tmp_path / "cache")
-    found = resolve(items, cache, Digests(tmp_path), encode, EMPTY)
+    found, cache = filled(items, tmp_path, encode)
     assert encode.calls == 20 and found.bad == ["7", "gone"]
     for number in range(20):
         if number != 7:
             assert torch.equal(cache.read(int(found.rows[number])), torch.full((number + 1, 2), float(number + 1)))
     assert torch.equal(cache.read(int(found.rows[9]), 4, 3), torch.full((3, 2), 10.0))
     assert found.rows[20] == found.rows[3]
-    again = resolve(items[:-1], Cache(tmp_path / "cache"), Digests(tmp_path), encode, EMPTY)
+    again, _ = filled(items[:-1], tmp_path, encode)
     assert encode.calls == 20 and again.bad == ["7"]
     (tmp_path / "files" / "5.bin").write_bytes(bytes([5, 99, 0]))  # changed: it is another file now
-    changed = resolve(items[:-1], cache, Digests(tmp_path), encode, EMPTY)
+    changed, cache = filled(items[:-1], tmp_path, encode)
     assert encode.calls == 21 and cache.read(int(changed.rows[5]))[0, 0] == 99
 
 
@@ -50,27 +50,26 @@ def test_two_processes_and_a_kill_leave_a_whole_cache(tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import os, signal, torch
 from pathlib import Path
-import mmx.data.cache as c
-c.CHUNK = 4
-from tests.small_data import EMPTY, Encoder
+import mmx.data.fill
+mmx.data.fill.CHUNK = 4
+from tests.small_data import Encoder, Item, filled
 folder = Path({str(tmp_path)!r})
-items = [c.Item(str(n), str(folder / "files" / f"{{n}}.bin")) for n in range(12)]
+items = [Item(str(n), str(folder / "files" / f"{{n}}.bin")) for n in range(12)]
 if sys.argv[1] == "killed":
-    whole, done = c.os.replace, []
+    whole, done = os.replace, []
     def replace(a, b):
         if len(done) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         done.append(whole(a, b))
-    c.os.replace = replace
-c.resolve(items, c.Cache(folder / "cache"), c.Digests(folder), Encoder(), EMPTY)
+    os.replace = replace
+filled(items, folder, Encoder())
 """
     killed = subprocess.run([sys.executable, "-c", script, "killed"], check=False)
     assert killed.returncode == -signal.SIGKILL
     both = [subprocess.Popen([sys.executable, "-c", script, "whole"]) for _ in range(2)]
     assert [one.wait() for one in both] == [0, 0]
     encode = Encoder()
-    cache = Cache(tmp_path / "cache")
-    found = resolve(items, cache, Digests(tmp_path), encode, EMPTY)
+    found, cache = filled(items, tmp_path, encode)
     assert encode.calls == 0 and found.bad == ["7"]
     assert all(cache.read(int(found.rows[n])).shape == (n + 1, 2) for n in range(12) if n != 7)
 
@@ -241,7 +240,7 @@ def test_weights_choose_pairs() -> None:
 def test_keys_are_the_sha256() -> None:
     import hashlib
 
-    assert key_of(b"mmx") == int.from_bytes(hashlib.sha256(b"mmx").digest()[:8], "little")
+    assert content_key(b"mmx") == int.from_bytes(hashlib.sha256(b"mmx").digest()[:8], "little")
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "transformer"])

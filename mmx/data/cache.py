@@ -10,12 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -24,103 +21,28 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from mmx.errors import InputError
+from mmx.errors import OutputError
 from mmx.media.files import write_atomic
 
 OPEN = 128  # shards open at once; many systems allow a process 1,024 files, some 256
-CHUNK = 256  # files that are read and encoded together, and the rows of a shard
 DTYPES = {"F16": torch.float16, "F32": torch.float32, "I16": torch.int16}
 
 
-@dataclass(frozen=True)
-class Item:
-    """One file, or one member of a tar: name is for people; offset and size say where its bytes are.
-
-    Of what was streamed there is only the key of its bytes, which are in the cache.
-    """
-
-    name: str
-    path: str
-    offset: int = 0
-    size: int = -1  # -1: to the end
-    key: int = 0  # 0: not known yet
-
-    def read(self) -> bytes:
-        """Its bytes. Raises InputError, also where there are fewer than there should be."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
-        except OSError as error:
-            raise InputError(f"{self.name}: {error.strerror}") from None
-        if len(data) < self.size:
-            raise InputError(f"{self.name}: {self.path} ends before it")
-        return data
+def make_folder(folder: Path) -> None:
+    """A folder of the cache, made where it is not there. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "--cache or MMX_CACHE names another folder"
+        raise OutputError(f"{folder}: can't write here: {error.strerror}", hint=hint) from None
 
 
-def key_of(data: bytes) -> int:
-    """The first 64 bits of the sha256."""
+def content_key(data: bytes) -> int:
+    """The first 64 bits of the sha256. 0 stands for a key that is not known."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
-NOTHING = key_of(b"")
-Stat = tuple[int, int]  # size in bytes, time of change in ns
-
-
-class Digests:
-    """Keys of files by path, size and time of change, so that a file that did not change is not read again. Safe between processes."""
-
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "digests.sqlite").touch()  # by itself SQLite gives the group no right to write, whatever the umask
-        self.base = sqlite3.connect(root / "digests.sqlite", timeout=60, check_same_thread=False)
-        self.base.execute("PRAGMA journal_mode=WAL")
-        self.base.execute(
-            "CREATE TABLE IF NOT EXISTS seen (path TEXT, offset INT, size INT, changed INT, key INT, PRIMARY KEY (path, offset))"
-        )
-
-    def known(self, items: Sequence[Item]) -> list[int | None]:
-        """The key of each item, where it is known and the file did not change."""
-        stats: dict[str, Stat | None] = {}
-        found = []
-        for item in items:
-            if item.key:
-                found.append(item.key)
-                continue
-            if item.path not in stats:
-                stats[item.path] = stat_of(item.path)
-            row = self.base.execute(
-                "SELECT size, changed, key FROM seen WHERE path = ? AND offset = ?",
-                (os.path.abspath(item.path), item.offset),
-            ).fetchone()
-            key = row[2] & 0xFFFF_FFFF_FFFF_FFFF if row and row[:2] == stats[item.path] else None
-            if key == NOTHING and (row[0] if item.size < 0 else item.size):
-                key = None  # earlier versions learned this of files that they could not read
-            found.append(key)
-        return found
-
-    def learn(self, items: Sequence[Item], keys: Sequence[int], stats: Sequence[Stat | None]) -> None:
-        """Remember the keys of items. stats: as they were before the items were read; one that changed since is not learned."""
-        rows = []
-        for item, key, stat in zip(items, keys, stats, strict=True):
-            if stat is not None and stat == stat_of(item.path):
-                rows.append(
-                    (os.path.abspath(item.path), item.offset, *stat, struct.unpack("<q", struct.pack("<Q", key))[0])
-                )
-        with self.base:
-            self.base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
-
-
-def stat_of(path: str) -> Stat | None:
-    """What tells whether a file changed; None where it can't be asked."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-class _Open:
+class _OpenFiles:
     """Files to read from, of which the last so many are kept open: a space has more shards than a process may have open files."""
 
     def __init__(self, limit: int = OPEN) -> None:
@@ -138,7 +60,7 @@ class _Open:
             return os.pread(self.files[path], count, offset)
 
 
-_open = _Open()
+_open = _OpenFiles()
 
 
 class _Shard:
@@ -173,7 +95,8 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        self.written: list[Path] = []  # by this process
         self.shards: list[_Shard] = []
         self._names: set[str] = set()
         self.refresh()
@@ -222,101 +145,6 @@ class Cache:
         }
         name = hashlib.sha256(np.array(sorted(keys), np.uint64).tobytes()).hexdigest()[:24]
         # not save_file: it gives its files the mode 0600, and others may want to read them
-        write_atomic(self.folder / f"{name}.safetensors", save(tensors))
-
-
-@dataclass
-class Resolved:
-    """Where items are in a space: rows (N,) int64, -1 for those that can't be used, and the names of these with the reason."""
-
-    rows: np.ndarray
-    bad: list[str]
-
-
-def resolve(
-    items: Iterable[Item],
-    cache: Cache,
-    digests: Digests,
-    encode: Callable[[list[bytes], list[str]], list[Tensor | None]],
-    empty: Tensor,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    wait: Callable[[], None] = lambda: None,
-    tell: Callable[[int], None] = lambda done: None,
-) -> Resolved:
-    """Every item's row, computing those that are missing; of `world` processes each computes its share of the chunks.
-
-    encode: bytes and names → tensors (L, *suffix), None for what can't be used. empty: a tensor (0, *suffix). wait: a barrier.
-    """
-    keys, bad, done = [], [], 0
-    with ThreadPoolExecutor(4) as pool:
-        for number, chunk in enumerate(_chunks(items)):
-            known = digests.known(chunk)
-            fresh = [k is None or int(cache.find(np.array([k], np.uint64))[0]) < 0 for k in known]
-            if any(fresh) and number % world == rank:
-                known = _compute(chunk, known, fresh, cache, digests, encode, empty, pool)
-            keys += known
-            done += len(chunk)
-            tell(done)
-    wait()
-    if any(key is None for key in keys):  # another process has computed them by now
-        keys = [key for chunk in _chunks(items) for key in digests.known(chunk)]
-    cache.refresh()
-    rows = cache.find(np.array([key or 0 for key in keys], np.uint64))
-    rows = np.where((rows >= 0) & (np.append(cache.lengths, 0)[rows] > 0), rows, -1)
-    for chunk_start, chunk in zip(range(0, len(rows), CHUNK), _chunks(items), strict=True):
-        bad += [item.name for item, row in zip(chunk, rows[chunk_start:], strict=False) if row < 0]
-    return Resolved(rows, bad)
-
-
-def _compute(chunk, known, fresh, cache, digests, encode, empty, pool) -> list[int]:
-    """Read and encode what is fresh of a chunk; returns the keys of all of it, 0 for what can't be read."""
-    picks = [i for i, is_fresh in enumerate(fresh) if is_fresh]
-    stats = [stat_of(chunk[i].path) for i in picks]
-    payloads = list(pool.map(_read_or_none, [chunk[i] for i in picks]))
-    keys = [0 if is_fresh else key for key, is_fresh in zip(known, fresh, strict=True)]
-    good = [(i, payload, stat) for i, payload, stat in zip(picks, payloads, stats, strict=True) if payload is not None]
-    for i, payload, _ in good:
-        keys[i] = key_of(payload)
-    own, read = [keys[i] for i, _, _ in good], [payload for _, payload, _ in good]
-    add_missing(own, read, [chunk[i].name for i, _, _ in good], cache, encode, empty)
-    digests.learn([chunk[i] for i, _, _ in good], own, [stat for _, _, stat in good])
-    return keys
-
-
-def add_missing(
-    keys: Sequence[int],
-    payloads: Sequence[bytes],
-    names: Sequence[str],
-    cache: Cache,
-    encode: Callable[[list[bytes], list[str]], list[Tensor | None]],
-    empty: Tensor,
-) -> None:
-    """Encode what the cache does not hold yet, each content once, and write it as one shard."""
-    usable, seen = [], set()
-    for i, key in enumerate(keys):
-        if key not in seen and int(cache.find(np.array([key], np.uint64))[0]) < 0:
-            seen.add(key)
-            usable.append(i)
-    if usable:
-        values = encode([payloads[i] for i in usable], [names[i] for i in usable])
-        cache.add([keys[i] for i in usable], [empty if value is None else value for value in values])
-
-
-def _read_or_none(item: Item) -> bytes | None:
-    try:
-        return item.read()
-    except InputError:
-        return None
-
-
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        path = self.folder / f"{name}.safetensors"
+        write_atomic(path, save(tensors))
+        self.written.append(path)

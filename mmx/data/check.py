@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from mmx.data.cache import Item, key_of
+from mmx.data.cache import content_key
 from mmx.data.manifest import SPLITS, SUFFIXES, Manifest, Side, read_manifest
+from mmx.data.shards import Item
 from mmx.errors import InputError, SilenceError
 from mmx.media.audio import read_audio
 from mmx.media.image import read_image
@@ -88,7 +89,7 @@ def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | No
         data = item.read()
     except InputError:
         return item, hash(item.name), "unreadable"
-    key = key_of(data)
+    key = content_key(data)
     try:
         if modality == "image":
             read_image(io.BytesIO(data), name=item.name)

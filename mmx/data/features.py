@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import torch
 from PIL import Image, ImageOps
@@ -23,15 +21,6 @@ from mmx.nets.sound import MELS, log_mel
 SAMPLE_RATE = 16_000  # Hz
 MIN_SECONDS = 3.0  # shorter sounds are tiled to this
 MAX_SECONDS = 30.0  # longer sounds are cut to this
-
-
-class Features(Protocol):
-    """A space of the cache: `name` says which, `empty` is a row without entries, `encode` gives None for what can't be used."""
-
-    name: str
-    empty: Tensor
-
-    def encode(self, payloads: Sequence[bytes], names: Sequence[str]) -> list[Tensor | None]: ...
 
 
 def sound_of(payload: bytes, name: str, *, speech: bool = False) -> Waveform:
@@ -161,8 +150,3 @@ class Units:
             except InputError:
                 found.append(None)
         return found
-
-
-def space_id(features: Features) -> str:
-    """The name of the cache's folder."""
-    return f"{features.name}-{hashlib.sha256(str(tuple(features.empty.shape)).encode()).hexdigest()[:8]}"

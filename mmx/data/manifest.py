@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mmx.data.cache import Item
-from mmx.data.shards import fetch, samples, urls
+from mmx.data.shards import Item, fetch, samples, urls
 from mmx.errors import InputError
 from mmx.tasks import TASKS, Task
 

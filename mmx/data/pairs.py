@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmx.data.cache import Cache, Digests, Resolved, resolve
-from mmx.data.features import Features, space_id
+from mmx.data.cache import Cache
+from mmx.data.digests import Digests
+from mmx.data.fill import Features, Resolved, Space, resolve
 from mmx.data.manifest import SPLITS, Manifest, Side
+from mmx.data.sharing import Group, Processes
 from mmx.data.streamed import settle
 from mmx.digest import cache_root
 from mmx.errors import InputError
-from mmx.training.engine.parallel import Team
 
 MAX_BAD = 0.05  # the share of samples that may be unusable before a run stops
 
@@ -134,7 +136,7 @@ def load_pairs(
     manifest: Manifest,
     source: Features,
     target: Features,
-    team: Team,
+    team: Processes,
     *,
     cache: Path | None = None,
     quiet: bool = False,
@@ -144,32 +146,22 @@ def load_pairs(
     Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
     root = cache or cache_root()
     digests = Digests(root)
+    group = Group.of(root, team)
+    quiet = quiet or not team.leads
+    spaces = [Space.of(root, source), Space.of(root, target)]
     if manifest.remote:
-        spaces = [(Cache(root / space_id(features)), features) for features in (source, target)]
-        settle(manifest, spaces, team, root, quiet=quiet)
-    sides = []
-    wanted = [(manifest.sources, source), (manifest.targets, target)]
+        settle(manifest, spaces, group, quiet=quiet)
+    wanted = list(zip((manifest.sources, manifest.targets), spaces, strict=True))
     if looks and manifest.seconds is not None:
-        wanted.append((manifest.seconds, target))
-    for side, features in wanted:
-        space = Cache(root / space_id(features))
-        found = resolve(
-            side.items,
-            space,
-            digests,
-            features.encode,
-            features.empty,
-            rank=team.rank,
-            world=team.world,
-            wait=team.wait,
-            tell=lambda done, total=len(side.items), name=features.name: _tell(
-                name, done, total, quiet or not team.leads
-            ),
-        )
+        wanted.append((manifest.seconds, spaces[1]))
+    sides = []
+    for side, space in wanted:
+        tell = _teller(space.features.name, len(side.items), quiet)
+        found = resolve(side.items, space, digests, group, tell)
         _refuse_many_bad(found, len(side.items))
-        sides.append((space, found))
+        sides.append((space.cache, found))
     skipped = [name for _, found in sides for name in found.bad]
-    if skipped and team.leads and not quiet:
+    if skipped and not quiet:
         print(
             f"skipped, because they can't be used: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}",
             file=sys.stderr,
@@ -209,9 +201,14 @@ def _weights(side: Side) -> np.ndarray:
     return np.frombuffer(side.weights, np.float32).copy()
 
 
-def _tell(name: str, done: int, total: int, quiet: bool) -> None:
-    if not quiet and (done == total or done % 4096 == 0):
-        print(f"{name}: {done} of {total} files are in the cache", file=sys.stderr, flush=True)
+def _teller(name: str, total: int, quiet: bool) -> Callable[[int], None]:
+    """What says now and then how many files of a side are in the cache."""
+
+    def tell(done: int) -> None:
+        if not quiet and (done == total or done % 4096 == 0):
+            print(f"{name}: {done} of {total} files are in the cache", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _refuse_many_bad(found: Resolved, total: int) -> None:

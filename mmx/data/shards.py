@@ -5,12 +5,39 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mmx.digest import cache_root
 from mmx.errors import InputError, NetworkError, UsageError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file, or one member of a tar: name is for people; offset and size say where its bytes are.
+
+    Of what was streamed there is only the key of its bytes, which are in the cache.
+    """
+
+    name: str
+    path: str
+    offset: int = 0
+    size: int = -1  # -1: to the end
+    key: int = 0  # 0: not known yet
+
+    def read(self) -> bytes:
+        """Its bytes. Raises InputError, also where there are fewer than there should be."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise InputError(f"{self.name}: {error.strerror}") from None
+        if len(data) < self.size:
+            raise InputError(f"{self.name}: {self.path} ends before it")
+        return data
 
 
 def _grouped(

@@ -9,46 +9,61 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from mmx.data.cache import Cache, Item, add_missing, key_of
-from mmx.data.features import Features
+from mmx.data.cache import content_key
+from mmx.data.fill import Space
 from mmx.data.manifest import Manifest, Row, joined, placed
-from mmx.data.shards import identity, shown, stream
+from mmx.data.shards import Item, identity, shown, stream
+from mmx.data.sharing import Group
 from mmx.errors import NetworkError
 from mmx.media.files import write_atomic
 from mmx.tasks import Task
-from mmx.training.engine.parallel import Team
 
 T = TypeVar("T")
 SAMPLES, BYTES = 256, 64 << 20  # of one chunk at most; two are held at a time
 KEPT = ("split", "weight", "label")  # of the metadata, besides what pairs
 
 
-def settle(manifest: Manifest, sides: list[tuple[Cache, Features]], team: Team, root: Path, *, quiet: bool) -> None:
-    """Read what is not in the cache yet, each process its share of the shards, and fill the manifest. Raises NetworkError, InputError."""
-    pairing, remote = manifest.pairing, manifest.remote
-    folder, silent = root / "streams", quiet or not team.leads
+def settle(manifest: Manifest, spaces: Sequence[Space], group: Group, *, quiet: bool) -> None:
+    """Read what is not in the cache yet, each process of a group its share of the shards, and fill the manifest.
+
+    spaces: the sources' and the targets'. Raises NetworkError, InputError, OutputError.
+    """
+    task, remote, folder = manifest.pairing, manifest.remote, group.root / "streams"
     with ThreadPoolExecutor(16) as pool:  # each waits for the other side to answer
-        indices = list(pool.map(lambda url: _index(url, pairing, folder, silent), remote))
+        indices = list(pool.map(lambda url: _index(url, task, folder, quiet), remote))
+    written = []
     for number, (url, index) in enumerate(zip(remote, indices, strict=True)):
-        if number % team.world == team.rank and not _whole(index, sides):
-            lines = [json.dumps(row) for row in _read(url, pairing, sides)]
-            write_atomic(index, "".join(f"{line}\n" for line in lines).encode())
-            for cache, _ in sides:
-                cache.refresh()
-        if not silent:
+        if group.mine(number) and not _whole(index, spaces):
+            _store(url, index, task, spaces)
+            written.append(index)
+        if not quiet:
             print(f"{shown(url)}: in the cache ({number + 1} of {len(remote)} shards)", file=sys.stderr, flush=True)
-    team.wait()
+    group.share(None, [*written, *(path for space in spaces for path in space.cache.written)])
+    _refresh(spaces)
+    for number, (url, index) in enumerate(zip(remote, indices, strict=True)):
+        if not group.mine(number) and not _whole(index, spaces):  # what another was to read, and is not here
+            _store(url, index, task, spaces)
+    _refresh(spaces)
     name = shown(remote[0]) + (f" and {len(remote) - 1} more" if len(remote) > 1 else "")
-    found = joined((row for index in indices for row in _rows(index)), pairing, name)
+    found = joined((row for index in indices for row in _rows(index)), task, name)
     manifest.sources, manifest.targets, manifest.direct = found.sources, found.targets, found.direct
     manifest.label_names, manifest.key = found.label_names, found.key
+
+
+def _refresh(spaces: Sequence[Space]) -> None:
+    for space in spaces:
+        space.cache.refresh()
+
+
+def _store(url: str, index: Path, task: Task, spaces: Sequence[Space]) -> None:
+    """Stream a shard into the cache, and then write its index."""
+    lines = [json.dumps(row) for row in _read(url, task, spaces)]
+    write_atomic(index, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _index(url: str, pairing: Task, folder: Path, quiet: bool) -> Path:
@@ -70,23 +85,16 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _read(url: str, pairing: Task, sides: list[tuple[Cache, Features]]) -> Iterator[dict[str, Any]]:
+def _read(url: str, pairing: Task, spaces: Sequence[Space]) -> Iterator[dict[str, Any]]:
     """Stream a shard, compute, and tell what it holds: a sample's name, the keys of its contents, its metadata."""
     kept = (*KEPT, *pairing.keys)
     for chunk in _ahead(_chunks(stream(url), pairing)):
         keys = []
-        for side, (cache, features) in enumerate(sides):
+        for side, space in enumerate(spaces):
             payloads = [both[side] for _, both, _ in chunk]
-            own = [None if payload is None else key_of(payload) for payload in payloads]
-            present = [k for k, key in enumerate(own) if key is not None]
-            add_missing(
-                [own[k] for k in present],
-                [payloads[k] for k in present],
-                [chunk[k][0] for k in present],
-                cache,
-                features.encode,
-                features.empty,
-            )
+            own = [None if payload is None else content_key(payload) for payload in payloads]
+            here = [k for k, key in enumerate(own) if key is not None]
+            space.add([own[k] for k in here], [payloads[k] for k in here], [chunk[k][0] for k in here])
             keys.append(own)
         for (name, _, meta), source, target in zip(chunk, *keys, strict=True):
             yield {
@@ -127,16 +135,13 @@ def _lines(index: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def _whole(index: Path, sides: list[tuple[Cache, Features]]) -> bool:
+def _whole(index: Path, spaces: Sequence[Space]) -> bool:
     """Whether a shard was read before, and all of it is in these spaces."""
     if not index.exists():
         return False
     rows = list(_lines(index))
-    for side, (cache, _) in zip(("source", "target"), sides, strict=True):
-        keys = np.array([row[side] for row in rows if row[side] is not None], np.uint64)
-        if (cache.find(keys) < 0).any():
-            return False
-    return True
+    keys = ([row[side] for row in rows if row[side] is not None] for side in ("source", "target"))
+    return not any(space.lacks(own).any() for space, own in zip(spaces, keys, strict=True))
 
 
 def _rows(index: Path) -> Iterator[Row]:

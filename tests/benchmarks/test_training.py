@@ -214,8 +214,9 @@ def sparse_shard(path: Path, keys: np.ndarray, length: int, width: int) -> None:
 
 def make_many(folder: Path, count: int) -> Path:
     """A manifest of `count` pairs of files, all in the cache already: the state in which every run but the first starts."""
-    from mmx.data.cache import Digests
-    from mmx.data.features import LogMels, embeddings, space_id
+    from mmx.data.digests import Digests
+    from mmx.data.features import LogMels, embeddings
+    from mmx.data.fill import Space
     from mmx.decoders.unclip import ImageDecoder
 
     decoder = ImageDecoder.load(STARTER / "image")
@@ -236,7 +237,7 @@ def make_many(folder: Path, count: int) -> Path:
             rows.append((str(path), 0, 0, path.stat().st_mtime_ns, int(keys[number])))
         with base:
             base.executemany("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", rows)
-        sparse_shard(cache / space_id(features) / "all.safetensors", keys, length, features.empty.shape[1])
+        sparse_shard(Space.of(cache, features).cache.folder / "all.safetensors", keys, length, features.empty.shape[1])
     base.close()
     assert sqlite3.connect(cache / "digests.sqlite").execute("SELECT COUNT(*) FROM seen").fetchone()[0] == 2 * count
     return folder

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+T = TypeVar("T")
 CHUNK = 1 << 19  # numbers
 
 
@@ -104,6 +106,14 @@ class Team:
         """Until all are here."""
         if self.world > 1:
             dist.barrier()
+
+    def share(self, value: T) -> list[T]:
+        """Every process's value, by rank, once all are here."""
+        if self.world == 1:
+            return [value]
+        values: list = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def gather(self, x: Tensor) -> Tensor:
         """(B, ...) of each process → (world * B, ...) in all of them, in order; gradients flow back to where they belong."""
