@@ -11,18 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import fsspec
 import pytest
 import torch
 
 import mmx.data.fill
 import mmx.data.sharing
+import mmx.data.streamed
 from mmx.data.digests import Digests
 from mmx.data.fill import Space
-from mmx.data.shards import Item
+from mmx.data.manifest import read_manifest
+from mmx.data.pairs import load_pairs
+from mmx.data.shards import Item, stream
 from mmx.data.sharing import Group
 from mmx.errors import InputError, OutputError
 from tests.conftest import ROOT
-from tests.small_data import EMPTY, Encoder, filled, pair_folder, write
+from tests.small_data import EMPTY, Bytes, Encoder, filled, pair_folder, png, wav, write, write_shard
 
 
 def test_a_failed_read_is_not_learned(tmp_path: Path, monkeypatch) -> None:
@@ -136,6 +140,34 @@ def test_each_group_that_sees_one_folder_fills_it_by_itself(tmp_path: Path, monk
     calls = [encoder.calls for encoder in encoders]
     assert calls[1] == 7 and calls[0] + calls[2] == 7 and min(calls) > 0
     assert not list(tmp_path.rglob(".seen-*"))
+
+
+def test_streamed_shards_are_read_once_for_each_folder(tmp_path: Path, monkeypatch) -> None:
+    """By processes that share one, each its part; by processes that do not, all of them."""
+    served = fsspec.filesystem("memory")
+    for number in range(4):
+        samples = {f"s{number}{k}": {"wav": wav(300 + k), "png": png(4 * number + k)} for k in range(3)}
+        write_shard(tmp_path / "a.tar", samples)
+        served.pipe(f"/mmx/a-{number}.tar", (tmp_path / "a.tar").read_bytes())
+    read: list[str] = []
+
+    def counted(url: str):
+        read.append(url)
+        yield from stream(url)
+
+    monkeypatch.setattr(mmx.data.streamed, "stream", counted)
+    for name, times in (("one", 1), ("own{}", 2)):
+        read.clear()
+
+        def work(member: Member, name: str = name) -> int:
+            manifest = read_manifest("memory://mmx/a-{0..3}.tar", "sound2img", stream=True)
+            cache = tmp_path / name.format(member.rank)
+            cache.mkdir(exist_ok=True)
+            loaded = load_pairs(manifest, Bytes(), Bytes(), member, cache=cache, quiet=True)
+            return sum(len(pairs.sources) for pairs in (loaded.train, loaded.val) if pairs)
+
+        assert Threads(2).run(work) == [12, 12]
+        assert sorted(read) == sorted([f"memory://mmx/a-{number}.tar" for number in range(4)] * times)
 
 
 def test_what_another_computed_where_it_cannot_be_seen_is_computed_here(tmp_path: Path, monkeypatch) -> None:
