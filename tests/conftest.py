@@ -44,6 +44,17 @@ def sea() -> Path:
     return ROOT / "assets" / "samples" / "sea.wav"
 
 
+@pytest.fixture
+def second_device(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a device beside the CPU, for --device: what a GPU would be (tests/devices.py)."""
+    from mmx.device import KINDS
+    from tests.devices import NAME, register
+
+    register()
+    monkeypatch.setitem(KINDS, NAME, lambda: True)
+    return NAME
+
+
 @pytest.fixture(scope="session")
 def debug_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A decoder and a bridge, tiny and random, in the real file formats."""

@@ -105,9 +105,9 @@ def train_decoder(
             context, data, output, {"units": codec_steps, "vocoder": vocoder_steps}, seed, device, notes, quiet
         )
         return
+    from mmx.device import pick_device
     from mmx.training.decoders.unclip import FAMILIES, DecoderRecipe
     from mmx.training.decoders.unclip import train_decoder as train
-    from mmx.translate.load import pick_device
 
     wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps, "finish": finish_steps}
     steps = {stage: count for stage, count in wanted.items() if count is not None}
@@ -130,8 +130,8 @@ def _train_speech(
     notes: str,
     quiet: bool,
 ) -> None:
+    from mmx.device import pick_device
     from mmx.training.decoders.speech import SpeechRecipe, train_speech_decoder
-    from mmx.translate.load import pick_device
 
     given = {stage: count for stage, count in steps.items() if count is not None}
     train_speech_decoder(
@@ -270,10 +270,10 @@ def train_bridge(
     for option, name in (("--decoder", decoder), ("--encoder", encoder)):
         if missing(name):
             raise UsageError(f"{option} {missing(name)}: no such folder")
+    from mmx.device import pick_device
     from mmx.models.store import locate
     from mmx.training.bridges.base import BridgeRecipe
     from mmx.training.engine.parallel import Team
-    from mmx.translate.load import pick_device
 
     recipe = BridgeRecipe(
         task,

@@ -73,7 +73,8 @@ def carry_out(request: Request, groups: list[tuple[list[Source], list[Target]]],
     """Load the models once and translate every group. Raises the error of a single group, PartialFailure of several."""
     talk = _Talk(request)
     started = time.perf_counter()
-    from mmx.translate.load import load, placed
+    from mmx.device import placed
+    from mmx.translate.load import load
 
     rank, world = share()
     groups = groups[rank::world]

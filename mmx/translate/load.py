@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
 from mmx import tasks
-from mmx.errors import UsageError
+from mmx.device import placed
 from mmx.models.store import Located, locate
 from mmx.translate.base import Names, Translator
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def pick_device(device: str) -> str:
-    """ "auto" → the best device here. Raises UsageError for one that is not here."""
-    if device == "auto":
-        own = os.environ.get("LOCAL_RANK") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-        return (
-            f"cuda{f':{own}' if own else ''}"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    kind = device.split(":")[0]
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in here:
-        raise UsageError(f"--device {device}: no such kind of device", hint="auto, cpu, cuda, cuda:N or mps")
-    if not here[kind]:
-        raise UsageError(
-            f"--device {device}: this torch sees no such device here", hint="--device auto takes what there is"
-        )
-    return device
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where a translator computes, in what, and why so. name: a key of DTYPES."""
-
-    device: str
-    name: str
-    reason: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return DTYPES[self.name]
-
-
-def placed(device: str, dtype: str) -> Placed:
-    """What --device and --dtype come to here. Raises UsageError."""
-    if dtype not in ("auto", *DTYPES):
-        raise UsageError(f"--dtype {dtype}: no such type", hint="auto, fp32, bf16 or fp16")
-    where = pick_device(device)
-    why_device = "as asked" if device != "auto" else "no GPU is here" if where == "cpu" else "the GPU that is here"
-    if dtype != "auto":
-        return Placed(where, dtype, f"{why_device}; --dtype {dtype}")
-    if where == "cpu":
-        return Placed(where, "fp32", f"{why_device}; exact on CPUs")
-    return Placed(where, "fp16", f"{why_device}; half the memory")
 
 
 def open_decoder(at: Located, kind: type) -> Any:

@@ -1,0 +1,61 @@
+"""Where to compute, and in what: what --device and --dtype come to on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mmx.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# kinds of device, the best first, and whether this machine has one
+KINDS: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+    "cpu": lambda: True,
+}
+
+
+def pick_device(device: str) -> str:
+    """ "auto" → the best device here. Raises UsageError for one that is not here."""
+    if device == "auto":
+        best = next(kind for kind, here in KINDS.items() if here())
+        own = os.environ.get("LOCAL_RANK") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+        return f"cuda:{own}" if best == "cuda" and own else best
+    kind = device.split(":")[0]
+    if kind not in KINDS:
+        raise UsageError(f"--device {device}: no such kind of device", hint="auto, cpu, cuda, cuda:N or mps")
+    if not KINDS[kind]():
+        raise UsageError(
+            f"--device {device}: this torch sees no such device here", hint="--device auto takes what there is"
+        )
+    return device
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a model computes, in what, and why so. name: a key of DTYPES."""
+
+    device: str
+    name: str = "fp32"
+    reason: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.name]
+
+
+def placed(device: str, dtype: str) -> Placed:
+    """What --device and --dtype come to here. Raises UsageError."""
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(f"--dtype {dtype}: no such type", hint="auto, fp32, bf16 or fp16")
+    where = pick_device(device)
+    why_device = "as asked" if device != "auto" else "no GPU is here" if where == "cpu" else "the GPU that is here"
+    if dtype != "auto":
+        return Placed(where, dtype, f"{why_device}; --dtype {dtype}")
+    if where == "cpu":
+        return Placed(where, "fp32", f"{why_device}; exact on CPUs")
+    return Placed(where, "fp16", f"{why_device}; half the memory")
