@@ -83,12 +83,12 @@ def face_options(face_models: tuple[Path, Path]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def speech_models(tmp_path_factory: pytest.TempPathFactory, debug_models: tuple[Path, Path]) -> tuple[Path, Path, Path]:
-    """A sight bridge, a speech decoder and the image decoder that it looks with, tiny and random, in the real file formats."""
-    from tests.debug import make_sight_bridge, make_speech_decoder
+    """An image bridge, a speech decoder and the image decoder that it looks with, tiny and random, in the real file formats."""
+    from tests.debug import make_image_bridge, make_speech_decoder
 
     folder = tmp_path_factory.mktemp("speech")
     decoder = make_speech_decoder(folder / "decoder")
-    return make_sight_bridge(folder / "bridge", decoder, debug_models[1]), decoder, debug_models[1]
+    return make_image_bridge(folder / "bridge", decoder, debug_models[1]), decoder, debug_models[1]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mmx.bridges.base import BridgeConfig
-from mmx.bridges.image import SightBridge
+from mmx.bridges.image import ImageBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.bridges.voice import VoiceBridge
 from mmx.data.captions import train_tokenizer
@@ -108,14 +108,14 @@ def make_speech_decoder(folder: Path) -> Path:
     return folder
 
 
-def make_sight_bridge(folder: Path, decoder: Path, eyes: Path) -> Path:
+def make_image_bridge(folder: Path, decoder: Path, encoder: Path) -> Path:
     torch.manual_seed(0)
     config = BridgeConfig(
         task="img2speech",
         spec=SpeechDecoder.load(decoder).spec.as_dict(),
-        source={"name": "debug/image", "fingerprint": fingerprint(eyes, IMAGE_SPACE)},
+        source={"name": "debug/image", "fingerprint": fingerprint(encoder, IMAGE_SPACE)},
         writer={"width": 16, "depth": 1, "heads": 2, "patches": 16, "channels": 8},
     )
-    SightBridge(config).half().save_pretrained(folder)
+    ImageBridge(config).half().save_pretrained(folder)
     seal(folder)
     return folder

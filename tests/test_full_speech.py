@@ -136,24 +136,24 @@ def test_what_does_not_fit_is_refused(models: dict[str, str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("make", [tiny_speech.clip, tiny_speech.dinov2])
-def test_a_sight_bridge_looks_with_a_pretrained_encoder(
+def test_an_image_bridge_looks_with_a_pretrained_encoder(
     mmx_in_process, speech_models, debug_models, tmp_path: Path, photo: Path, make
 ) -> None:
     """Trained on the last layer that the library gives, used, and refused for another encoder."""
     from transformers import AutoImageProcessor, AutoModel
 
-    from mmx.bridges.image_encoders import open_eyes
+    from mmx.bridges.image_encoders import open_image_encoder
     from tests.small_data import pair_folder
 
     encoder, picture = make(tmp_path / "encoder"), Image.open(photo).convert("RGB")
-    eyes = open_eyes(Located("encoder", encoder))
+    looking = open_image_encoder(Located("encoder", encoder))
     model = AutoModel.from_pretrained(encoder).eval()
     inputs = AutoImageProcessor.from_pretrained(encoder)(
         images=[picture, ImageOps.mirror(picture)], return_tensors="pt"
     )
     with torch.no_grad():
         own = getattr(model, "vision_model", model)(**inputs).last_hidden_state
-    assert own.shape == (2, 5, 8) and torch.allclose(eyes.both_ways(picture), own, atol=1e-5)
+    assert own.shape == (2, 5, 8) and torch.allclose(looking.both_ways(picture), own, atol=1e-5)
     data, run = pair_folder(tmp_path / "pairs", 24), tmp_path / "run"
     command = training("img2speech", data, run, speech_models[1], "--encoder", encoder)
     code, _, err = mmx_in_process(*command)
@@ -169,7 +169,7 @@ def test_a_sight_bridge_looks_with_a_pretrained_encoder(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_sight_bridge_is_trained_and_used(
+def test_an_image_bridge_is_trained_and_used(
     mmx_in_process, models: dict[str, str], debug_models, tmp_path: Path, photo: Path, family: str
 ) -> None:
     from tests.small_data import pair_folder

@@ -211,7 +211,7 @@ def test_bad_pictures_and_options(
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_eyes_that_the_bridge_does_not_know_are_refused(
+def test_an_image_encoder_that_the_bridge_does_not_know_is_refused(
     mmx_in_process, speech_options, tmp_path: Path, photo: Path
 ) -> None:
     from tests.debug import make_decoder

@@ -41,8 +41,8 @@ class Listener:
 
     @torch.inference_mode()
     def listen(self, wave: Waveform) -> Tensor:
-        """Mono sound → (C,) float32."""
-        return self.embed(torch.from_numpy(resample(wave.samples, wave.sample_rate, self.rate))[None])[0]
+        """Mono sound → (C,) float32, on the CPU."""
+        return self.embed(torch.from_numpy(resample(wave.samples, wave.sample_rate, self.rate))[None])[0].cpu()
 
     def embed(self, waves: Tensor) -> Tensor:
         """Waveforms (B, T) at `rate` → (B, C) float32. Gradients flow, where something in the model is trained."""
@@ -80,7 +80,7 @@ class Listener:
         return self.model.get_text_features(**tokens).pooler_output.float()
 
     @classmethod
-    def load(cls, at: Located) -> Listener:
+    def load(cls, at: Located, device: str = "cpu") -> Listener:
         """Read a transformers model folder. Raises ModelError when it is none of `KINDS`."""
         from transformers import AutoFeatureExtractor
 
@@ -88,7 +88,7 @@ class Listener:
         if kind not in KINDS:
             raise ModelError(f"{at.name} is a {kind} model", hint=f"an audio encoder is one of {', '.join(KINDS)}")
         try:
-            model = _open(at.folder, kind)
+            model = _open(at.folder, kind).to(device)
             extractor = AutoFeatureExtractor.from_pretrained(at.folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None

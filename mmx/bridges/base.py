@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmx.bridges.frontends import Frontend
 from mmx.decoders.base import ConditioningSpec
 from mmx.errors import ModelError, NonFiniteError
 from mmx.models.store import Located
@@ -48,7 +48,7 @@ class BridgeConfig:
 
 
 class Bridge(nn.Module, PyTorchModelHubMixin):
-    """Source media → conditioning. Subclasses set `encoder` and define `prepare` and `forward`.
+    """Source media → conditioning. Subclasses set `encoder` and `frontend`, and define `forward`.
 
     `from_pretrained` takes a folder or a hub id, `save_pretrained` and `push_to_hub` write config.json and
     model.safetensors.
@@ -62,14 +62,20 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
         self.config = config
         self.spec = ConditioningSpec.from_dict(config.spec)
         self.prior: nn.Module | None = None
+        self.frontend: Frontend | None = None  # of a bridge with a frozen encoder `attach` or `use` sets it
 
     def attach(self, encoder: Located) -> None:
         """Load the frozen encoder that `config.source` names. Raises ModelError for another one."""
-        raise ModelError("this bridge looks and listens by itself", hint="leave --encoder out")
+        raise NotImplementedError
+
+    def use(self, frontend: Frontend) -> None:
+        """Hear or see with this. Its frozen encoder is neither saved, nor trained, nor counted."""
+        self.frontend = frontend
 
     def prepare(self, media: Any) -> Tensor:
-        """One source medium → its features, without a batch axis."""
-        raise NotImplementedError
+        """One source medium → its features (W, ...), without a batch axis."""
+        assert self.frontend is not None, "attach comes first"
+        return self.frontend.prepare(media)
 
     def sample(self, condition: Tensor, generator: torch.Generator, *, guidance: float | None = None) -> Tensor:
         """A point (C,) of the joint space → one raw conditioning (D,) for the decoder.
@@ -117,9 +123,3 @@ def require_source(config: BridgeConfig, name: str, fingerprint: str) -> None:
             f"({fingerprint[:12]})",
             hint="give that one with --encoder, or train the bridge again for this one",
         )
-
-
-def weights_sha256(folder: Path) -> str:
-    """sha256 of a bridge's weights."""
-    with (folder / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Frozen image encoders that a bridge from pictures looks with: an image decoder's teacher, or a vision model of the transformers library."""
+"""Frozen image encoders that bridges from pictures look with: an image decoder's teacher, or a vision model of the transformers library."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from mmx.models.store import Located
 KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "vit")
 
 
-class Eyes(Protocol):
-    """fingerprint: sha256 of the weights; size: pixels of a side of what is looked at; width: C of a patch."""
+class ImageEncoder(Protocol):
+    """name, fingerprint: which it is, by its folder and by the sha256 of its weights; size: pixels of a side of what is looked at;
+    width: C of a patch."""
 
+    name: str
     fingerprint: str
     size: int
     width: int
@@ -35,11 +37,12 @@ class Eyes(Protocol):
         """A picture → the patches of it and of its mirror image (2, P, C)."""
 
 
-class TeacherEyes:
+class TeacherEncoder:
     """The last feature map of an image decoder's teacher."""
 
-    def __init__(self, teacher: Teacher, fingerprint: str) -> None:
-        self.teacher, self.fingerprint, self.size = teacher, fingerprint, teacher.net.image_size
+    def __init__(self, teacher: Teacher, name: str, fingerprint: str) -> None:
+        self.teacher, self.name, self.fingerprint = teacher, name, fingerprint
+        self.size = teacher.net.image_size
         self.width = teacher.net.image_encoder.config.hidden_sizes[-1]
         self.device = teacher.device
 
@@ -56,11 +59,11 @@ class TeacherEyes:
         return seen.float().flatten(2).transpose(1, 2)
 
 
-class PretrainedEyes:
+class PretrainedEncoder:
     """The last layer of a vision transformer, its class token among the patches where it has one."""
 
-    def __init__(self, model, processor, fingerprint: str) -> None:
-        self.model, self.processor, self.fingerprint = freeze(model), processor, fingerprint
+    def __init__(self, model, processor, name: str, fingerprint: str) -> None:
+        self.model, self.processor, self.name, self.fingerprint = freeze(model), processor, name, fingerprint
         self.size, self.width, self.device = model.config.image_size, model.config.hidden_size, model.device
 
     def look(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -71,12 +74,12 @@ class PretrainedEyes:
         return self.look([picture, ImageOps.mirror(picture)])
 
 
-def open_eyes(at: Located, device: str = "cpu") -> Eyes:
+def open_image_encoder(at: Located, device: str = "cpu") -> ImageEncoder:
     """Read an image decoder's folder or that of a transformers vision model. Raises ModelError."""
     if (at.folder / "teacher").is_dir():
         teacher = Teacher.load(at.folder / "teacher")
         teacher.net.to(device)
-        return TeacherEyes(teacher, fingerprint(at.folder, SPACE))
+        return TeacherEncoder(teacher, at.name, fingerprint(at.folder, SPACE))
     from transformers import AutoImageProcessor, AutoModel
 
     kind = kind_of(at.folder)
@@ -91,4 +94,4 @@ def open_eyes(at: Located, device: str = "cpu") -> Eyes:
         raise ModelError(f"{at.name}: the encoder can't be loaded: {str(error).splitlines()[0]}") from None
     # CLIP and SigLIP read texts, too, which nobody asks here
     vision = getattr(model, "vision_model", model).to(device)
-    return PretrainedEyes(vision, processor, fingerprint(at.folder, (".",)))
+    return PretrainedEncoder(vision, processor, at.name, fingerprint(at.folder, (".",)))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmx.data.features import sound_of
+from mmx.bridges.frontends import sound_of
 from mmx.errors import InputError
 from mmx.media.audio import Waveform
 from mmx.media.image import fit_square, read_image
@@ -104,7 +104,7 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
         if payload is None:
             continue
         try:
-            waves.append(sound_of(payload, sample["__key__"], speech=prefix == "voices"))
+            waves.append(sound_of(payload, sample["__key__"], voice=prefix == "voices"))
         except InputError:
             bad.append(sample["__key__"])
             continue

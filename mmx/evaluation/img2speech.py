@@ -23,7 +23,7 @@ from mmx.evaluation.report import Example, Options, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.speech import FFT, HOP, MELS, SAMPLE_RATE, collapse, mel_filters, speech_mel
 from mmx.nets.writer import MAX_UNITS
-from mmx.translate.img2speech import SightTranslator
+from mmx.translate.img2speech import ImageTranslator
 
 Clip = tuple[Waveform, dict]
 CEPSTRA = 13  # mel-cepstral coefficients compared, without the zeroth: loudness
@@ -175,9 +175,9 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
     }
 
 
-def measure(translator: SightTranslator, options: Options) -> Report:
+def measure(translator: ImageTranslator, options: Options) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
-    photos = load_photos(Path(options.data), translator.bridge.eyes.size).split(options.split)
+    photos = load_photos(Path(options.data), translator.bridge.frontend.encoder.size).split(options.split)
     clips = list(load_spoken(Path(options.data)))
     if not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
@@ -187,7 +187,7 @@ def measure(translator: SightTranslator, options: Options) -> Report:
 
 
 def evaluate(
-    translator: SightTranslator, photos: Photos, clips: Sequence[Clip], split: str, seed: int = 0, limit: int = 5
+    translator: ImageTranslator, photos: Photos, clips: Sequence[Clip], split: str, seed: int = 0, limit: int = 5
 ) -> Report:
     """Tables, with at most `limit` photos a synset, and each synset's first photo with its utterance.
 

@@ -73,6 +73,7 @@ class SoundCNN(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(channels[-1] * 2, dim),
         )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
         x = features[:, None].contiguous(memory_format=torch.channels_last)

@@ -12,10 +12,10 @@ from mmx.decoders.base import Decoder
 from mmx.models.store import Located, locate
 from mmx.nets.writer import Sampling
 from mmx.translate.base import Names
-from mmx.translate.img2speech import SightTranslator
+from mmx.translate.img2speech import ImageTranslator
 
 
-class CaptionTranslator(SightTranslator):
+class CaptionTranslator(ImageTranslator):
     """Says a picture's caption."""
 
     notice: ClassVar[str] = "This bridge goes through words: a captioner's text is read out."

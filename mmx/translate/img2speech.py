@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.bridges.image import SightBridge
+from mmx.bridges.image import ImageBridge
 from mmx.media.image import read_image, to_rgb
 from mmx.nets.writer import Sampling
 from mmx.translate.base import Translation, Translator, generator_for
@@ -19,10 +19,10 @@ from mmx.translate.base import Translation, Translator, generator_for
 CANDIDATES = 32  # chosen on val
 
 
-class SightTranslator(Translator):
+class ImageTranslator(Translator):
     """Turns a picture into speech about it, with no text in between."""
 
-    bridge_kind = SightBridge
+    bridge_kind = ImageBridge
     options = ("beam", "temperature", "top_p", "speed", "voice")
 
     def read(

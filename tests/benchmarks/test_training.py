@@ -44,7 +44,8 @@ def make_pairs(folder: Path, count: int) -> Path:
 def setting(tmp_path_factory: pytest.TempPathFactory):
     """The starter's image decoder, 256 pairs, and a bridge task on them whose features and targets are cached."""
     from mmx.bridges.base import BridgeConfig
-    from mmx.data.features import LogMels, embeddings
+    from mmx.bridges.frontends import LogMel
+    from mmx.data.features import Embeddings
     from mmx.data.manifest import read_manifest
     from mmx.data.pairs import load_pairs
     from mmx.decoders.unclip import ImageDecoder
@@ -60,14 +61,14 @@ def setting(tmp_path_factory: pytest.TempPathFactory):
     )
     loaded = load_pairs(
         read_manifest(str(folder), "sound2img"),
-        LogMels(),
-        embeddings(decoder),
+        LogMel(),
+        Embeddings(decoder),
         recipe.team,
         cache=recipe.cache,
         quiet=True,
     )
     config = BridgeConfig(task="sound2img", spec=decoder.spec.as_dict())
-    return folder, decoder, SoundBridgeTask(recipe, loaded.train, None, config, None)
+    return folder, decoder, SoundBridgeTask(recipe, loaded.train, None, config, LogMel(), None)
 
 
 def rate_of(step, steps: int = STEPS, stretches: int = 3) -> float:
@@ -214,8 +215,9 @@ def sparse_shard(path: Path, keys: np.ndarray, length: int, width: int) -> None:
 
 def make_many(folder: Path, count: int) -> Path:
     """A manifest of `count` pairs of files, all in the cache already: the state in which every run but the first starts."""
+    from mmx.bridges.frontends import LogMel
     from mmx.data.digests import Digests
-    from mmx.data.features import LogMels, embeddings
+    from mmx.data.features import Embeddings
     from mmx.data.fill import Space
     from mmx.decoders.unclip import ImageDecoder
 
@@ -227,7 +229,7 @@ def make_many(folder: Path, count: int) -> Path:
         for number in range(count):
             row = {"source": f"s/{number // 1000}/{number}.wav", "target": f"t/{number // 1000}/{number}.jpg"}
             manifest.write(json.dumps(row) + "\n")
-    for side, suffix, features, length in (("s", "wav", LogMels(), 301), ("t", "jpg", embeddings(decoder), 2)):
+    for side, suffix, features, length in (("s", "wav", LogMel(), 301), ("t", "jpg", Embeddings(decoder), 2)):
         keys = np.random.default_rng(ord(side)).integers(1, 1 << 63, count, dtype=np.int64)
         rows = []
         for number in range(count):

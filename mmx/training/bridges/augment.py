@@ -5,40 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmx.bridges.frontends import Frontend
 from mmx.bridges.sound import SoundBridge
-from mmx.data.features import FULL_SCALE
 from mmx.data.pairs import Rows
-from mmx.nets.sound import FRAMES, MELS, standardise
 
 
-def crops(sources: Rows, picks: Tensor, places: Tensor) -> Tensor:
-    """A window of 3 s (64, 300) of each picked log-mel, where `places` (B,) in [0, 1) says: (B, 64, 300); of frozen
-    encoders their vectors (B, C); of waveforms their samples (B, N)."""
-    found = []
-    for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
-        first = sources.get(pick, 0, 1)
-        sampled = first.dtype == torch.int16
-        if not sampled and (first.shape[-1] != MELS or sources.length(pick) == 1):
-            found.append(sources.get(pick)[0])
-            continue
-        start = int(place * (sources.length(pick) - FRAMES + 1))
-        window = sources.get(pick, start, FRAMES)
-        found.append(window.flatten() / FULL_SCALE if sampled else window.T)
-    return torch.stack(found).float()
-
-
-def finished(features: Tensor) -> Tensor:
-    """What the encoder takes: windows standardised, vectors as they are."""
-    return standardise(features) if features.dim() == 3 else features
-
-
-@torch.inference_mode()
-def views(bridge: SoundBridge, sources: Rows, pick: int) -> Tensor:
-    """What a bridge's `prepare` gives of a source: (W, 64, 300) or (1, C)."""
-    features = sources.get(pick).float()
-    if bridge.config.architecture == "lora":
-        return bridge.stretches_of(features.flatten() / FULL_SCALE)
-    return features if bridge.config.architecture == "frozen" else bridge.windows_of(features.T)
+def crops(frontend: Frontend, sources: Rows, picks: Tensor, places: Tensor) -> Tensor:
+    """The part of each picked source (B,) where `places` (B,) in [0, 1) says (B, ...), not finished yet."""
+    pairs = zip(picks.tolist(), places.tolist(), strict=True)
+    return torch.stack([frontend.crop(sources, pick, place) for pick, place in pairs]).float()
 
 
 @torch.no_grad()
@@ -47,7 +22,9 @@ def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16
     device = next(bridge.parameters()).device
     return torch.cat(
         [
-            bridge(torch.stack([views(bridge, sources, i) for i in part.tolist()]).to(device)).float().cpu()
+            bridge(torch.stack([bridge.frontend.windows(sources.get(i)) for i in part.tolist()]).to(device))
+            .float()
+            .cpu()
             for part in picks.split(batch)
         ]
     )

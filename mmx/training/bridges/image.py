@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
-from mmx.bridges.image import SightBridge
-from mmx.bridges.image_encoders import open_eyes
-from mmx.data.features import Units, patches
+from mmx.bridges.frontends import Image
+from mmx.bridges.image import ImageBridge
+from mmx.bridges.image_encoders import open_image_encoder
+from mmx.data.features import Units
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
 from mmx.decoders.speech import SpeechDecoder
@@ -20,6 +21,7 @@ from mmx.errors import InputError
 from mmx.models.store import locate
 from mmx.nets.speech import collapse
 from mmx.nets.writer import MAX_REPEAT, MAX_UNITS, Sampling
+from mmx.training.bridges.augment import crops
 from mmx.training.bridges.base import BridgeRecipe, decoder_fingerprint, export_bridge, spread
 from mmx.training.engine.loop import LoopConfig
 from mmx.translate.load import open_decoder
@@ -28,22 +30,24 @@ SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, 
 WRITER = {"width": 192, "depth": 3, "heads": 4}
 
 
-class SightTask:
+class ImageBridgeTask:
     """Next-unit prediction: any photo of a label with any spoken caption of it, drawn anew each step.
 
     Where labels pair them, the state before the first unit is also asked for the label: of some forty units only the few that tell
-    names apart have to do with the picture, and alone they teach the eyes slowly. The classifier is not kept.
+    names apart have to do with the picture, and alone they teach the bridge slowly to look. The classifier is not kept.
     """
 
     name = "bridge"
     duration_weight, label_weight = 0.2, 0.2
 
-    def __init__(self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, team, seed: int = 0, show=None) -> None:
+    def __init__(
+        self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, frontend: Image, team, seed: int = 0, show=None
+    ) -> None:
         self.show = show if val is not None else None
-        self.pairs, self.val, self.team = pairs, val, team
+        self.pairs, self.val, self.frontend, self.team = pairs, val, frontend, team
         torch.manual_seed(seed)
         kinds = 0 if pairs.direct else int(pairs.targets.labels.max()) + 1
-        self.module = _Module(SightBridge(config), kinds)
+        self.module = _Module(ImageBridge(config), kinds)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -54,7 +58,7 @@ class SightTask:
 
     def _batch(self, seen: Rows, picks: Tensor, places: Tensor, said: Rows, captions: Tensor) -> dict[str, Tensor]:
         tokens, counts = self._captions(said, captions)
-        return {"patches": _looked_at(seen, picks, places), "tokens": tokens, "counts": counts}
+        return {"patches": crops(self.frontend, seen, picks, places), "tokens": tokens, "counts": counts}
 
     def _captions(self, said: Rows, picks: Tensor) -> tuple[Tensor, Tensor]:
         """Captions as collapsed units with an end token, padded (B, L), and their repeats (B, L)."""
@@ -106,24 +110,14 @@ class SightTask:
         if self.show is not None:
             from mmx.media.audio import wav_bytes
 
-            bridge, half = module.bridge, self.val.sources.length(0) // 2
-            seen = self.val.sources.get(0, 0, half).float().to(self.team.device)
-            units = bridge.write(seen, Sampling(), torch.Generator().manual_seed(0))
+            seen = self.frontend.crop(self.val.sources, 0, 0.0).float().to(self.team.device)
+            units = module.bridge.write(seen, Sampling(), torch.Generator().manual_seed(0))
             if len(units):
                 path.with_suffix(".wav").write_bytes(wav_bytes(self.show.decode([units])[0]))
 
 
-def _looked_at(seen: Rows, picks: Tensor, places: Tensor) -> Tensor:
-    """Patches (B, P, C) of photos, plain or mirrored by `places` (B,) in [0, 1)."""
-    found = []
-    for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
-        half = seen.length(pick) // 2
-        found.append(seen.get(pick, half * int(2 * place), half))
-    return torch.stack(found).float()
-
-
 class _Module(nn.Module):
-    def __init__(self, bridge: SightBridge, kinds: int) -> None:
+    def __init__(self, bridge: ImageBridge, kinds: int) -> None:
         super().__init__()
         self.bridge = bridge
         width = bridge.encoder.places.shape[1]
@@ -147,20 +141,22 @@ def train_sight_bridge(recipe: BridgeRecipe) -> None:
     decoder = open_decoder(recipe.decoder, SpeechDecoder)
     before = decoder_fingerprint(recipe.decoder)
     images = recipe.encoder or locate(None, "img2speech", "encoder")
-    eyes = open_eyes(images, recipe.team.device)
+    frontend = Image(open_image_encoder(images, recipe.team.device))
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
-    loaded = load_pairs(manifest, patches(eyes), Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
+    loaded = load_pairs(manifest, frontend, Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
     loaded.train = _short_enough(loaded.train)
-    shape = _looked_at(loaded.train.sources, torch.zeros(1, dtype=torch.long), torch.zeros(1)).shape
+    patches, channels = frontend.crop(loaded.train.sources, 0, 0.0).shape
     config = BridgeConfig(
         task="img2speech",
         spec=decoder.spec.as_dict(),
-        source={"name": images.name, "fingerprint": eyes.fingerprint},
-        writer=WRITER | recipe.sizes | {"patches": shape[1], "channels": shape[2]},
+        source={"name": images.name, "fingerprint": frontend.encoder.fingerprint},
+        writer=WRITER | recipe.sizes | {"patches": patches, "channels": channels},
     )
-    task = SightTask(loaded.train, loaded.val, config, recipe.team, recipe.schedule.get("seed") or 0, decoder)
+    task = ImageBridgeTask(
+        loaded.train, loaded.val, config, frontend, recipe.team, recipe.schedule.get("seed") or 0, decoder
+    )
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    bridge: SightBridge = run.averaged().bridge.cpu()
+    bridge: ImageBridge = run.averaged().bridge.cpu()
     assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, recipe, run, metrics, loaded)

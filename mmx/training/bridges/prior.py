@@ -13,7 +13,7 @@ from mmx.bridges.sound import SoundBridge
 from mmx.data.pairs import Pairs, either_view, others_of
 from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
-from mmx.training.bridges.augment import crops, finished, views
+from mmx.training.bridges.augment import crops
 from mmx.training.bridges.base import BridgeRecipe, spread, target_statistics
 from mmx.training.engine.loop import LoopConfig
 
@@ -83,13 +83,14 @@ def measure_targets(prior: EmbeddingPrior, pairs: Pairs) -> None:
 def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
     """Unit points (S, K, D) float16 of K random windows of every source; K is 16 or what POINTS leaves."""
     count = len(pairs.sources)
-    windows = max(1, min(16, POINTS // count)) if bridge.config.architecture != "frozen" else 1
+    windows = max(1, min(16, POINTS // count)) if bridge.frontend.count > 1 else 1
     generator = torch.Generator().manual_seed(seed)
     device = next(bridge.parameters()).device
     found = []
     for pick in range(count):
-        features = crops(pairs.sources, torch.full((windows,), pick), torch.rand(windows, generator=generator))
-        points = F.normalize(bridge.encoder(finished(features).to(device)), dim=-1)
+        places = torch.rand(windows, generator=generator)
+        features = crops(bridge.frontend, pairs.sources, torch.full((windows,), pick), places)
+        points = F.normalize(bridge.encoder(bridge.frontend.finish(features).to(device)), dim=-1)
         if bridge.looks:  # of every other window with a picture, so that the prior knows both
             points = torch.where(
                 torch.arange(windows)[:, None] % 2 == 0, points.cpu(), _seen(pairs, bridge, pick, points, generator)
@@ -119,7 +120,7 @@ class Previews:
         device = next(bridge.parameters()).device
         for pick in self.picks:
             generator = torch.Generator().manual_seed(0)
-            point = bridge(views(bridge, self.val.sources, pick)[None].to(device))[0]
+            point = bridge(bridge.frontend.windows(self.val.sources.get(pick))[None].to(device))[0]
             pictures += self.decoder.decode(bridge.sample(point, generator)[None], generators=[generator])
         grid(pictures, columns=4).save(path)
 

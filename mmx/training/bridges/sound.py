@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.base import BridgeConfig
+from mmx.bridges.frontends import Frontend, FrozenVector, LogMel, Wave
 from mmx.bridges.sound import SoundBridge
-from mmx.data.features import Frozen, LogMels, Waves, embeddings
+from mmx.data.features import Embeddings
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import Pairs, either_view, load_pairs
 from mmx.decoders.unclip import ImageDecoder
 from mmx.errors import InputError, UsageError
 from mmx.nets.lora import adaptable
-from mmx.training.bridges.augment import crops, finished, mixed, points_of, spec_augment
+from mmx.training.bridges.augment import crops, mixed, points_of, spec_augment
 from mmx.training.bridges.base import (
     VAL,
     BridgeRecipe,
@@ -69,6 +71,7 @@ class SoundBridgeTask:
         pairs: Pairs,
         val: Pairs | None,
         config: BridgeConfig,
+        frontend: Frontend,
         label_texts: Tensor | None,
         seed: int = 0,
         show: Callable[[SoundBridge, Path], None] | None = None,
@@ -78,12 +81,13 @@ class SoundBridgeTask:
         self.compared = recipe.comparison(pairs, config.spec["mean_norm"])
         if pairs.direct:
             self.draws, self.mixup = 1, 0.0
-        if config.architecture in ("frozen", "lora"):
-            self.mixup = 0.0  # vectors of two sounds do not add up to that of both, nor waveforms as log-mels do
+        if not frontend.can_mix:
+            self.mixup = 0.0
         torch.manual_seed(seed)
         own = config if recipe.loss == "prior" else replace(config, prior=None)
         self.module = BridgeModule(SoundBridge(own), learned_scale=recipe.loss == "infonce")
-        hear_with_its_encoder(self.module.bridge, recipe)
+        self.frontend = frontend
+        self.module.bridge.use(frontend)
         if recipe.loss == "prior":
             measure_targets(self.module.bridge.prior, pairs)
 
@@ -93,11 +97,11 @@ class SoundBridgeTask:
         meet = torch.rand(size, 2, self.draws, generator=generator)[part]
         draws, picks, first, others, second = (x[part] for x in (draws, picks, first, others, second))
         share = torch.where(draws[:, 0] < self.mixup, draws[:, 1] * 0.5, torch.zeros(()))
-        features = crops(self.pairs.sources, picks, draws[:, 2])
+        features = crops(self.frontend, self.pairs.sources, picks, draws[:, 2])
         if self.mixup:
-            features = mixed(features, crops(self.pairs.sources, others, draws[:, 3]), share)
-        features = finished(features)
-        if features.dim() == 3:
+            features = mixed(features, crops(self.frontend, self.pairs.sources, others, draws[:, 3]), share)
+        features = self.frontend.finish(features)
+        if self.frontend.can_mix:
             features = spec_augment(features, draws[:, 4:8])
         photos = self.pairs.targets_of(
             picks.repeat_interleave(self.draws), first.repeat_interleave(self.draws), meet[:, 0].flatten()
@@ -166,37 +170,25 @@ def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor 
     return found
 
 
-def sound_features(recipe: BridgeRecipe, *, speech: bool = False) -> tuple[LogMels | Frozen | Waves, dict]:
-    """How sounds are cached for a recipe, and what the bridge's config says of it. Raises UsageError."""
+def sound_features(recipe: BridgeRecipe, *, voice: bool = False) -> tuple[Frontend, dict]:
+    """How sounds are heard for a recipe, and what the bridge's config says of it. Raises UsageError."""
     if recipe.encoder is None:
-        return LogMels(speech=speech), {"architecture": recipe.architecture, "sizes": recipe.sizes}
-    from mmx.bridges.audio_encoders import Listener
-
-    listener = Listener.load(recipe.encoder)
+        return LogMel(voice=voice), {"architecture": recipe.architecture, "sizes": recipe.sizes}
+    listener = Listener.load(recipe.encoder, recipe.team.device)
     about = {
         "architecture": "frozen",
         "sizes": recipe.sizes | {"inputs": listener.dim},
         "source": {"name": listener.name, "fingerprint": listener.fingerprint},
     }
     if not recipe.lora:
-        return Frozen(listener, speech=speech), about
+        return FrozenVector(listener, voice=voice), about
     layers = adaptable(listener.hearing)
     if not layers:
         raise UsageError(
             f"--lora: {listener.name} has no attention layers that can be adapted", hint="leave --lora out"
         )
     sizes = about["sizes"] | {"rank": recipe.lora, "layers": layers}
-    return Waves(listener.rate, speech=speech), about | {"architecture": "lora", "sizes": sizes}
-
-
-def hear_with_its_encoder(bridge: SoundBridge, recipe: BridgeRecipe) -> None:
-    """Give an adapted encoder's network to a bridge that is to be trained."""
-    if bridge.config.architecture == "lora":
-        from mmx.bridges.audio_encoders import Listener
-
-        listener = Listener.load(recipe.encoder)
-        listener.model.to(recipe.team.device)
-        bridge.hear_with(listener)
+    return Wave(listener, voice=voice), about | {"architecture": "lora", "sizes": sizes}
 
 
 def train_sound_bridge(recipe: BridgeRecipe) -> None:
@@ -210,9 +202,9 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
             f"{recipe.data}: no pictures to hear the sounds with",
             hint="a folder hints/ with equal stems, or a column source2 in the manifest",
         )
-    features, about = sound_features(recipe)
+    frontend, about = sound_features(recipe)
     loaded = load_pairs(
-        manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet, looks=looks
+        manifest, frontend, Embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet, looks=looks
     )
     texts = {label: PROMPT.format(label) for label in manifest.label_names} if has_texts(decoder) else {}
     config = BridgeConfig(
@@ -231,7 +223,7 @@ def train_sound_bridge(recipe: BridgeRecipe) -> None:
     else:
         SoundTask = SoundBridgeTask
     preview = Previews(decoder, loaded.val) if loaded.val else None
-    task = SoundTask(recipe, loaded.train, loaded.val, config, points, seed, preview)
+    task = SoundTask(recipe, loaded.train, loaded.val, config, frontend, points, seed, preview)
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
     module = run.averaged().cpu()

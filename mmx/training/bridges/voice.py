@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.bridges.base import BridgeConfig
+from mmx.bridges.frontends import Frontend
 from mmx.bridges.voice import VoiceBridge
-from mmx.data.features import embeddings
+from mmx.data.features import Embeddings
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import Pairs, either_view, load_pairs
 from mmx.decoders.unclip import ImageDecoder
 from mmx.errors import ModelError, UsageError
 from mmx.nets.face import GENDERS, first_layer
-from mmx.training.bridges.augment import crops, finished, other_room, points_of, spec_augment
+from mmx.training.bridges.augment import crops, other_room, points_of, spec_augment
 from mmx.training.bridges.base import VAL, BridgeRecipe, decoder_fingerprint, export_bridge, measured_spec, spread
 from mmx.training.bridges.prior import Previews, train_prior
-from mmx.training.bridges.sound import hear_with_its_encoder, sound_features, validate_points
+from mmx.training.bridges.sound import sound_features, validate_points
 from mmx.training.engine.loop import LoopConfig
 from mmx.training.losses import LOSSES, nt_xent, speech2face
 from mmx.translate.load import open_decoder
@@ -47,6 +48,7 @@ class VoiceBridgeTask:
         pairs: Pairs,
         val: Pairs | None,
         config: BridgeConfig,
+        frontend: Frontend,
         decoder: ImageDecoder,
         genders: Tensor | None,
         seed: int = 0,
@@ -59,7 +61,8 @@ class VoiceBridgeTask:
         self.compared = recipe.comparison(pairs, config.spec["mean_norm"])
         torch.manual_seed(seed)
         self.module = _Module(VoiceBridge(replace(config, prior=None)))
-        hear_with_its_encoder(self.module.bridge, recipe)
+        self.frontend = frontend
+        self.module.bridge.use(frontend)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -69,11 +72,11 @@ class VoiceBridgeTask:
         picks, labels = picks[part], labels[part]
         views = []
         for view in range(2):
-            features = crops(self.pairs.sources, picks, draws[:, view, 0])
-            if features.dim() == 3:
-                features = finished(other_room(features, draws[:, view, 1:3], colours[:, view]))
-                features = spec_augment(features, draws[:, view, 3:])
-            views.append(features)
+            features = crops(self.frontend, self.pairs.sources, picks, draws[:, view, 0])
+            if self.frontend.can_mix:
+                features = other_room(features, draws[:, view, 1:3], colours[:, view])
+            features = self.frontend.finish(features)
+            views.append(spec_augment(features, draws[:, view, 3:]) if self.frontend.can_mix else features)
         faces = self.pairs.targets_of(picks, labels, meet[:, 0])
         return {
             "features": torch.stack(views, 1).flatten(0, 1),
@@ -158,8 +161,8 @@ def train_voice_bridge(recipe: BridgeRecipe) -> None:
     decoder.to(recipe.team.device)
     before = decoder_fingerprint(recipe.decoder)
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
-    features, about = sound_features(recipe, speech=True)
-    loaded = load_pairs(manifest, features, embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
+    frontend, about = sound_features(recipe, voice=True)
+    loaded = load_pairs(manifest, frontend, Embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
     config = BridgeConfig(
         task="voice2face",
         spec=measured_spec(decoder, loaded.train),
@@ -171,7 +174,7 @@ def train_voice_bridge(recipe: BridgeRecipe) -> None:
     genders = torch.tensor([GENDERS.index(name) for name in manifest.label_names]) if known else None
     preview = Previews(decoder, loaded.val) if loaded.val else None
     task = VoiceBridgeTask(
-        recipe, loaded.train, loaded.val, config, decoder, genders, recipe.schedule.get("seed") or 0, preview
+        recipe, loaded.train, loaded.val, config, frontend, decoder, genders, recipe.schedule.get("seed") or 0, preview
     )
     run = recipe.start(task, SCHEDULE)
     metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
