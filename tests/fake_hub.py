@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.conftest import ROOT
 
 COMMIT = "c" * 40
+LARGE = (".safetensors", ".onnx", ".bin")  # kept outside git: their digest is a sha256
+
+
+def environment_of(address: str, folder: Path) -> dict[str, str]:
+    """For commands that are to ask a hub at `address`: short time-outs, and caches in `folder`."""
+    own = {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    own |= {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", "HF_HOME": str(folder / "home")}
+    return {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | own | {"PYTHONPATH": str(ROOT)}
+
+
+def runner(environment: dict[str, str]) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs mmx in a process of its own: → exit code, stdout, stderr."""
+
+    def run(*arguments: str, **more: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "mmx", *arguments]
+        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, check=False, timeout=120)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
 def git_sha1(data: bytes) -> str:
@@ -22,6 +48,9 @@ class FakeHub:
 
     def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
         self.repos, self.trouble = repos, {}
+        self.gated: dict[
+            str, str
+        ] = {}  # repository → "files" or "everything": what is refused until its licence is accepted
         self.ranges: list[str] = []  # of requests that go on where another stopped
         self.downloads: list[str] = []
         self.stalled, self.go_on = threading.Event(), threading.Event()
@@ -55,6 +84,10 @@ class FakeHub:
 
     def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
         path = request.path.split("?")[0]
+        listed = re.match(r"/api/models/([^/]+/[^/]+)", path)
+        asked = listed or re.match(r"/([^/]+/[^/]+)", path)
+        if asked and asked[1] in self.gated and (not listed or self.gated[asked[1]] == "everything"):
+            return self._refuse(request, "GatedRepo", 403)
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
             return self._json(request, self._info(found[1]))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
@@ -71,7 +104,7 @@ class FakeHub:
         rows = []
         for name, data in (self.repos.get(repo) or {}).items():
             row = {"type": "file", "path": name, "size": len(data), "oid": git_sha1(data)}
-            if name.endswith(".safetensors"):
+            if name.endswith(LARGE):
                 row["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
             rows.append(row)
         return rows
@@ -87,8 +120,8 @@ class FakeHub:
         request.wfile.write(data)
         return None
 
-    def _refuse(self, request: BaseHTTPRequestHandler, code: str) -> None:
-        request.send_response(404)
+    def _refuse(self, request: BaseHTTPRequestHandler, code: str, status: int = 404) -> None:
+        request.send_response(status)
         request.send_header("X-Error-Code", code)
         request.send_header("Content-Length", "0")
         request.end_headers()
@@ -102,7 +135,7 @@ class FakeHub:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return None
-        etag = hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else git_sha1(data)
+        etag = hashlib.sha256(data).hexdigest() if name.endswith(LARGE) else git_sha1(data)
         start = 0
         asked = request.headers.get("Range")
         if asked and body:

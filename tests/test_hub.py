@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from tests.conftest import ROOT
-from tests.fake_hub import COMMIT, FakeHub
+from tests.fake_hub import COMMIT, FakeHub, environment_of, runner
 
 WEIGHTS = save({"x": np.random.default_rng(0).standard_normal(300_000).astype(np.float32)})
 FILES = {
@@ -36,21 +35,12 @@ def hub():
 
 @pytest.fixture
 def environment(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
-    """Short time-outs, and a cache of its own."""
-    own = {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-    own |= {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", "HF_HOME": str(tmp_path / "home")}
-    return {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | own | {"PYTHONPATH": str(ROOT)}
+    return environment_of(hub.address, tmp_path)
 
 
 @pytest.fixture
 def models(environment: dict[str, str]):
-    def run(*arguments: str, **more: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "mmx", *arguments]
-        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, check=False, timeout=120)
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout, done.stderr
-
-    return run
+    return runner(environment)
 
 
 def test_pull_path_verify_card_ls_rm(models, hub: FakeHub, tmp_path: Path) -> None:
@@ -143,6 +133,32 @@ def test_what_is_not_there_or_not_safe_is_refused(models, hub: FakeHub) -> None:
     assert models("models", "verify", "starter/image")[0] == 0
 
 
+@pytest.mark.parametrize("what", ["files", "everything"])
+def test_a_gated_repository_is_one_whose_licence_is_to_be_accepted(models, hub: FakeHub, what: str) -> None:
+    hub.gated[REPO] = what
+    code, _, err = models("models", "pull", REPO, "--quiet")
+    assert code == 4 and "licence must be accepted" in err and f"/{REPO}" in err and "no such" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (OSError("Consistency check failed: file should be of size 9 but has size 4"), "NetworkError", "cut short"),
+        (OSError(28, "No space left on device"), "OutputError", "No space left on device"),
+        (OSError(13, "Permission denied", "/data/size-xl/models"), "OutputError", "Permission denied"),
+        (OSError("the size of the moon"), "NetworkError", "the size of the moon"),
+    ],
+)
+def test_an_error_is_told_as_what_it_is(error: OSError, kind: str, says: str) -> None:
+    from mmx.errors import MmxError
+    from mmx.models.hub import _told
+
+    with pytest.raises(MmxError) as raised, _told(REPO):
+        raise error
+    assert type(raised.value).__name__ == kind and says in raised.value.message
+    assert ("cut short" in raised.value.message) == (says == "cut short")
+
+
 def test_offline_names_what_is_missing(models, hub: FakeHub) -> None:
     folder = Path(models("models", "pull", REPO)[1].strip())
     (folder / "config.json").unlink()
@@ -174,7 +190,7 @@ def test_doctor_finds_a_changed_starter(mmx_in_process, tmp_path: Path, monkeypa
 
 def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
     from mmx.decoders.pretrained import BY_COMPANION, FAMILIES
-    from mmx.models.hub import KNOWN
+    from mmx.models.known import KNOWN
 
     families = {family.name: family for family in (*FAMILIES.values(), *BY_COMPANION.values())}
     names = {"stable-unclip-2.1": "stable-unclip", "sd15-ip-adapter": "sd-ip-adapter"}
@@ -185,18 +201,3 @@ def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
             family = families[names.get(known.name, known.name)]
             assert (known.steps, known.guidance, known.resolution) == (family.steps, family.guidance, family.size)
             assert (known.commercial, known.gigabytes) == (family.commercial, family.gigabytes)
-
-
-def test_models_that_share_a_repository_are_both_on_disk(mmx_in_process, monkeypatch, tmp_path: Path) -> None:
-    import mmx.models.hub
-
-    repos = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h94/IP-Adapter", "FoivosPar/Arc2Face", "some/other")
-    entries = [mmx.models.hub.OnDisk(repo, 1000, ("c",), tmp_path) for repo in repos]
-    monkeypatch.setattr(mmx.models.hub, "on_disk", lambda: entries)
-    code, out, _ = mmx_in_process("models", "ls", "--json")
-    rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
-    assert code == 0 and rows["sd15-ip-adapter"]["on_disk"] and rows["arc2face"]["on_disk"]
-    assert not rows["sdxl-ip-adapter"]["on_disk"] and rows["some/other"]["on_disk"] and "h94/IP-Adapter" not in rows
-    assert all(row.keys() == rows["arc2face"].keys() for row in rows.values())
-    code, out, _ = mmx_in_process("models", "ls")
-    assert code == 0 and b"arc2face" in out

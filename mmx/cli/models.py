@@ -36,7 +36,8 @@ def _starters() -> list[Path]:
 
 def _folders(name: str) -> list[Path]:
     """Where a model is. Raises ModelError, NetworkError where it is not on disk."""
-    from mmx.models.hub import repos_of, snapshot
+    from mmx.models.hub import snapshot
+    from mmx.models.known import repos_of
     from mmx.models.store import assets
 
     if name.startswith("starter/"):
@@ -59,7 +60,8 @@ def _defaults(folder: Path) -> dict[str, object]:
 
 def _rows() -> list[dict[str, Any]]:
     """What ls shows: the starters, the models that are known by name, and what else is in the hub's cache."""
-    from mmx.models.hub import KNOWN, on_disk
+    from mmx.models.hub import is_here, on_disk
+    from mmx.models.known import KNOWN
 
     disk = {entry.repo: entry for entry in on_disk()}
     rows: list[dict[str, Any]] = []
@@ -69,14 +71,13 @@ def _rows() -> list[dict[str, Any]]:
         own = {"name": f"starter/{folder.name}", "task": folder.name, "on_disk": True, "bytes": size}
         rows.append(own | about | _defaults(folder))
     for known in KNOWN:
-        here = [disk[repo] for repo in known.repos if repo in disk]  # several models share a repository
-        whole = len(here) == len(known.repos)
-        own = {"name": known.name, "task": known.task, "on_disk": whole, "bytes": sum(e.bytes for e in here)}
+        size = sum(disk[repo.name].bytes for repo in known.repos if repo.name in disk)
+        own = {"name": known.name, "task": known.task, "on_disk": is_here(known.repos), "bytes": size}
         about = {"licence": known.licence, "commercial": known.commercial, "gpu_gigabytes": known.gigabytes}
         rows.append(own | about | {"resolution": known.resolution, "steps": known.steps, "guidance": known.guidance})
-    named = {repo for known in KNOWN for repo in known.repos}
+    shown = {repo.name for known in KNOWN for repo in known.repos}  # several models share a repository
     nothing = dict.fromkeys(("commercial", "gpu_gigabytes", "resolution", "steps", "guidance"))
-    for entry in (entry for repo, entry in disk.items() if repo not in named):
+    for entry in (entry for repo, entry in disk.items() if repo not in shown):
         own = {"name": entry.repo, "task": None, "on_disk": True, "bytes": entry.bytes, "licence": "see its card"}
         rows.append(own | nothing)
     return rows
@@ -110,7 +111,7 @@ def ls(as_json: Json = False) -> None:
 
 @app.command("pull")
 def pull_model(model: Name, quiet: Quiet = False) -> None:
-    """Fetch a model from the hub: safetensors and configs only, pinned by commit, every file checked. Goes on where it was stopped.
+    """Fetch what is read of a model: safetensors and configs, pinned by commit, every file checked. Goes on where it was stopped.
 
     mmx models pull kandinsky-2.2
     """
@@ -146,14 +147,15 @@ def verify_model(model: Name, quiet: Quiet = False) -> None:
 
 @app.command("rm")
 def rm(model: Name, quiet: Quiet = False) -> None:
-    """Take a model off the disk."""
+    """Take a model off the disk, but for files that other models which are there read, too."""
     from mmx.models.hub import remove
 
     if model.startswith("starter/"):
         raise UsageError(f"{model} came with mmx and stays", hint="pip uninstall mmx takes all of it away")
-    freed = remove(model)
+    freed, sharing = remove(model)
     if not quiet:
-        print(f"{model}: {freed / 1e6:.0f} MB freed", file=sys.stderr)
+        kept = f"; what {', '.join(sharing)} also read{'s' if len(sharing) == 1 else ''} stays" if sharing else ""
+        print(f"{model}: {freed / 1e6:.0f} MB freed{kept}", file=sys.stderr)
 
 
 @app.command("card")

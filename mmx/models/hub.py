@@ -7,178 +7,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mmx.digest import sha256_of_file
-from mmx.errors import ModelError, NetworkError
+from mmx.errors import ModelError, NetworkError, OutputError
 from mmx.media.files import write_atomic
+from mmx.models.known import ANY, KNOWN, Repo, find_known, repos_of
 
-# what is fetched: weights that are read without running code, and what describes them
-WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md", "LICENSE*")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-
-
-@dataclass(frozen=True)
-class Known:
-    """A full-size model that mmx knows by a short name. repos: the decoder's, then its companion's."""
-
-    name: str
-    repos: tuple[str, ...]
-    task: str
-    licence: str
-    commercial: bool
-    gigabytes: float  # of GPU memory in fp16
-    resolution: int  # pixels a side, or Hz
-    about: str
-    steps: int | None = None  # of denoising, by default
-    guidance: float | None = None
-
-
-KNOWN = (
-    Known(
-        "kandinsky-2.2",
-        ("kandinsky-community/kandinsky-2-2-decoder", "kandinsky-community/kandinsky-2-2-prior"),
-        "sound2img",
-        "Apache-2.0",
-        True,
-        6.0,
-        512,
-        "the full-size default: CLIP ViT-bigG image embeddings, 1280",
-        50,
-        4.0,
-    ),
-    Known(
-        "stable-unclip-2.1",
-        ("sd2-community/stable-diffusion-2-1-unclip",),
-        "sound2img",
-        "CreativeML Open RAIL++-M",
-        True,
-        6.0,
-        768,
-        "CLIP ViT-H image embeddings, 1024; a mirror, the original was withdrawn",
-        20,
-        10.0,
-    ),
-    Known(
-        "sd15-ip-adapter",
-        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h94/IP-Adapter"),
-        "sound2img",
-        "CreativeML Open RAIL-M",
-        True,
-        4.0,
-        512,
-        "CLIP ViT-H image embeddings, 1024",
-        30,
-        7.5,
-    ),
-    Known(
-        "sdxl-ip-adapter",
-        ("stabilityai/stable-diffusion-xl-base-1.0", "h94/IP-Adapter"),
-        "sound2img",
-        "CreativeML Open RAIL++-M",
-        True,
-        9.0,
-        1024,
-        "CLIP ViT-bigG image embeddings, 1280",
-        30,
-        5.0,
-    ),
-    Known(
-        "sd15-face-id",
-        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h94/IP-Adapter-FaceID"),
-        "voice2face",
-        "CreativeML Open RAIL-M; the adapter: non-commercial research",
-        False,
-        4.0,
-        512,
-        "ArcFace embeddings, 512",
-        30,
-        7.5,
-    ),
-    Known(
-        "arc2face",
-        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "FoivosPar/Arc2Face"),
-        "voice2face",
-        "MIT; its face recogniser: non-commercial research",
-        False,
-        4.0,
-        512,
-        "ArcFace embeddings, 512",
-        25,
-        3.0,
-    ),
-    Known(
-        "seamless-vocoder",
-        ("facebook/seamless-m4t-v2-large",),
-        "img2speech",
-        "CC BY-NC 4.0",
-        False,
-        0.5,
-        16_000,
-        "10,000 units of XLS-R",
-    ),
-    Known(
-        "captioner",
-        ("Salesforce/blip-image-captioning-base", "facebook/mms-tts-eng"),
-        "encoder",
-        "BSD-3-Clause; the speaker: CC BY-NC 4.0",
-        False,
-        1.2,
-        16_000,
-        "for --bridge caption: BLIP and a VITS",
-    ),
-    Known(
-        "speecht5-hifigan",
-        ("microsoft/speecht5_hifigan",),
-        "img2speech",
-        "MIT",
-        True,
-        0.1,
-        16_000,
-        "log-mel vocoder: --decoder starter+speecht5-hifigan",
-    ),
-    Known(
-        "clap", ("laion/clap-htsat-unfused",), "encoder", "Apache-2.0", True, 0.6, 48_000, "sound encoder for --encoder"
-    ),
-    Known(
-        "ast",
-        ("MIT/ast-finetuned-audioset-10-10-0.4593",),
-        "encoder",
-        "BSD-3-Clause",
-        True,
-        0.4,
-        16_000,
-        "sound encoder for --encoder",
-    ),
-    Known("wavlm", ("microsoft/wavlm-base-plus",), "encoder", "MIT", True, 0.4, 16_000, "voice encoder for --encoder"),
-)
-
-
-def named(name: str | None) -> str | None:
-    """A short name → its hub ids; any other name as it is."""
-    known = next((known for known in KNOWN if known.name == name), None)
-    return "+".join(f"hf-hub:{repo}" for repo in known.repos) if known and not Path(name).is_dir() else name
-
-
-def repos_of(name: str) -> tuple[str, ...]:
-    """A short name, or ORG/REPO[@REVISION] with an optional hf-hub: before it → repositories. Raises ModelError."""
-    known = next((known for known in KNOWN if known.name == name), None)
-    if known:
-        return known.repos
-    parts = tuple(part.removeprefix("hf-hub:") for part in name.split("+"))
-    if not all("/" in part for part in parts):
-        raise ModelError(
-            f"{name}: no model is called so", hint=f"give ORG/REPO, or one of {', '.join(k.name for k in KNOWN)}"
-        )
-    return parts
-
-
-def _split(name: str) -> tuple[str, str]:
-    repo, _, revision = name.partition("@")
-    return repo, revision or pinned().get(repo, "main")
+CONVERT = "pickles can run code and are not read; convert them: https://huggingface.co/spaces/safetensors/convert"
 
 
 def offline() -> bool:
@@ -205,22 +46,23 @@ def _pin(repo: str, commit: str | None) -> None:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """The hub library's errors as ours: one line, a hint, exit 4 or 5."""
+    """The hub library's errors as ours: one line, a hint, exit 2, 4 or 5."""
     from huggingface_hub import errors
 
+    again = "try again: what was fetched is kept"
     try:
         yield
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise NetworkError(
-                f"{name}: not on disk, and the hub can't be reached", hint=f"mmx models pull {name}, with a network"
-            ) from None
-        raise ModelError(
-            f"{name}: the hub has no such model or revision", hint="check the name; hf auth login, if it is private"
-        ) from None
-    except errors.GatedRepoError:
+    except errors.GatedRepoError:  # first: it is a RepositoryNotFoundError, too
         raise ModelError(
             f"{name}: its licence must be accepted first", hint=f"on https://huggingface.co/{name}; then hf auth login"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise NetworkError(
+            f"{name}: not on disk, and the hub can't be reached", hint=f"mmx models pull {name}, with a network"
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
+        raise ModelError(
+            f"{name}: the hub has no such model or revision", hint="check the name; hf auth login, if it is private"
         ) from None
     except (
         errors.HfHubHTTPError,
@@ -229,83 +71,122 @@ def _told(name: str) -> Iterator[None]:
         ConnectionError,
         TimeoutError,
     ) as error:
-        raise NetworkError(
-            f"{name}: the hub can't be reached: {(str(error) or type(error).__name__).splitlines()[0]}",
-            hint="try again: what was fetched is kept",
-        ) from None
+        raise NetworkError(f"{name}: the hub can't be reached: {_line(error)}", hint=again) from None
     except OSError as error:
-        if "consistency check" in str(error).lower() or "size" in str(error).lower():
-            raise NetworkError(
-                f"{name}: a file arrived cut short", hint="try again: what was fetched is kept"
-            ) from None
-        raise NetworkError(f"{name}: {str(error).splitlines()[0]}") from None
+        if str(error).startswith("Consistency check failed"):
+            raise NetworkError(f"{name}: a file arrived cut short", hint=again) from None
+        if error.errno is not None:
+            raise OutputError(f"{name}: it can't be kept in the hub's cache: {error.strerror}", hint=again) from None
+        raise NetworkError(f"{name}: {_line(error)}", hint=again) from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def pull(name: str, *, quiet: bool = False) -> list[Path]:
-    """Fetch a model's safetensors and configs, check every file, pin the commit. Returns the snapshots. Goes on where it was stopped.
+    """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots. Goes on where it was stopped.
 
-    Raises ModelError, NetworkError.
+    Nothing is fetched unless all of its repositories hold what is wanted. Raises ModelError, NetworkError, OutputError.
     """
-    return [_pull(repo, quiet=quiet) for repo in repos_of(name)]
-
-
-def _pull(name: str, *, quiet: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
-    repo, revision = _split(name)
-    if offline():
-        raise NetworkError(f"{repo}: the network is off (HF_HUB_OFFLINE)", hint="pull it once with a network")
     if quiet:
         disable_progress_bars()
-    with _told(repo):
-        info = HfApi().model_info(repo, revision=revision if "@" in name else "main")
-        files = [sibling.rfilename for sibling in info.siblings or []]
-        if not any(file.endswith(".safetensors") for file in files):
-            pickles = [file for file in files if file.endswith(PICKLES)]
-            raise ModelError(
-                f"{repo} holds no safetensors{f', only pickles such as {pickles[0]}' if pickles else ''}",
-                hint="pickles can run code and are not read; convert them: https://huggingface.co/spaces/safetensors/convert",
-            )
-        folder = Path(snapshot_download(repo, revision=info.sha, allow_patterns=list(WANTED)))
+    repos = repos_of(name)
+    commits = [_published(repo) for repo in repos]
+    return [_fetch(repo, commit) for repo, commit in zip(repos, commits, strict=True)]
+
+
+def _published(repo: Repo) -> str:
+    """The commit that is to be fetched. Raises ModelError where it lacks weights that are wanted or has them as pickles only."""
+    from huggingface_hub import HfApi
+
+    name, _, revision = repo.name.partition("@")
+    if offline():
+        raise NetworkError(f"{name}: the network is off (HF_HUB_OFFLINE)", hint="pull it once with a network")
+    with _told(name):
+        info = HfApi().model_info(name, revision=revision or "main")
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    lacking = _unmatched(repo.weights, files)
+    if lacking:
+        own = Path(lacking)
+        pickles = [Path(file) for file in files if file.endswith(PICKLES)]
+        pickles.sort(key=lambda file: (file.with_suffix("") != own.with_suffix(""), file.parent != own.parent))
+        raise ModelError(
+            f"{name} holds no {'safetensors' if lacking in ANY else lacking}"
+            f"{f', only pickles such as {pickles[0].as_posix()}' if pickles else ''}",
+            hint=CONVERT if pickles else "",
+        )
+    return info.sha
+
+
+def _unmatched(patterns: Sequence[str], files: Sequence[str]) -> str | None:
+    """The first of `patterns` that matches none of `files`."""
+    return next((pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in files)), None)
+
+
+def _fetch(repo: Repo, commit: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    name = repo.name.partition("@")[0]
+    with _told(name):
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=repo.patterns))
     wrong = damaged(folder)
     if wrong:
         for path in wrong:  # so that the next pull fetches them again
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         raise ModelError(
-            f"{repo}: {wrong[0].name} is not the file that was published", hint="mmx models pull fetches it again"
+            f"{name}: {wrong[0].name} is not the file that was published", hint="mmx models pull fetches it again"
         )
-    _pin(repo, info.sha)
+    _pin(name, commit)
     return folder
 
 
-def snapshot(name: str) -> Path:
-    """The folder of ORG/REPO[@REVISION], pulled where it is not here. Every file is held against its digest when it is new or changed.
+def snapshot(repo: Repo) -> Path:
+    """The folder of a repository, fetched where it is not here. Every file is held against its digest when it is new or changed.
 
-    Raises ModelError, NetworkError that names what is missing.
+    Raises ModelError, OutputError, NetworkError that names what is missing.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    repo, revision = _split(name)
+    name = repo.name.partition("@")[0]
     try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=list(WANTED)))
-    except (LocalEntryNotFoundError, OSError, ValueError) as error:
+        folder = _local(repo)
+    except (OSError, ValueError) as error:
         if offline():
             why = "is not whole on disk" if "incomplete" in str(error) else "is not on disk"
             missing = re.search(r"missing \((.*?)\)", str(error))
             raise NetworkError(
-                f"{repo} {why}{f': {missing[1]} missing' if missing else ''}, and the network is off (HF_HUB_OFFLINE)",
-                hint=f"mmx models pull {repo}",
+                f"{name} {why}{f': {missing[1]} missing' if missing else ''}, and the network is off (HF_HUB_OFFLINE)",
+                hint=f"mmx models pull {name}",
             ) from None
-        return _pull(name, quiet=True)
+        return _fetch(repo, _published(repo))
     wrong = damaged(folder, fresh=False)
     if wrong:
         raise ModelError(
-            f"{repo}: {wrong[0].relative_to(folder)} was changed or cut short on disk", hint=f"mmx models pull {repo}"
+            f"{name}: {wrong[0].relative_to(folder)} was changed or cut short on disk", hint=f"mmx models pull {name}"
         )
     return folder
+
+
+def _local(repo: Repo) -> Path:
+    """The snapshot on disk. Raises OSError where a part of what is wanted is not there."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repo.name.partition("@")
+    at = revision or pinned().get(name, "main")
+    folder = Path(snapshot_download(name, revision=at, local_files_only=True, allow_patterns=repo.patterns))
+    lacking = _unmatched(repo.weights, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+    if lacking:  # where the library does not remember what was published it takes any folder for whole
+        raise FileNotFoundError(f"incomplete: missing ({lacking})")
+    return folder
+
+
+def is_here(repos: Sequence[Repo]) -> bool:
+    """Whether all that is wanted of these repositories is on disk."""
+    with suppress(OSError, ValueError):
+        return all(_local(repo) for repo in repos)
+    return False
 
 
 def damaged(folder: Path, *, fresh: bool = True) -> list[Path]:
@@ -339,7 +220,6 @@ class OnDisk:
 
     repo: str
     bytes: int
-    commits: tuple[str, ...]
     folder: Path
 
 
@@ -353,20 +233,48 @@ def on_disk() -> list[OnDisk]:
     except CacheNotFound:
         return []
     return [
-        OnDisk(repo.repo_id, repo.size_on_disk, tuple(r.commit_hash for r in repo.revisions), Path(repo.repo_path))
+        OnDisk(repo.repo_id, repo.size_on_disk, Path(repo.repo_path))
         for repo in sorted(found.repos, key=lambda repo: repo.repo_id)
         if repo.repo_type == "model"
     ]
 
 
-def remove(name: str) -> int:
-    """Take a model off the disk; returns the bytes that it took. Raises ModelError where it is not there."""
-    freed = 0
-    for repo in (repo.partition("@")[0] for repo in repos_of(name)):
-        own = next((entry for entry in on_disk() if entry.repo == repo), None)
-        if own is None:
-            raise ModelError(f"{repo} is not on disk", hint="mmx models ls shows what is")
-        shutil.rmtree(own.folder)
-        _pin(repo, None)
-        freed += own.bytes
+def remove(name: str) -> tuple[int, list[str]]:
+    """Take a model off the disk, but for what other models that are here read, too.
+
+    Returns the bytes that it took, and the other models' names. Raises ModelError, with nothing deleted, where a part of it is not there.
+    """
+    own, here = find_known(name), {entry.repo: entry for entry in on_disk()}
+    wanted = {repo.name.partition("@")[0]: repo for repo in repos_of(name)}
+    absent = next((repo for repo in wanted if repo not in here), None)
+    if absent:
+        raise ModelError(f"{absent} is not on disk", hint="mmx models ls shows what is")
+    others = [known for known in KNOWN if own and known is not own and is_here(known.repos)]
+    freed, sharing = 0, []
+    for repo, own_part in wanted.items():
+        shared = [(known.name, part) for known in others for part in known.repos if part.name == repo]
+        if shared:
+            freed += _drop(here[repo].folder, own_part, [part for _, part in shared])
+            sharing += [other for other, _ in shared if other not in sharing]
+        else:
+            shutil.rmtree(here[repo].folder)
+            _pin(repo, None)
+            freed += here[repo].bytes
+    return freed, sharing
+
+
+def _drop(folder: Path, own: Repo, others: Sequence[Repo]) -> int:
+    """Delete the weights that `own` wants of a repository in the cache and none of `others`; returns their bytes."""
+
+    def of(path: Path, *repos: Repo) -> bool:
+        name = "/".join(path.relative_to(folder).parts[2:])  # below snapshots/COMMIT
+        return any(fnmatch(name, pattern) for repo in repos for pattern in repo.weights)
+
+    files = [path for path in folder.glob("snapshots/*/**/*") if not path.is_dir()]
+    dropped = [path for path in files if of(path, own) and not of(path, *others)]
+    kept = {path.resolve() for path in files if path not in dropped}
+    blobs = {path.resolve() for path in dropped} - kept
+    freed = sum(blob.stat().st_size for blob in blobs)
+    for path in [*dropped, *blobs]:
+        path.unlink(missing_ok=True)
     return freed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmx.digest import sha256_of_file
+from mmx.digest import sha256, sha256_of_file
 from mmx.errors import ModelError, NetworkError
+from mmx.models.known import find_known, repo_of
 from mmx.tasks import TASKS
 
 SUMS = "SHA256SUMS"
@@ -16,7 +17,7 @@ STARTER = "starter"
 
 @dataclass(frozen=True)
 class Located:
-    """A model folder and the name it is known by in provenance (never with a path)."""
+    """A model's folder, its companion's, and the name it is known by in provenance (never with a path)."""
 
     name: str
     folder: Path
@@ -24,11 +25,21 @@ class Located:
 
     @property
     def sha256(self) -> str:
-        """One digest for the whole folder: that of its SHA256SUMS, which `verify` has held against the files; of a hub model its commit."""
-        sums = self.folder / SUMS
-        if sums.exists():
-            return sha256_of_file(sums)
-        return self.folder.name if self.folder.parent.name == "snapshots" else "unsealed"
+        """One digest for the whole folder, see `digest_of`."""
+        return digest_of(self.folder)
+
+    def as_dict(self) -> dict[str, str]:
+        """As provenance keeps it: the name and the digests of all folders."""
+        own = {"name": self.name, "sha256": self.sha256}
+        return own | ({"companion": digest_of(self.companion)} if self.companion else {})
+
+
+def digest_of(folder: Path) -> str:
+    """One digest for a model folder: that of its SHA256SUMS, which `verify` has held against the files; of a snapshot of the hub, whose
+    files are held against it, too, its commit; of any other over its weights and configs."""
+    if (folder / SUMS).exists():
+        return sha256_of_file(folder / SUMS)
+    return folder.name if folder.parent.name == "snapshots" else sha256(_sums(folder).encode())
 
 
 def assets() -> Path:
@@ -38,14 +49,21 @@ def assets() -> Path:
     return inside if inside.is_dir() else package.parent / "assets"
 
 
+def is_shared(folder: Path) -> bool:
+    """Whether a model folder is not the user's own: it came with mmx, or is the hub's, whose files other programs read through links."""
+    return folder.parent.name == "snapshots" or folder.resolve().is_relative_to(assets().resolve())
+
+
 def locate(name: str | None, task: str, role: str) -> Located:
     """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
 
     name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
     """
-    from mmx.models.hub import named
+    known = None if name and Path(name).is_dir() else find_known(name)
+    if known:
+        from mmx.models.hub import snapshot
 
-    name = named(name)
+        return Located("+".join(repo.name for repo in known.repos), *map(snapshot, known.repos))
     if name and "+" in name and not Path(name).is_dir():
         first, _, second = name.partition("+")
         own, other = locate(first, task, role), locate(second, task, role)
@@ -56,25 +74,25 @@ def locate(name: str | None, task: str, role: str) -> Located:
             raise ModelError(
                 f"this bridge needs the {role} that it was trained with", hint=f"give its folder with --{role}"
             )
-        folder, known = assets() / "starter" / default, f"{STARTER}/{default}"
+        folder, title = assets() / "starter" / default, f"{STARTER}/{default}"
         if not folder.is_dir():
             raise ModelError(
-                f"{known}: this version of mmx ships no such starter model",
+                f"{title}: this version of mmx ships no such starter model",
                 hint=f"train one, and give it with --{role}",
             )
     elif name.startswith(HUB):
         from mmx.models.hub import snapshot
 
-        folder, known = snapshot(name.removeprefix(HUB)), name.removeprefix(HUB)
+        folder, title = snapshot(repo_of(name)), name.removeprefix(HUB)
     else:
         folder = Path(name)
-        known = folder.resolve().name
+        title = folder.resolve().name
         if not folder.is_dir():
             raise ModelError(
                 f"{name}: no such model folder", hint="give a folder, or leave the option out for the starter model"
             )
     verify(folder)
-    return Located(known, folder)
+    return Located(title, folder)
 
 
 def push(folder: Path, repo: str) -> None:
@@ -94,17 +112,21 @@ def push(folder: Path, repo: str) -> None:
 
 def missing(name: str | None) -> str | None:
     """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
-    from mmx.models.hub import named
-
-    parts = [name] if name and Path(name).is_dir() else [named(part) or "" for part in (name or "").split("+")]
-    known = {STARTER, *(name for row in TASKS.values() for name in row.by_words)}
-    return next((p for p in parts if p and p not in known and not p.startswith(HUB) and not Path(p).is_dir()), None)
+    if not name or Path(name).is_dir() or find_known(name):
+        return None
+    known = {STARTER, *(bridge for row in TASKS.values() for bridge in row.by_words)}
+    there = (part for part in name.split("+") if not (part in known or part.startswith(HUB) or find_known(part)))
+    return next((part for part in there if not Path(part).is_dir()), None)
 
 
 def seal(folder: Path) -> None:
     """Write SHA256SUMS over the weights and configs of a model folder, in the format of sha256sum."""
-    lines = [f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
-    (folder / SUMS).write_text("".join(lines), encoding="utf8")
+    (folder / SUMS).write_text(_sums(folder), encoding="utf8")
+
+
+def _sums(folder: Path) -> str:
+    lines = (f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder))
+    return "".join(lines)
 
 
 def verify(folder: Path, *, fresh: bool = False) -> None:
