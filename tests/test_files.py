@@ -10,7 +10,7 @@ import pytest
 
 from mmx.errors import OutputError, UsageError
 from mmx.media import files
-from mmx.media.files import Source, Target, expand, plan, write_atomic
+from mmx.media.files import Source, Target, expand, names_a_file, plan, write_atomic
 
 
 def test_folders_globs_and_files(tmp_path: Path) -> None:
@@ -42,6 +42,21 @@ def test_outputs_mirror_inputs() -> None:
         plan(sources[:1], "dog.jpg", 1, ".png")
     with pytest.raises(UsageError, match="two inputs"):
         plan([sources[0], sources[0]], "out", 1, ".png")
+
+
+@pytest.mark.parametrize(
+    ("output", "is_file"),
+    [("out", False), ("out.v2", False), ("out.v2/", False), ("a.png/", False), ("here.png", False), ("a.png", True)],
+)
+def test_one_rule_says_what_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, is_file: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.png").mkdir()
+    assert names_a_file(output) is is_file
+    ((target,),) = plan([Source(Path("x.wav"), Path("x"))], output, 1, ".png")
+    assert target.path == (Path(output) if is_file else Path(output) / "x.png")
+    assert names_a_file("-") and not names_a_file(None)
 
 
 def test_write_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

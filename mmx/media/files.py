@@ -40,6 +40,9 @@ SUFFIXES = {
 }
 
 
+MEDIA = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
 @dataclass(frozen=True)
 class Source:
     """One input: `path` is None for stdin; `relative` is its place below the folder that was given, without suffix."""
@@ -144,26 +147,29 @@ class Target:
 
 
 def names_a_file(output: str | None) -> bool:
-    """Whether -o OUTPUT means one file rather than a folder."""
-    return output is not None and (output == "-" or (Path(output).suffix != "" and not Path(output).is_dir()))
+    """Whether -o OUTPUT means one file rather than a folder.
+
+    A path that ends with a slash or is a folder means that folder. One with the suffix of a medium means a file, as `-` does; any
+    other a folder, which need not be there yet: `out.v2` as well as `out`.
+    """
+    if output is None or output == "-":
+        return output == "-"
+    return not output.endswith(("/", os.sep)) and Path(output).suffix.lower() in MEDIA and not Path(output).is_dir()
 
 
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
     """Where each source's `count` results go.
 
-    `-`: stdout, for a single result. None: beside the current folder, by the source's name. A name with a suffix: that
-    file (numbered where there are several results of one source). Anything else: a folder that mirrors the inputs.
+    `-`: stdout, for a single result. None: into the current folder, by the source's name. A file: that one (numbered where there
+    are several results of one source). A folder: it mirrors the inputs. Raises UsageError for a file of another medium.
     """
     numbers = [""] if count == 1 else [f"-{k}" for k in range(count)]
     if output == "-":
         if len(sources) * count != 1:
             raise UsageError(f"stdout takes one result, this makes {len(sources) * count}", hint="-o FOLDER, or --grid")
         return [[Target(None)]]
-    is_file = (
-        output is not None and Path(output).suffix != "" and not Path(output).is_dir() and not output.endswith(os.sep)
-    )
-    if is_file:
-        path = Path(str(output))
+    if output is not None and names_a_file(output):
+        path = Path(output)
         if path.suffix.lower() != suffix:
             raise UsageError(f"{output}: this writes {suffix} files", hint=f"give a name that ends in {suffix}")
         if len(sources) != 1:
