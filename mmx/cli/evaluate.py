@@ -53,7 +53,7 @@ def evaluate(
     judge: Annotated[
         Optional[Path], typer.Option(metavar="DIR", show_default=False, help="Another report's judge/ to use.")
     ] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write the tables into the bridge's model card, too.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Write the tables into the bridge's model card, too; of a starter's or the hub's into REPORT/README.md.")] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -76,13 +76,15 @@ def evaluate(
     if card:
         from mmx.training.card import add_evaluation
 
-        add_evaluation(translator.bridge_at.folder, translator.bridge.config, result)
+        written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, output)
     if as_json:
         print(json.dumps(result))
     else:
         _print(result)
     if not quiet:
         print(f"{output}: metrics.json, report.html", file=sys.stderr)
+        if card:
+            print(f"{written}: the bridge's card", file=sys.stderr)
 
 
 def _protocol(row: Task, data: str) -> str:

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmx.errors import ModelError
+from mmx.media.files import write_atomic
+from mmx.models.store import is_shared
+
 if TYPE_CHECKING:
     from mmx.bridges.base import BridgeConfig
 
@@ -61,12 +65,24 @@ def _evaluation(result: dict[str, Any] | None) -> str:
     return text
 
 
-def add_evaluation(folder: Path, config: BridgeConfig, result: dict[str, Any]) -> None:
-    """Put the result of `mmx eval` into a bridge's metrics.json and card."""
+def add_evaluation(folder: Path, config: BridgeConfig, result: dict[str, Any], report: Path) -> Path:
+    """Put the result of `mmx eval` into a bridge's metrics.json and card. Returns the card.
+
+    Of a bridge that came with mmx, or lies in the hub's cache, the card goes into the folder of the report, and nothing of it is touched.
+    Raises ModelError where there is no metrics.json to make a card of.
+    """
     path = folder / "metrics.json"
+    if not path.exists():
+        raise ModelError(
+            f"{folder.name} has no metrics.json, which its card is made of", hint=f"the tables are in {report}"
+        )
     measured = json.loads(path.read_text(encoding="utf8")) | {"evaluation": result}
-    path.write_text(json.dumps(measured, indent=1), encoding="utf8")
-    (folder / "README.md").write_text(bridge_card(config, measured), encoding="utf8")
+    own = not is_shared(folder)
+    if own:
+        write_atomic(path, json.dumps(measured, indent=1).encode())
+    card = (folder if own else report) / "README.md"
+    write_atomic(card, bridge_card(config, measured).encode())
+    return card
 
 
 def decoder_card(family: str, measured: dict[str, Any]) -> str:
