@@ -15,7 +15,10 @@ from mmx.media.image import png_bytes
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, read_record, text_chunks
 from tests.conftest import tone
 
-RECORD = {"schema": SCHEMA, "version": "0.0", "inputs": [{"name": "größe.wav", "sha256": "00"}], "seed": 7}
+MODEL = {"name": "a", "sha256": "00"}
+RECORD = {"schema": SCHEMA, "version": "0.0", "command": "sound2img", "layout": "single", "indices": [0], "heard": []}
+RECORD |= {"inputs": [{"name": "größe.wav", "sha256": "00", "role": "source", "weight": 1.0}], "settings": {"seed": 7}}
+RECORD |= {"libraries": {}, "bridge": MODEL, "decoder": MODEL}
 
 
 def test_png_round_trip() -> None:
@@ -27,7 +30,7 @@ def test_png_round_trip() -> None:
 def test_gif_round_trip() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, format="GIF", comment=dumps(RECORD | {"long": "x" * 2000}).encode())
-    assert read_record(buffer.getvalue(), "x.gif")["seed"] == 7
+    assert read_record(buffer.getvalue(), "x.gif")["settings"] == {"seed": 7}
 
 
 def test_wav_round_trip_leaves_the_sound_alone() -> None:
@@ -51,3 +54,17 @@ def test_wav_round_trip_leaves_the_sound_alone() -> None:
 def test_files_without_a_record_are_refused(data: bytes) -> None:
     with pytest.raises(InputError):
         read_record(data, "x")
+
+
+@pytest.mark.parametrize("field", ["inputs", "settings", "libraries", "bridge", "heard"])
+@pytest.mark.parametrize("wrong", [None, 7, [3], {"name": 3}])
+def test_records_of_another_form_are_refused_by_the_field(field: str, wrong: object) -> None:
+    record = {name: value for name, value in RECORD.items() if name != field} | ({field: wrong} if wrong else {})
+    if type(wrong) is type(RECORD[field]) and field in ("settings", "libraries", "heard"):
+        return  # of the right form
+    with pytest.raises(InputError, match="damaged"):
+        read_record(
+            png_bytes(Image.new("RGB", (4, 4)), text_chunks(RECORD | {"version": "1"}) | {"mmx": dumps(record)}), "x"
+        )
+    with pytest.raises(InputError, match="schema"):
+        read_record(png_bytes(Image.new("RGB", (4, 4)), {"mmx": "[]"}), "x")

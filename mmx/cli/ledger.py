@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mmx.digest import sha256
 
 if TYPE_CHECKING:
     from mmx.translate.base import Translator
@@ -57,13 +58,15 @@ class Ledger:
             os.close(file)
 
 
-def key_of(job: Job, translator: Translator) -> str:
+def job_digest(job: Job, translator: Translator) -> str:
     """One digest over all that a job's bytes follow from."""
+    models = {role: at.as_dict() for role, at in translator.models.items()}
     what = {
         "inputs": [given.as_dict() for given in job.inputs],
         "settings": asdict(job.settings),
         "indices": job.indices,
         "layout": job.layout,
-        "models": {role: at.sha256 for role, at in translator.models.items()},
+        # a companion's digest beside that of its decoder's folder
+        "models": {role: "+".join(v for k, v in own.items() if k != "name") for role, own in models.items()},
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(what, sort_keys=True).encode())

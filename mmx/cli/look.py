@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.options import BridgeOption, DecoderOption, EncoderOption, Json, Quiet
+from mmx.cli.options import BridgeOption, DecoderOption, EncoderOption, Json, Overwrite, Quiet
 from mmx.digest import sha256
 from mmx.errors import InputError, MmxError, ModelError, UsageError
-from mmx.media.files import Source
+from mmx.media.files import Source, Target, plan
+from mmx.media.provenance import ROLES, dumps, read_record
 
-ROLES = ("bridge", "decoder", "encoder")
+if TYPE_CHECKING:
+    from mmx.translate.base import Translator
+
+UNKNOWN = "unsealed"  # what older versions noted of a folder without SHA256SUMS
 
 
 def _read(file: str) -> bytes:
@@ -31,8 +36,6 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what made a file: inputs, models, seed, options."""
-    from mmx.media.provenance import dumps, read_record
-
     record = read_record(_read(file), file)
     if as_json:
         print(dumps(record))
@@ -41,7 +44,8 @@ def inspect(
     for entry in record["inputs"]:
         print(f"  {entry['role']}: {entry['name']}  sha256 {entry['sha256']}")
     for role in (role for role in ROLES if role in record):
-        print(f"  {role}: {record[role]['name']}  sha256 {record[role]['sha256']}")
+        beside = f", beside it {record[role]['companion']}" if "companion" in record[role] else ""
+        print(f"  {role}: {record[role]['name']}  sha256 {record[role]['sha256']}{beside}")
     print(f"  result: {record['layout']} {', '.join(map(str, record['indices']))}")
     print(f"  settings: {', '.join(f'{k} {v}' for k, v in record['settings'].items() if v is not None)}")
     for heard in filter(None, record["heard"]):
@@ -66,14 +70,15 @@ def reproduce(
     bridge: BridgeOption = None,
     decoder: DecoderOption = None,
     encoder: EncoderOption = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree."""
-    from mmx.media.provenance import read_record
-
     made = _read(file)
     record = read_record(made, file)
+    suffix = {b"RIFF": ".wav", b"GIF8": ".gif"}.get(made[:4], ".png")
+    keep = _keep(output, Path(file).with_suffix(suffix), overwrite=overwrite, as_json=as_json)
     contents = _contents(record, inputs or [], Path(file))
     from mmx.translate.job import job_from_record, run
     from mmx.translate.load import load
@@ -92,10 +97,8 @@ def reproduce(
     )
     different = _other_models(record, translator)
     artifact = run(translator, job).artifacts[0]
-    if output:
-        from mmx.media.files import write_atomic
-
-        write_atomic(Path(output), artifact.data)
+    if keep:
+        keep.write(artifact.data)
     same = artifact.data == made
     if as_json:
         print(json.dumps({"schema": "mmx.reproduce/1", "file": file, "same": same, "differences": different}))
@@ -108,24 +111,47 @@ def reproduce(
         print(f"{file}: the same bytes", file=sys.stderr)
 
 
+def _keep(output: str | None, file: Path, *, overwrite: bool, as_json: bool) -> Target | None:
+    """Where what is made again goes, if anywhere. Raises UsageError before any work where it can't."""
+    if output is None:
+        return None
+    if as_json and output == "-":
+        raise UsageError("--json and the result both want stdout", hint="give -o FILE")
+    ((target,),) = plan([Source(file, Path(file.stem))], output, 1, file.suffix)
+    target.check(overwrite=overwrite)
+    return target
+
+
 class _Differs(MmxError):
     exit_code = 1
 
 
-def _other_models(record: dict[str, Any], translator: Any) -> list[str]:
+def _other_models(record: dict[str, Any], translator: Translator) -> list[str]:
     """What is not as it was when the artifact was made. A model of another name must be given by the user."""
     different = []
-    for role, there in translator.models.items():
-        if record[role]["name"] != there.name and not record[role]["name"].startswith("starter/"):
-            raise ModelError(f"it was made with the {role} {record[role]['name']}", hint=f"give it: --{role} FOLDER")
-        if record[role]["sha256"] != there.sha256:
+    for role in ROLES:
+        there, was = translator.models.get(role), record.get(role)
+        if there is None or was is None:
+            if there or was:
+                different.append(f"it was made {'without' if there else 'with'} an {role}")
+            continue
+        if was["name"] != there.name and not was["name"].startswith("starter/"):
+            raise ModelError(f"it was made with the {role} {was['name']}", hint=f"give it: --{role} FOLDER")
+        if was["sha256"] not in (there.sha256, UNKNOWN):
             different.append(f"the {role} {there.name} is another version")
-    from importlib.metadata import version
-
-    different += [
-        f"{name} was {was}, is {version(name)}" for name, was in record["libraries"].items() if version(name) != was
+        elif "companion" in was and was["companion"] != there.as_dict().get("companion"):
+            different.append(f"what lies beside the {role} {there.name} is another version")
+    here = {name: _installed(name) for name in record["libraries"]}
+    return different + [
+        f"{name} was {was}, is {here[name]}" for name, was in record["libraries"].items() if here[name] != was
     ]
-    return different
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not here"
 
 
 def _contents(record: dict[str, Any], given: list[str], file: Path) -> list[tuple[str, bytes]]:

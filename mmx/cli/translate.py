@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmx.cli.ledger import Ledger, key_of, share
+from mmx.cli.ledger import Ledger, job_digest, share
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
@@ -159,7 +159,7 @@ def _run_all(
             given = tuple(Given(source.name, source.read(), is_text=isinstance(source, Text)) for source in sources)
             job = Job(given + blended, settings, request.indices, request.layout, request.command)
             paths = [target.path for target in targets]
-            key = key_of(job, translator) if ledger else ""
+            key = job_digest(job, translator) if ledger else ""
             if ledger and ledger.has(key, paths):
                 talk.note(f"{sources[0].name}: already done")
                 continue

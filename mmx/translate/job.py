@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from mmx.media.image import grid, png_bytes, read_image
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
 from mmx.translate.base import Blend, Translation, Translator
 
-LAYOUTS = ("single", "grid", "strip", "gif")
 COMMON = (
     "seed",
     "start",
@@ -199,7 +198,7 @@ def _record(
         "settings": {
             name: value for name, value in asdict(job.settings).items() if name in COMMON + translator.options
         },
-        **{role: {"name": at.name, "sha256": at.sha256} for role, at in translator.models.items()},
+        **{role: at.as_dict() for role, at in translator.models.items()},
         "heard": heard,
         "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
     }
@@ -208,8 +207,14 @@ def _record(
 def job_from_record(record: dict[str, Any], contents: Sequence[tuple[str, bytes]]) -> Job:
     """The job that an artifact's record describes, with its inputs found among `contents` (name, bytes) by sha256.
 
-    Raises InputError that names an input that is not there.
+    Raises InputError that names an input that is not there, or a setting that this version does not know.
     """
+    unknown = record["settings"].keys() - {option.name for option in fields(Settings)}
+    if unknown:
+        raise InputError(
+            f"it was made with {', '.join(sorted(unknown))}, which this mmx knows nothing of",
+            hint=f"make it again with mmx {record['version']}",
+        )
     typed = [entry["text"].encode() for entry in record["inputs"] if "text" in entry]
     by_digest = {sha256(data): data for data in [*(data for _, data in contents), *typed]}
     missing = [entry for entry in record["inputs"] if entry["sha256"] not in by_digest]

@@ -1,0 +1,106 @@
+"""`mmx reproduce` and `--resume`: every model that made an artifact counts, and nothing is overwritten unasked."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from mmx.cli.ledger import job_digest
+from mmx.cli.look import _other_models
+from mmx.errors import ModelError
+from mmx.media.image import png_bytes
+from mmx.media.provenance import read_record, text_chunks
+from mmx.models.store import Located, seal
+from mmx.translate.job import Given, Job, Settings
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A decoder's folder and its companion's."""
+    for name in ("decoder", "companion"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(name.encode())
+    return tmp_path / "decoder", tmp_path / "companion"
+
+
+def translator(at: Located, **more: Located) -> SimpleNamespace:
+    return SimpleNamespace(models={"bridge": Located("b", at.folder), "decoder": at} | more)
+
+
+def record_of(models: SimpleNamespace) -> dict:
+    return {role: at.as_dict() for role, at in models.models.items()} | {"libraries": {}}
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_change_of_the_companion_counts_as_one_of_the_decoder(folders, sealed: bool, which: int) -> None:
+    made_by = translator(Located("a+b", *folders))
+    job = Job((Given("x.wav", b"x"),), Settings())
+    for folder in folders if sealed else ():
+        seal(folder)
+    record, key = record_of(made_by), job_digest(job, made_by)
+    assert record["decoder"].keys() == {"name", "sha256", "companion"} and _other_models(record, made_by) == []
+    (folders[which] / "model.safetensors").write_bytes(b"other")
+    if sealed:
+        seal(folders[which])
+    assert job_digest(job, made_by) != key
+    assert any("decoder" in said for said in _other_models(record, made_by))
+
+
+def test_a_record_without_a_companion_or_a_digest_is_an_older_one(folders) -> None:
+    now = translator(Located("a+b", *folders))
+    record = record_of(now)
+    del record["decoder"]["companion"]
+    record["bridge"]["sha256"] = "unsealed"
+    assert _other_models(record, now) == []
+
+
+def test_an_encoder_on_one_side_only_is_a_difference(folders) -> None:
+    without, encoder = translator(Located("a", folders[0])), Located("e", folders[1])
+    having = translator(Located("a", folders[0]), encoder=encoder)
+    assert _other_models(record_of(without), having) == ["it was made without an encoder"]
+    assert _other_models(record_of(having), without) == ["it was made with an encoder"]
+    with pytest.raises(ModelError, match="it was made with the encoder e"):
+        _other_models(record_of(having), translator(Located("a", folders[0]), encoder=Located("f", folders[1])))
+
+
+def test_what_is_not_installed_is_a_difference(folders) -> None:
+    now = translator(Located("a", folders[0]))
+    assert _other_models(record_of(now) | {"libraries": {"no-such-library": "1.0"}}, now) == [
+        "no-such-library was 1.0, is not here"
+    ]
+
+
+def test_nothing_is_overwritten_unasked(
+    mmx_in_process, debug_models, debug_options, tmp_path: Path, bark: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(bark, tmp_path)
+    models = ("--bridge", debug_models[0], "--decoder", debug_models[1])
+    assert mmx_in_process("sound2img", "bark.wav", "-o", "a.png", *debug_options)[0] == 0
+    made = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "mine.png").write_bytes(b"precious")
+    code, _, err = mmx_in_process("reproduce", "a.png", "-o", "mine.png", *models)
+    assert code == 2 and b"--overwrite" in err and (tmp_path / "mine.png").read_bytes() == b"precious"
+    assert mmx_in_process("reproduce", "a.png", "-o", "b.wav", *models)[0] == 2
+    assert mmx_in_process("reproduce", "a.png", "-o", "-", "--json", *models)[0] == 2
+    assert mmx_in_process("reproduce", "a.png", "-o", "mine.png", "--overwrite", *models)[0] == 0
+    assert mmx_in_process("reproduce", "a.png", "-o", "again.v2/", *models)[0] == 0
+    assert {(tmp_path / name).read_bytes() for name in ("mine.png", "again.v2/a.png")} == {made}
+    record = read_record(made, "a.png")
+    picture = Image.open(io.BytesIO(made))
+    for changed, says in (
+        (record | {"settings": record["settings"] | {"sharpness": 3}, "version": "9.9"}, b"sharpness"),
+        ({name: value for name, value in record.items() if name != "layout"}, b"layout"),
+    ):
+        (tmp_path / "c.png").write_bytes(png_bytes(picture, text_chunks(changed)))
+        code, out, _ = mmx_in_process("reproduce", "c.png", "--json", *models)
+        assert code == 3 and says in out and json.loads(out)["schema"] == "mmx.error/1"
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "again.v2", "bark.wav", "c.png", "mine.png"]
