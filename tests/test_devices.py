@@ -80,3 +80,16 @@ def test_text2img(carried_out, debug_options) -> None:
 @pytest.mark.parametrize("rest", [(), ("--beam", 2), ("-n", 2)])
 def test_img2speech(carried_out, speech_options, photo: Path, rest: tuple) -> None:
     carried_out("img2speech", photo, *rest, *speech_options, suffix=".wav")
+
+
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs without instructions for it, mixed precision is many times slower than float32, so it is left out."""
+    from mmx import device
+
+    for pays, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda pays=pays: pays)
+        with device.autocast("cpu"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+        with device.autocast("cpu", False):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert device.bf16_pays("cuda:1")

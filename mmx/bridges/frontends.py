@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.image_encoders import ImageEncoder
+from mmx.device import autocast
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio, resample, tile
 from mmx.media.image import read_image
@@ -242,7 +243,7 @@ def plain_and_mirrored(
     good = [picture for picture in pictures if picture is not None]
     if not good:
         return [None] * len(pictures)
-    with torch.autocast(device.type, torch.bfloat16):  # training data only
+    with autocast(device):  # training data only
         views = [look(view).float().cpu() for view in (good, [ImageOps.mirror(picture) for picture in good])]
     rows = iter(torch.cat([view if view.dim() == 3 else view[:, None] for view in views], dim=1).half())
     return [None if picture is None else next(rows) for picture in pictures]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.device import autocast
 from mmx.training.decoders.codec import feature_distance
 from mmx.training.decoders.space import to_images, to_pixels
 
@@ -149,7 +150,7 @@ def first_guesses(unet: nn.Module, embeds: Tensor, latents: Tensor, seed: int, b
         noise = torch.randn(len(part), *latents.shape[1:], generator=generator)
         noisy = noise.contiguous(memory_format=torch.channels_last)
         steps = torch.full((len(part),), last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             v = unet(noisy, steps, None, added_cond_kwargs={"image_embeds": part}).sample
         found.append((signal.sqrt() * noise - (1 - signal).sqrt() * v[:, : latents.shape[1]].float()).half())
     return torch.cat(found)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmx.data.captions import TEMPLATES, all_captions, train_tokenizer, words_of
 from mmx.data.photos import Photos
+from mmx.device import autocast
 from mmx.nets.dual import DualEncoder, LayoutHead
 from mmx.training.losses import infonce
 
@@ -188,11 +189,11 @@ def to_images(pixels: Tensor) -> list:
 
 @torch.no_grad()
 def encode_all(photos: Photos, encode, batch: int = 256) -> Tensor:
-    """`encode` applied to all photos, plain and then mirrored: (2N, ...) float32, computed in bfloat16 (training data only)."""
+    """`encode` applied to all photos, plain and then mirrored: (2N, ...) float32, in bfloat16 where that pays (training data only)."""
     pieces = []
     for mirrored in (False, True):
         for start in range(0, len(photos), batch):
             pixels = to_pixels(photos.pixels[start : start + batch])
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast("cpu"):
                 pieces.append(encode(pixels.flip(3) if mirrored else pixels).float())
     return torch.cat(pieces)

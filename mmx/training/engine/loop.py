@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mmx.device import autocast
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.training.engine.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
 from mmx.training.engine.interrupt import Interruptible
@@ -215,7 +216,7 @@ class Run:
         else:
             batch = self.task.batch(config.batch_size, generator)
         batch = {key: value.to(config.device) for key, value in batch.items()}
-        with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.bf16):
+        with autocast(config.device, config.bf16):
             loss, parts = self.task.loss(batch, generator)
         if torch.isfinite(loss):
             (loss / config.accumulate).backward()
