@@ -14,7 +14,7 @@ from PIL import Image
 from mmx.data.cache import Cache
 from mmx.data.digests import Digests
 from mmx.data.fill import Resolved, Space, resolve
-from mmx.data.shards import Item
+from mmx.data.items import Item
 from mmx.data.sharing import Group
 from tests.conftest import RATE, tone
 

@@ -20,9 +20,10 @@ import mmx.data.sharing
 import mmx.data.streamed
 from mmx.data.digests import Digests
 from mmx.data.fill import Space
+from mmx.data.items import Item
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import load_pairs
-from mmx.data.shards import Item, stream
+from mmx.data.shards import stream
 from mmx.data.sharing import Group
 from mmx.errors import InputError, OutputError
 from tests.conftest import ROOT

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mmx.data.manifest import Row, joined
-from mmx.data.shards import Item
+from mmx.data.items import Item
+from mmx.data.manifest import Candidate, joined
 from mmx.tasks import task
 
 
@@ -30,8 +30,8 @@ def test_pairing_by_label_takes_n_log_n_comparisons() -> None:
     """Of 2,000 identities on both sides; one look through all names a sample would take some four million."""
     names = [f"n{number:05d}" for number in range(2000)]
     both = [[Item(name, path, 0, 1) for name in names] for path in ("a.tar", "b.tar")]
-    rows = [Row(item.name, (item, None), {"identity": Counted(item.name)}) for item in both[0]]
-    rows += [Row(item.name, (None, item), {"identity": Counted(item.name)}) for item in both[1]]
+    rows = [Candidate(item.name, (item, None), {"identity": Counted(item.name)}) for item in both[0]]
+    rows += [Candidate(item.name, (None, item), {"identity": Counted(item.name)}) for item in both[1]]
     Counted.compared = 0
     manifest = joined(rows, task("voice2face"), "data")
     assert manifest.label_names == names and list(manifest.sources.labels) == list(range(2000))

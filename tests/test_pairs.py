@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from mmx.data.cache import content_key
+from mmx.data.items import Item
 from mmx.data.manifest import held_out, read_manifest
 from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
-from mmx.data.shards import Item
 from mmx.errors import InputError
 from mmx.training.bridges.base import retrieval
 from mmx.training.engine.parallel import Team

@@ -69,7 +69,7 @@ def check_data(
     if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
         raise UsageError(f"{data}: no such file or folder")
     from mmx.data.check import check
-    from mmx.data.pairs import MAX_BAD
+    from mmx.data.items import MAX_BAD
 
     found = check(data, task, workers)
     total = sum(found.counts.values())

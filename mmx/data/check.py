@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 from mmx.data.cache import content_key
-from mmx.data.manifest import SPLITS, SUFFIXES, Manifest, Side, read_manifest
-from mmx.data.shards import Item
+from mmx.data.items import SPLITS, Item, Listing
+from mmx.data.manifest import Manifest, read_manifest
+from mmx.data.shards import SUFFIXES
 from mmx.errors import InputError, SilenceError
 from mmx.media.audio import read_audio
 from mmx.media.image import read_image
@@ -60,7 +61,7 @@ def check(data: str, task: str, workers: int = 4) -> Findings:
     return found
 
 
-def _read_side(side: Side, modality: str, speech: bool, is_source: bool, found: Findings, workers: int) -> None:
+def _read_side(side: Listing, modality: str, speech: bool, is_source: bool, found: Findings, workers: int) -> None:
     seen: dict[int, tuple[str, int]] = {}
     with ThreadPoolExecutor(workers) as pool:
         judged = _in_order(pool, lambda item: _judge(item, modality, speech), side.items)

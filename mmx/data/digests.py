@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmx.data.cache import content_key, make_folder
-from mmx.data.shards import Item
+from mmx.data.items import Item
 
 NOTHING = content_key(b"")
 MASK = (1 << 64) - 1  # SQLite's integers have a sign, keys have none

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmx.data.cache import Cache, content_key
 from mmx.data.digests import Digests, stat_of
-from mmx.data.shards import Item
+from mmx.data.items import Item
 from mmx.data.sharing import Group
 from mmx.errors import InputError
 

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from mmx.data.cache import Cache
 from mmx.data.digests import Digests
-from mmx.data.fill import Features, Resolved, Space, resolve
-from mmx.data.manifest import SPLITS, Manifest, Side
+from mmx.data.fill import Features, Space, resolve
+from mmx.data.items import SPLITS, Listing, refuse_many_bad
+from mmx.data.manifest import Manifest
 from mmx.data.sharing import Group, Processes
 from mmx.data.streamed import settle
 from mmx.digest import cache_root
 from mmx.errors import InputError
-
-MAX_BAD = 0.05  # the share of samples that may be unusable before a run stops
 
 
 class Groups:
@@ -158,7 +157,7 @@ def load_pairs(
     for side, space in wanted:
         tell = _teller(space.features.name, len(side.items), quiet)
         found = resolve(side.items, space, digests, group, tell)
-        _refuse_many_bad(found, len(side.items))
+        refuse_many_bad(found.bad, len(side.items))
         sides.append((space.cache, found))
     skipped = [name for _, found in sides for name in found.bad]
     if skipped and not quiet:
@@ -175,7 +174,7 @@ def load_pairs(
     if manifest.direct and not splits[0].weights.any():
         raise InputError("all weights of the train split are zero")
     # names and places take memory, and are not asked again
-    manifest.sources, manifest.targets, manifest.seconds = Side(), Side(), None
+    manifest.sources, manifest.targets, manifest.seconds = Listing(), Listing(), None
     return Loaded(splits[0], splits[1], manifest, skipped)
 
 
@@ -197,7 +196,7 @@ def _split(manifest: Manifest, sides, labels: tuple[np.ndarray, np.ndarray], num
     return Pairs(rows[0], rows[1], manifest.direct, weights, *rows[2:])
 
 
-def _weights(side: Side) -> np.ndarray:
+def _weights(side: Listing) -> np.ndarray:
     return np.frombuffer(side.weights, np.float32).copy()
 
 
@@ -209,11 +208,3 @@ def _teller(name: str, total: int, quiet: bool) -> Callable[[int], None]:
             print(f"{name}: {done} of {total} files are in the cache", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _refuse_many_bad(found: Resolved, total: int) -> None:
-    if len(found.bad) > MAX_BAD * total:
-        raise InputError(
-            f"{len(found.bad)} of {total} samples can't be read, such as {found.bad[0]}",
-            hint="mmx data check names them all; mend or remove them: a run stops when more than 5 % are bad",
-        )

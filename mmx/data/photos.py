@@ -1,43 +1,25 @@
-"""Training data: WebDataset shards or paired folders → samples in memory."""
+"""The photos and sounds of a folder's shards, all of them in memory."""
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmx.bridges.frontends import sound_of
+from mmx.data.items import refuse_many_bad
+from mmx.data.shards import find_shards, stream
 from mmx.errors import InputError
 from mmx.media.audio import Waveform
 from mmx.media.image import fit_square, read_image
 
-MAX_BAD = 0.05  # the share of samples that may be unreadable before a run stops
-
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-SOUND_SUFFIXES = ("ogg", "wav", "flac", "mp3")
-
-
-def read_shards(paths: list[Path]) -> Iterator[dict]:
-    """The samples of WebDataset shards in order: dicts of `__key__` and bytes by suffix."""
-    import webdataset
-
-    if not paths:
-        raise InputError("no shards to read", hint="give a folder that holds .tar shards")
-    yield from webdataset.WebDataset([str(path) for path in paths], shardshuffle=False, empty_check=False)
-
-
-def shards(folder: Path, prefix: str) -> list[Path]:
-    """The shards `prefix-*.tar` of a folder, sorted."""
-    found = sorted(Path(folder).glob(f"{prefix}-*.tar"))
-    if not found:
-        raise InputError(f"{folder}: no {prefix}-*.tar shards here", hint="see README.md, 'Train your own'")
-    return found
+T = TypeVar("T")
 
 
 @dataclass
@@ -61,19 +43,11 @@ def load_photos(folder: Path, size: int, prefix: str = "images") -> Photos:
 
     Raises InputError when there are no shards, or when more than 5 % of the photos can't be read.
     """
-    pixels, meta, bad = [], [], []
-    for sample in read_shards(shards(folder, prefix)):
-        payload = next((sample[s] for s in IMAGE_SUFFIXES if s in sample), None)
-        if payload is None:
-            continue
-        try:
-            image = fit_square(read_image(io.BytesIO(payload), name=sample["__key__"]), size)
-        except InputError:
-            bad.append(sample["__key__"])
-            continue
-        pixels.append(np.asarray(image))
-        meta.append(json.loads(sample.get("json", b"{}")) | {"key": sample["__key__"]})
-    _refuse_many_bad(folder, bad, len(meta))
+
+    def decode(payload: bytes, name: str) -> np.ndarray:
+        return np.asarray(fit_square(read_image(io.BytesIO(payload), name=name), size))
+
+    pixels, meta = _load(folder, prefix, "image", decode)
     return Photos(torch.from_numpy(np.stack(pixels)), meta)
 
 
@@ -98,24 +72,27 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
 
     Of `voices`, only the speech is kept, and one without speech counts as bad.
     """
-    waves, meta, bad = [], [], []
-    for sample in read_shards(shards(folder, prefix)):
-        payload = next((sample[s] for s in SOUND_SUFFIXES if s in sample), None)
-        if payload is None:
-            continue
-        try:
-            waves.append(sound_of(payload, sample["__key__"], voice=prefix == "voices"))
-        except InputError:
-            bad.append(sample["__key__"])
-            continue
-        meta.append(json.loads(sample.get("json", b"{}")) | {"key": sample["__key__"]})
-    _refuse_many_bad(folder, bad, len(meta))
+    waves, meta = _load(
+        folder, prefix, "sound", lambda payload, name: sound_of(payload, name, voice=prefix == "voices")
+    )
     return Sounds(waves, meta)
 
 
-def _refuse_many_bad(folder: Path, bad: list[str], good: int) -> None:
-    if len(bad) > MAX_BAD * (len(bad) + good):
-        raise InputError(
-            f"{folder}: {len(bad)} of {len(bad) + good} samples can't be read, such as {bad[0]}",
-            hint="mend or remove them; a run stops when more than 5 % are bad",
-        )
+def _load(
+    folder: Path, prefix: str, modality: str, decode: Callable[[bytes, str], T]
+) -> tuple[list[T], list[dict[str, Any]]]:
+    """What is decoded of every sample of `prefix`-*.tar that holds the modality, and the metadata of each, with its `key`."""
+    found, meta, bad = [], [], []
+    for path in find_shards(folder, prefix):
+        for sample in stream(path):
+            payload = sample.of(modality)
+            if payload is None:
+                continue
+            try:
+                found.append(decode(payload, sample.key))
+            except InputError:
+                bad.append(sample.key)
+                continue
+            meta.append(sample.meta | {"key": sample.key})
+    refuse_many_bad(bad, len(bad) + len(meta), f"{folder}: ")
+    return found, meta

@@ -2,94 +2,120 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
 
+from mmx.data.items import Item
 from mmx.digest import cache_root
 from mmx.errors import InputError, NetworkError, UsageError
+from mmx.media.files import write_atomic
 
 T = TypeVar("T")
+SUFFIXES = {  # of a modality's files in training data, the best first
+    "sound": ("ogg", "wav", "flac", "mp3", "m4a", "aac", "opus"),
+    "image": ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
+}
 
 
 @dataclass(frozen=True)
-class Item:
-    """One file, or one member of a tar: name is for people; offset and size say where its bytes are.
+class Sample(Generic[T]):
+    """The files of a tar that share a stem. members: by suffix, in lower case; meta: what its .json holds."""
 
-    Of what was streamed there is only the key of its bytes, which are in the cache.
-    """
+    key: str
+    members: dict[str, T]
+    meta: dict[str, Any]
 
-    name: str
-    path: str
-    offset: int = 0
-    size: int = -1  # -1: to the end
-    key: int = 0  # 0: not known yet
-
-    def read(self) -> bytes:
-        """Its bytes. Raises InputError, also where there are fewer than there should be."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
-        except OSError as error:
-            raise InputError(f"{self.name}: {error.strerror}") from None
-        if len(data) < self.size:
-            raise InputError(f"{self.name}: {self.path} ends before it")
-        return data
+    def of(self, modality: str) -> T | None:
+        """Its member of this modality."""
+        return next((self.members[suffix] for suffix in SUFFIXES[modality] if suffix in self.members), None)
 
 
-def _grouped(
-    tar: tarfile.TarFile, take: Callable[[tarfile.TarFile, tarfile.TarInfo], T]
-) -> Iterator[tuple[str, dict[str, T], dict[str, Any]]]:
-    """Each sample's key, what was taken of its members by suffix, and the metadata of its .json."""
-    key, members, meta = None, {}, {}
+def _grouped(tar: tarfile.TarFile, take: Callable[[str, tarfile.TarInfo], T]) -> Iterator[Sample[T]]:
+    """Samples with what is taken of their members; take: of a sample's key and a member."""
+    sample = None
     for member in tar:
         if not member.isfile():
             continue
         head, _, name = member.name.rpartition("/")
         stem, _, suffix = name.partition(".")
-        own = f"{head}/{stem}" if head else stem
-        if own != key:
-            if key is not None:
-                yield key, members, meta
-            key, members, meta = own, {}, {}
+        key = f"{head}/{stem}" if head else stem
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = Sample(key, {}, {})
         if suffix.lower() == "json":
             meta = json.loads(tar.extractfile(member).read())
             if not isinstance(meta, dict):
                 raise ValueError(f"{member.name} is no JSON object")
+            sample.meta.update(meta)
         else:
-            members[suffix.lower()] = take(tar, member)
-    if key is not None:
-        yield key, members, meta
+            sample.members[suffix.lower()] = take(key, member)
+    if sample is not None:
+        yield sample
 
 
-def samples(path: str) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, Any]]]:
-    """The samples of a local tar in order: key, (offset, size) by suffix, and the metadata of its .json. Raises InputError."""
-    try:
-        with tarfile.open(path) as tar:
-            yield from _grouped(tar, lambda _tar, member: (member.offset_data, member.size))
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"{path}: the shard can't be read: {error}") from None
+def located(path: str) -> Iterator[Sample[Item]]:
+    """The samples of a local tar in order, with the places of their members. Raises InputError."""
+    with _told(path), tarfile.open(path) as tar:
+        yield from _grouped(tar, lambda key, member: Item(key, path, member.offset_data, member.size))
 
 
-def stream(url: str) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
-    """The samples of a tar behind a URL, read once from its start to its end and kept nowhere. Raises NetworkError, InputError."""
+def stream(url: str) -> Iterator[Sample[bytes]]:
+    """The samples of a tar, local or behind a URL, read once from its start to its end. Raises NetworkError, InputError."""
+    with _told(url), _opened(url) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        yield from _grouped(tar, lambda _key, member: tar.extractfile(member).read())
+
+
+def _opened(url: str) -> AbstractContextManager[IO[bytes]]:
+    if "://" not in url:
+        return open(url, "rb")
     import fsspec
 
-    def contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-        return tar.extractfile(member).read()
+    # over HTTP without seeking, which some servers do not know
+    return fsspec.open(url, "rb", **({"block_size": 0} if url.startswith(("http://", "https://")) else {}))
 
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Inside, whatever goes wrong with a tar is told in one line that names it."""
     try:
-        # over HTTP without seeking, which some servers do not know
-        whole = {"block_size": 0} if url.startswith(("http://", "https://")) else {}
-        with fsspec.open(url, "rb", **whole) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            yield from _grouped(tar, contents)
+        yield
     except (tarfile.TarError, ValueError) as error:
         raise InputError(f"{shown(url)}: the shard can't be read: {error}") from None
     except Exception as error:  # each file system behind fsspec has errors of its own
-        raise _failure(error, url, "the same command goes on with the shards that are not in the cache yet") from None
+        if "://" in url:
+            raise _failure(
+                error, url, "the same command goes on with the shards that are not in the cache yet"
+            ) from None
+        if isinstance(error, OSError):
+            raise InputError(f"{url}: the shard can't be read: {error}") from None
+        raise
+
+
+def find_shards(folder: Path, prefix: str) -> list[str]:
+    """The shards `prefix-*.tar` of a folder, sorted. Raises InputError where there are none."""
+    found = sorted(map(str, Path(folder).glob(f"{prefix}-*.tar")))
+    if not found:
+        raise InputError(f"{folder}: no {prefix}-*.tar shards here", hint="see README.md, 'Train your own'")
+    return found
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:
+    """Samples, each a key and files by suffix → a tar whose bytes are a function of them. Raises OutputError."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for key, files in samples:
+            for suffix, data in sorted(files.items()):
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    write_atomic(path, buffer.getvalue())
 
 
 def identity(url: str) -> str:

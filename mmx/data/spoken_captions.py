@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import soundfile
 
 from mmx.data.captions import words_of
-from mmx.data.photos import read_shards, shards
+from mmx.data.shards import find_shards, stream, write_shard
 from mmx.errors import InputError, ModelError
 from mmx.media.audio import Waveform, read_audio
 from mmx.nets.speech import SAMPLE_RATE
@@ -68,34 +69,25 @@ def make_corpus(data: Path, output: Path, voices: Sequence[str], workers: int = 
 
     The same photos and voices give the same samples in the same order.
     """
-    import webdataset
-
-    metas = [json.loads(sample["json"]) for sample in read_shards(shards(data, "images")) if "json" in sample]
+    metas = [sample.meta for path in find_shards(data, "images") for sample in stream(path) if sample.meta]
     if not any("words" in meta for meta in metas):
         raise InputError(f"{data}: the photos' .json have no `words` to speak")
     jobs = [(meta, voice) for meta in captions_of(metas).values() for voice in voices]
-    output.mkdir(parents=True, exist_ok=True)
-    writer = None
     with ThreadPoolExecutor(workers) as pool:
-        for index, ((meta, voice), wave) in enumerate(
-            zip(jobs, pool.map(lambda job: say(job[0]["text"], job[1]), jobs), strict=True)
-        ):
-            if index % SHARD == 0:
-                if writer is not None:
-                    writer.close()
-                writer = webdataset.TarWriter(str(output / f"spoken-{index // SHARD:03d}.tar"), mtime=0.0)
-            buffer = io.BytesIO()
-            soundfile.write(buffer, wave.samples, SAMPLE_RATE, format="FLAC")
-            writer.write(
-                {
-                    "__key__": f"{index:06d}",
-                    "flac": buffer.getvalue(),
-                    "json": json.dumps(meta | {"voice": voice, "split": split_of(index)}).encode(),
-                }
-            )
-    if writer is not None:
-        writer.close()
+        waves = pool.map(lambda job: say(job[0]["text"], job[1]), jobs)
+        for start in range(0, len(jobs), SHARD):
+            spoken = zip(range(start, len(jobs)), jobs[start : start + SHARD], islice(waves, SHARD), strict=False)
+            samples = ((f"{index:06d}", _files(index, *job, wave)) for index, job, wave in spoken)
+            write_shard(output / f"spoken-{start // SHARD:03d}.tar", samples)
     return len(jobs)
+
+
+def _files(index: int, meta: dict, voice: str, wave: Waveform) -> dict[str, bytes]:
+    """An utterance's files, by suffix."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave.samples, SAMPLE_RATE, format="FLAC")
+    about = meta | {"voice": voice, "split": split_of(index)}
+    return {"flac": buffer.getvalue(), "json": json.dumps(about).encode()}
 
 
 def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
@@ -107,13 +99,13 @@ def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
     for prefix in ("spoken", "speech"):
         if prefix == "speech" and not list(folder.glob("speech-*.tar")):
             continue
-        for sample in read_shards(shards(folder, prefix)):
-            payload = next((sample[suffix] for suffix in ("flac", "ogg", "wav") if suffix in sample), None)
+        for sample in (sample for path in find_shards(folder, prefix) for sample in stream(path)):
+            payload = sample.of("sound")
             if payload is None:
                 continue
-            meta = json.loads(sample.get("json", b"{}")) | {"key": sample["__key__"], "kind": prefix}
+            meta = sample.meta | {"key": sample.key, "kind": prefix}
             meta.setdefault("voice", meta.get("speaker", "unknown"))
             if prefix == "speech" or "split" not in meta:
                 meta["split"] = split_of(index)
             index += 1
-            yield read_audio(payload, sample_rate=SAMPLE_RATE, name=sample["__key__"]), meta
+            yield read_audio(payload, sample_rate=SAMPLE_RATE, name=sample.key), meta

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from mmx.data.cache import content_key
 from mmx.data.fill import Space
-from mmx.data.manifest import Manifest, Row, joined, placed
-from mmx.data.shards import Item, identity, shown, stream
+from mmx.data.items import Item
+from mmx.data.manifest import Candidate, Manifest, joined
+from mmx.data.shards import Sample, identity, shown, stream
 from mmx.data.sharing import Group
 from mmx.errors import NetworkError
 from mmx.media.files import write_atomic
@@ -33,7 +34,7 @@ def settle(manifest: Manifest, spaces: Sequence[Space], group: Group, *, quiet: 
 
     spaces: the sources' and the targets'. Raises NetworkError, InputError, OutputError.
     """
-    task, remote, folder = manifest.pairing, manifest.remote, group.root / "streams"
+    task, remote, folder = manifest.task, manifest.remote, group.root / "streams"
     with ThreadPoolExecutor(16) as pool:  # each waits for the other side to answer
         indices = list(pool.map(lambda url: _index(url, task, folder, quiet), remote))
     written = []
@@ -66,9 +67,9 @@ def _store(url: str, index: Path, task: Task, spaces: Sequence[Space]) -> None:
     write_atomic(index, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _index(url: str, pairing: Task, folder: Path, quiet: bool) -> Path:
+def _index(url: str, task: Task, folder: Path, quiet: bool) -> Path:
     """Where the index of a shard is or will be. Of one that can't be reached, where it was read before, the last."""
-    own = f"{shown(url)}\n{pairing.source.modality} {pairing.target.modality} {pairing.keys}"
+    own = f"{shown(url)}\n{task.source.modality} {task.target.modality} {task.keys}"
     name = _digest(own)
     try:
         return folder / f"{name}-{_digest(identity(url))}.jsonl"
@@ -85,10 +86,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _read(url: str, pairing: Task, spaces: Sequence[Space]) -> Iterator[dict[str, Any]]:
+def _read(url: str, task: Task, spaces: Sequence[Space]) -> Iterator[dict[str, Any]]:
     """Stream a shard, compute, and tell what it holds: a sample's name, the keys of its contents, its metadata."""
-    kept = (*KEPT, *pairing.keys)
-    for chunk in _ahead(_chunks(stream(url), pairing)):
+    kept = (*KEPT, *task.keys)
+    for chunk in _ahead(_chunks(stream(url), task)):
         keys = []
         for side, space in enumerate(spaces):
             payloads = [both[side] for _, both, _ in chunk]
@@ -105,14 +106,14 @@ def _read(url: str, pairing: Task, spaces: Sequence[Space]) -> Iterator[dict[str
             }
 
 
-def _chunks(samples: Iterable[tuple[str, dict[str, bytes], dict]], pairing: Task) -> Iterator[list]:
+def _chunks(samples: Iterable[Sample[bytes]], task: Task) -> Iterator[list]:
     """Samples (name, (source, target), metadata) in lists that fit into memory."""
     chunk, size = [], 0
-    for name, members, meta in samples:
-        both = (placed(members, pairing.source.modality), placed(members, pairing.target.modality))
+    for sample in samples:
+        both = (sample.of(task.source.modality), sample.of(task.target.modality))
         if both == (None, None):
             continue
-        chunk.append((name, both, meta))
+        chunk.append((sample.key, both, sample.meta))
         size += sum(len(payload) for payload in both if payload is not None)
         if len(chunk) == SAMPLES or size > BYTES:
             yield chunk
@@ -144,7 +145,7 @@ def _whole(index: Path, spaces: Sequence[Space]) -> bool:
     return not any(space.lacks(own).any() for space, own in zip(spaces, keys, strict=True))
 
 
-def _rows(index: Path) -> Iterator[Row]:
+def _rows(index: Path) -> Iterator[Candidate]:
     for row in _lines(index):
         both = [None if row[s] is None else Item(row["key"], "", key=row[s]) for s in ("source", "target")]
-        yield Row(row["key"], (both[0], both[1]), row["meta"])
+        yield Candidate(row["key"], (both[0], both[1]), row["meta"])

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmx.data.manifest import SPLITS, Manifest, read_manifest
+from mmx.data.items import SPLITS
+from mmx.data.manifest import Manifest, read_manifest
 from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
 from mmx.evaluation.report import Example, Options, Report
