@@ -17,6 +17,8 @@ class DualEncoder(nn.Module):
     pooled features, and a layout part, read off the feature map before pooling. The contrastive loss shapes the
     first, a reconstruction head the second; texts and sounds are matched with the whole vector. Raw embeddings have
     the norm sqrt(D), so that a coordinate has a variance near 1, which is what diffusion models like to be fed.
+
+    layout_cells: read the layout part off the mean colours of so many cells a side instead, by a map that is fixed and not learned.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class DualEncoder(nn.Module):
         image_size: int = 64,
         semantic_dim: int | None = None,
         semantic_share: float = 0.6,
+        layout_cells: int = 0,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -34,12 +37,13 @@ class DualEncoder(nn.Module):
         self.image_size = image_size
         self.dim = int(text_encoder.config.projection_dim)
         self.shares = (math.sqrt(semantic_share), math.sqrt(1 - semantic_share))
+        self.layout_cells = layout_cells
         config = image_encoder.config
         channels = config.hidden_sizes[-1]
         semantic_dim = semantic_dim or self.dim // 2
         side = image_size // 4 // 2 ** (len(config.hidden_sizes) - 1)  # the stem divides by 4, each later stage by 2
         self.semantic = nn.Linear(channels, semantic_dim)
-        self.layout = nn.Linear(channels * side * side, self.dim - semantic_dim)
+        self.layout = nn.Linear(3 * layout_cells**2 or channels * side * side, self.dim - semantic_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -50,8 +54,12 @@ class DualEncoder(nn.Module):
         """Pixels (B, 3, S, S) in [-1, 1] → the semantic and the layout part, scaled so that they form a unit vector."""
         features = self.image_encoder(pixels).last_hidden_state.float()
         semantic = F.normalize(self.semantic(features.mean((2, 3))).float(), dim=-1)
-        layout = F.normalize(self.layout(features.flatten(1)).float(), dim=-1)
-        return semantic * self.shares[0], layout * self.shares[1]
+        return semantic * self.shares[0], self.layout_part(pixels, features)
+
+    def layout_part(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) and the last feature map of them → the layout part, of its share of the norm."""
+        seen = F.adaptive_avg_pool2d(pixels.float(), self.layout_cells) if self.layout_cells else features
+        return F.normalize(self.layout(seen.flatten(1)).float(), dim=-1) * self.shares[1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] → raw embeddings (B, D) of norm sqrt(D)."""

@@ -44,6 +44,9 @@ class SpaceConfig:
     depths: tuple[int, ...] = (2, 2, 2)
     text_width: int = 128
     text_layers: int = 2
+    semantic_dim: int | None = None  # half of dim
+    semantic_share: float = 0.6  # of the squared norm
+    layout_cells: int = 0  # 0: the layout is learned
 
 
 def build_resnet(hidden_sizes: Sequence[int], depths: Sequence[int]):
@@ -75,7 +78,14 @@ def build_space(config: SpaceConfig, vocab_size: int, end_token: int) -> DualEnc
             eos_token_id=end_token,
         )
     )
-    return DualEncoder(image, text, image_size=config.image_size)
+    return DualEncoder(
+        image,
+        text,
+        image_size=config.image_size,
+        semantic_dim=config.semantic_dim,
+        semantic_share=config.semantic_share,
+        layout_cells=config.layout_cells,
+    )
 
 
 class _SpaceModule(nn.Module):
@@ -127,6 +137,7 @@ class SpaceTask:
             by_concept[None, :], concepts[:, None] == concepts[None, :], synsets[:, None] == synsets[None, :]
         )
         return {
+            "picks": picks,
             "images": self.photos.pixels[picks],
             "ids": tokens.input_ids,
             "mask": tokens.attention_mask,

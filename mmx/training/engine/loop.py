@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ class LoopConfig:
     accumulate: int = 1  # batches whose gradients make one step
     metric: str | None = None  # of val, by which the best weights are kept; the last are, without
     patience: int = 0  # validations without a better metric after which a run stops; 0: never
+    lr_scales: tuple[tuple[str, float], ...] = ()  # the rate of parameters whose names begin so, in lr
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -72,6 +74,15 @@ class LoopConfig:
 def generator_of(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """A CPU generator that is a function of (seed, step, stream): the reason why runs resume exactly."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4 + stream & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def parameter_groups(module: nn.Module, scales: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """An optimizer's groups: a network inside a task's module, such as a critic, may learn at its own rate."""
+    groups: list[dict[str, Any]] = [{"params": [], "scale": scale} for scale in (1.0, *(scale for _, scale in scales))]
+    for name, parameter in module.named_parameters():
+        own = [number for number, (prefix, _) in enumerate(scales, 1) if name.startswith(prefix)]
+        groups[own[0] if own else 0]["params"].append(parameter)
+    return groups
 
 
 class Average:
@@ -130,7 +141,10 @@ class Run:
         self.module = task.module.to(config.device).train()
         join_batch_norms(self.module, self.team)
         self.optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+            parameter_groups(self.module, config.lr_scales),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
         self.average = Average(self.module, config.ema)
         self.step = 0
@@ -184,7 +198,7 @@ class Run:
         """One optimiser step; whether any process wants to stop, and whether any was asked to."""
         config, parts, finite = self.config, {}, True
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr_at(self.step)
+            group["lr"] = config.lr_at(self.step) * group["scale"]
         # dropout knows no other generator; a resumed run repeats it
         torch.manual_seed((config.seed * 1_000_003 + self.step) * self.team.world + self.team.rank)
         for micro in range(config.accumulate):

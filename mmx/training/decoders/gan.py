@@ -1,0 +1,284 @@
+"""A projected, instance-conditioned GAN: the generator of an image decoder that draws in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmx.data.photos import Photos
+from mmx.nets.generator import Generator, GeneratorConfig
+from mmx.training.decoders.axes import regression
+from mmx.training.decoders.critic import Critic, CriticConfig, Projection
+from mmx.training.decoders.space import to_images, to_pixels
+from mmx.training.decoders.views import View
+from mmx.training.teachers.efficientnet import EfficientNet
+from mmx.training.teachers.features import resized
+
+CALIBRATION = 256  # photos by which the frozen network's maps are scaled
+NEIGHBOURS = 10  # photos that an embedding stands for
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """Sizes, and the weights of the terms."""
+
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    side: int = 96  # pixels at which the frozen network looks
+    guide: float = 2.0  # the drawn picture's semantic part agrees with the conditioning
+    energy: float = 0.5  # features of drawn pictures are distributed as those of the neighbours
+    colour: float = 2.0  # mean colours of 4x4 cells
+    wrong: float = 0.5  # in the critic: a photo with another's conditioning
+    noise: float = 0.5  # the most that is added to a conditioning, in its standard deviations
+    plain: float = 0.5  # how often a photo without a concept is drawn, beside one with
+    margin: float = 0.6  # of photos that the critic is sure of: above, augmentation grows, below, it shrinks
+    patience: int = 200_000  # pictures in which augmentation can go from nothing to its most
+
+
+@dataclass
+class Conditioned:
+    """Photos with their embeddings, plain and mirrored (2, N, D), whose first `semantic` coordinates are the semantic part."""
+
+    photos: Photos
+    embeds: Tensor
+    features: Tensor  # (N, F), of the frozen network
+    semantic: int
+
+
+def neighbours(features: Tensor, labels: Tensor, count: int = NEIGHBOURS) -> Tensor:
+    """The `count` photos of the same label that look most like each, itself among them: (N, F), (N,) → (N, count) indices."""
+    unit = F.normalize(features.float() - features.float().mean(0), dim=1)
+    found = torch.zeros(len(unit), count, dtype=torch.long)
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        likeness = unit[members] @ unit[members].T
+        nearest = likeness.topk(min(count, len(members)), 1).indices
+        found[members] = members[nearest[:, torch.arange(count) % nearest.shape[1]]]
+    return found
+
+
+def apart(a: Tensor, b: Tensor) -> Tensor:
+    """Mean distance of two feature maps (B, C, h, w), place by place, a coordinate."""
+    return ((a - b).square().mean(1) + 1e-8).sqrt().mean()
+
+
+class _GanModule(nn.Module):
+    def __init__(self, config: GanConfig) -> None:
+        super().__init__()
+        self.generator = Generator(config.generator)
+        self.critic = Critic(config.critic)
+        self.register_buffer("strength", torch.tensor(0.5))  # of the augmentation
+
+
+class Gaze:
+    """The frozen network as the GAN uses it: taps at unit deviation, their projection, and the semantic part that it would tell."""
+
+    def __init__(self, net: EfficientNet, data: Conditioned, config: GanConfig) -> None:
+        self.net, self.side = net, config.side
+        step = max(1, len(data.photos) // CALIBRATION)
+        with torch.no_grad():
+            taps = self.taps(to_pixels(data.photos.pixels[::step]))
+            mean = net.pool(taps[-1]).mean(0)
+        self.deviations = [tap.std((0, 2, 3)) + 1e-3 for tap in taps]
+        self.projection = Projection(self.deviations, config.critic.widths)
+        semantic = F.normalize(data.embeds[0, :, : data.semantic].float(), dim=1)
+        self.axes = regression(data.features, semantic)
+        self.axes.mean = mean  # at this side a photo's features are a little different
+
+    def taps(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) → feature maps, finest first."""
+        return self.net.taps(resized(pixels, self.side))
+
+    def deep(self, taps: list[Tensor]) -> list[Tensor]:
+        """The two coarsest taps at unit deviation."""
+        return [tap / d[None, :, None, None] for tap, d in zip(taps[-2:], self.deviations[-2:], strict=True)]
+
+    def semantic(self, taps: list[Tensor]) -> Tensor:
+        """The semantic part (B, K) that taps tell, of any norm."""
+        return self.axes(self.net.pool(taps[-1]))
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Inside, gradients flow through the module and not into its weights."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+class GanTask:
+    """Hinge loss on frozen features (Sauer et al. 2021), a photo's neighbours as what is real (Casanova et al. 2021), and for the generator:
+
+    guide: what the frozen network names in a drawn picture is what the conditioning says.
+    energy: the energy score (Gneiting and Raftery 2007) of deep features, E|y - x| - E|y - y'| / 2 over two pictures y, y' of one
+    conditioning and a neighbour x. It is least where the pictures of a conditioning differ as its photos do: noise has to matter.
+    colour: mean colours of 4x4 cells are those that the layout part stands for.
+
+    Both networks take their step at once, on gradients that are kept apart.
+    """
+
+    name = "gan"
+
+    def __init__(
+        self, data: Conditioned, val: Conditioned, net: EfficientNet, config: GanConfig, seed: int = 0
+    ) -> None:
+        self.data, self.val, self.config = data, val, config
+        self.gaze = Gaze(net, data, config)
+        synsets = sorted({meta["synset"] for meta in data.photos.meta})
+        labels = torch.tensor([synsets.index(meta["synset"]) for meta in data.photos.meta])
+        self.near = neighbours(data.features, labels)
+        weights = torch.tensor([1.0 if meta.get("concept") else config.plain for meta in data.photos.meta])
+        self.shares = weights.cumsum(0) / weights.sum()
+        self.means = torch.stack(
+            [
+                F.normalize(data.embeds[0, labels == k, : data.semantic].float(), dim=1).mean(0)
+                for k in range(len(synsets))
+            ]
+        )
+        self.val_labels = torch.tensor(
+            [synsets.index(m["synset"]) if m["synset"] in synsets else -1 for m in val.photos.meta]
+        )
+        torch.manual_seed(seed)
+        self.module = _GanModule(config).to(memory_format=torch.channels_last)
+
+    def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """`size` anchors, a neighbour of each as the photo; the conditioning is the anchor's semantic part and the photo's layout part."""
+        picks = torch.searchsorted(self.shares, torch.rand(size, generator=generator)).clamp(max=len(self.near) - 1)
+        photos = self.near[picks, torch.randint(self.near.shape[1], (size,), generator=generator)]
+        mirrored = (torch.rand(size, generator=generator) < 0.5).long()
+        images = self.data.photos.pixels[photos]
+        images = torch.where(mirrored.bool()[:, None, None, None], images.flip(2), images)
+        semantic = self.data.embeds[mirrored, picks, : self.data.semantic]
+        layout = self.data.embeds[mirrored, photos, self.data.semantic :]
+        return {"images": images, "semantic": semantic.float(), "layout": layout.float()}
+
+    def _noisy(self, part: Tensor, generator: torch.Generator) -> Tensor:
+        """A part of the conditioning (B, K) with noise, at the norm that it had."""
+        strength = self.config.noise * torch.rand(len(part), 1, generator=generator).square()
+        noisy = part + (strength * torch.randn(part.shape, generator=generator)).to(part.device)
+        return F.normalize(noisy, dim=1) * part.norm(dim=1, keepdim=True)
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        photos, count = to_pixels(batch["images"]), len(batch["images"])
+        semantic, layout = (self._noisy(batch[name], generator) for name in ("semantic", "layout"))
+        # the first quarter is drawn a second time, from other noise
+        items = torch.cat((torch.arange(count), torch.arange(count // 4)))
+        conditioning = torch.cat((semantic, layout), 1)
+        noise = torch.randn(len(items), self.config.generator.noise, generator=generator).to(photos.device)
+        drawn = self.module.generator(noise, conditioning[items]).float()
+        view = View.draw(count, photos.shape[-1], float(self.module.strength), generator)
+        with torch.no_grad():
+            real = self.gaze.taps(view(photos))
+        fake = self.gaze.taps(view.pick(items)(drawn))
+        critic, margin, sure = self._critic_loss(real, fake, (semantic, layout, conditioning), items)
+        terms = self._generator_terms(real, fake, photos, drawn, conditioning, items)
+        self._adapt(sure, count)
+        parts = {name: value.item() for name, value in terms.items()}
+        parts |= {"critic": critic.item(), "margin": margin, "strength": float(self.module.strength)}
+        weights = {"fooling": 1.0} | {name: getattr(self.config, name) for name in ("guide", "energy", "colour")}
+        return critic + sum(weights[name] * value for name, value in terms.items()), parts
+
+    def _critic_loss(
+        self, real: list[Tensor], fake: list[Tensor], parts: tuple[Tensor, Tensor, Tensor], items: Tensor
+    ) -> tuple[Tensor, float, float]:
+        """The critic's hinge loss, by how much it scores photos higher, and the share of photos that it takes for photos, from -1 to 1."""
+        semantic, layout, conditioning = parts
+        other = torch.arange(len(semantic)) % 4 > 0  # these show another thing, the others have other colours
+        wrong = torch.where(
+            other[:, None].to(semantic.device),
+            torch.cat((semantic.roll(1, 0), layout), 1),
+            torch.cat((semantic, layout.roll(1, 0)), 1),
+        )
+        yes, mismatched = self.module.critic(self.gaze.projection(real), conditioning, wrong)
+        (no,) = self.module.critic(self.gaze.projection([tap.detach() for tap in fake]), conditioning[items])
+        loss = sum(
+            F.relu(1 - a).mean() + F.relu(1 + b).mean() + self.config.wrong * F.relu(1 + c).mean()
+            for a, b, c in zip(yes, no, mismatched, strict=True)
+        )
+        margin = sum((a.mean() - b.mean()).item() for a, b in zip(yes, no, strict=True)) / len(yes)
+        return loss, margin, sum(a.sign().mean().item() for a in yes) / len(yes)
+
+    def _generator_terms(
+        self, real: list[Tensor], fake: list[Tensor], photos: Tensor, drawn: Tensor, conditioning: Tensor, items: Tensor
+    ) -> dict[str, Tensor]:
+        again = len(items) - len(photos)
+        with held(self.module.critic):
+            (scores,) = self.module.critic(self.gaze.projection(fake), conditioning[items])
+        deep, wanted = self.gaze.deep(fake), self.gaze.deep(real)
+        energy = sum(
+            apart(y, x[items]) - apart(y[:again], y[-again:]) / 2 for y, x in zip(deep, wanted, strict=True)
+        ) / len(deep)
+        told = self.gaze.semantic(fake)
+        return {
+            "fooling": -sum(score.mean() for score in scores),
+            "guide": 1 - F.cosine_similarity(told, conditioning[items, : self.data.semantic], dim=1).mean(),
+            "energy": energy,
+            "colour": (F.adaptive_avg_pool2d(drawn, 4) - F.adaptive_avg_pool2d(photos, 4)[items]).abs().mean(),
+        }
+
+    @torch.no_grad()
+    def _adapt(self, sure: float, count: int) -> None:
+        """Adaptive augmentation (Karras et al. 2020): stronger while the critic is too sure of its photos."""
+        step = count / self.config.patience * (1 if sure > self.config.margin else -1)
+        self.module.strength.add_(step).clamp_(0.2, 1.0)
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """At val photos' own embeddings: synsets named by the frozen network, colours of 4x4 cells, and what other noise changes:
+        the distance of two pictures' deep features beside that of a picture and the photo."""
+        settle(module.generator, self.data.embeds[0])
+        keep = torch.arange(0, len(self.val.photos), max(1, len(self.val.photos) // 256))
+        photos, embeds = to_pixels(self.val.photos.pixels[keep]), self.val.embeds[0, keep].float()
+        generator = torch.Generator().manual_seed(0)
+        first, second = (
+            module.generator(torch.randn(len(keep), self.config.generator.noise, generator=generator), embeds)
+            for _ in range(2)
+        )
+        taps, others, real = self.gaze.taps(first), self.gaze.taps(second), self.gaze.taps(photos)
+        named = F.normalize(self.gaze.semantic(taps), dim=1) @ F.normalize(self.means, dim=1).T
+        away, between = (
+            sum(apart(a, b).item() for a, b in zip(self.gaze.deep(taps), self.gaze.deep(x), strict=True))
+            for x in (real, others)
+        )
+        cells = (F.adaptive_avg_pool2d(first, 4) - F.adaptive_avg_pool2d(photos, 4)).abs().mean().item()
+        return {
+            "named": (named.argmax(1) == self.val_labels[keep]).float().mean().item(),
+            "colour_l1": cells,
+            "spread": between / away,
+        }
+
+    def preview(self, module: nn.Module, path: Path) -> None:
+        """Ten val photos of ten labels, and five pictures of each at its own embedding."""
+        from mmx.media.image import grid
+
+        firsts = [int((self.val_labels == label).nonzero()[0, 0]) for label in self.val_labels.unique().tolist()]
+        keep = torch.tensor(firsts[:: max(1, len(firsts) // 10)][:10])
+        rows = [to_pixels(self.val.photos.pixels[keep])]
+        for seed in range(5):
+            noise = torch.randn(1, self.config.generator.noise, generator=torch.Generator().manual_seed(seed))
+            rows.append(module.generator(noise.expand(len(keep), -1), self.val.embeds[0, keep].float()))
+        grid(to_images(torch.cat(rows)), columns=len(keep)).save(path)
+
+
+@torch.no_grad()
+def settle(generator: Generator, embeds: Tensor, count: int = 512, batch: int = 32) -> None:
+    """Batch normalisation's statistics anew, for averaged weights (Brock et al. 2019): those of the training are of other weights."""
+    norms = [child for child in generator.modules() if isinstance(child, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+    draws = torch.Generator().manual_seed(0)
+    generator.train()
+    for picks in torch.randint(len(embeds), (count // batch, batch), generator=draws):
+        generator(torch.randn(batch, generator.config.noise, generator=draws), embeds[picks].float())
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()

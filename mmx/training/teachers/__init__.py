@@ -1,0 +1,1 @@
+"""Networks that others trained on much more data: frozen, and in training only. Running mmx needs none of them."""

@@ -1,0 +1,60 @@
+"""What a frozen teacher sees in photos, computed once and kept in the run's folder, piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmx.data.photos import Photos
+from mmx.training.decoders.space import to_pixels
+from mmx.training.teachers.efficientnet import EfficientNet
+
+SIDE = 128  # pixels: photos of 64 are seen best at twice their size
+PIECE, BATCH = 1024, 16  # photos a file, photos at a time
+
+
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """(B, 3, S, S) → (B, 3, side, side), channels last in memory."""
+    x = F.interpolate(pixels, size=(side, side), mode="bilinear")
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def pooled(net: EfficientNet, photos: Tensor, side: int = SIDE) -> Tensor:
+    """Photos (N, S, S, 3) uint8 → pooled features (N, 1280), float16."""
+    parts = photos.split(BATCH)
+    return torch.cat([net.pool(net.taps(resized(to_pixels(part), side))[-1]).half() for part in parts])
+
+
+def digest_of(photos: Tensor) -> str:
+    """sha256 of photos (N, S, S, 3) uint8."""
+    return hashlib.sha256(photos.numpy().tobytes()).hexdigest()
+
+
+def kept_features(net: EfficientNet, photos: Photos, folder: Path) -> Tensor:
+    """Pooled features (N, 1280), float16: what `folder` holds of these very photos is read, the rest computed and written there."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for start in range(0, len(photos), PIECE):
+        part = photos.pixels[start : start + PIECE]
+        digest, path = digest_of(part), folder / f"{start:06d}.safetensors"
+        features = None
+        if path.exists():
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("photos") == digest:
+                    features = file.get_tensor("pooled")
+        if features is None:
+            features = pooled(net, part)
+            scratch = path.with_suffix(f".{os.getpid()}")
+            save_file({"pooled": features}, scratch, {"photos": digest})
+            scratch.replace(path)
+        found.append(features)
+    return torch.cat(found)
