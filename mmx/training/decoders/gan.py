@@ -32,8 +32,8 @@ class GanConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     side: int = 96  # pixels at which the frozen network looks
     guide: float = 2.0  # the drawn picture's semantic part agrees with the conditioning
-    energy: float = 0.5  # features of drawn pictures are distributed as those of the neighbours
-    colour: float = 2.0  # mean colours of 4x4 cells
+    energy: float = 1.0  # features of drawn pictures are distributed as those of the neighbours
+    colour: float = 20.0  # mean colours of 4x4 cells
     wrong: float = 0.5  # in the critic: a photo with another's conditioning
     noise: float = 0.5  # the most that is added to a conditioning, in its standard deviations
     plain: float = 0.5  # how often a photo without a concept is drawn, beside one with

@@ -1,0 +1,125 @@
+"""The image decoder that draws in one step: a generator's folder, with its teacher beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.decoders.base import ConditioningSpec, fingerprint, freeze, keep_small
+from mmx.decoders.teacher import Teacher
+from mmx.decoders.unclip import SPACE, finite_pictures
+from mmx.errors import ModelError, UsageError
+from mmx.models.store import Located
+from mmx.nets.generator import Generator, GeneratorConfig
+
+WEIGHTS = "generator.safetensors"
+
+
+class GanDecoder:
+    """Raw embeddings → pictures by one pass of a generator."""
+
+    def __init__(self, net: Generator, teacher: Teacher, spec: ConditioningSpec) -> None:
+        self.net, self.teacher, self.spec = freeze(net), teacher, spec
+        self.defaults: dict[str, Any] = {"steps": 1, "size": net.config.size}
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.colours.weight.device
+
+    def to(self, device: str, dtype: torch.dtype = torch.float32) -> GanDecoder:
+        """Move both networks to a device; the generator computes in `dtype`, the small teacher in float32."""
+        self.net.to(device, dtype)
+        self.teacher.net.to(device)
+        return self
+
+    def targets(self, media: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures → raw embeddings (B, D)."""
+        return self.teacher.embed_images(media)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        conditioning: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> list[Image.Image]:
+        """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError for others.
+
+        Noise is drawn on the CPU from one generator an item; on the CPU items are drawn one by one, because a matrix product's last bits
+        depend on the batch it is in.
+        """
+        for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
+            only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.config.size}[name]
+            if value not in (None, only):
+                raise UsageError(
+                    f"{name} {value}: this decoder draws in one step", hint=f"leave it out, or {name} {only}"
+                )
+        dtype = self.net.colours.weight.dtype
+        shape = (len(generators), self.net.config.noise)
+        noise = torch.stack([torch.randn(shape[1], generator=generator) for generator in generators])
+        chunk = 1 if self.device.type == "cpu" else len(noise)
+        pictures: list[Image.Image] = []
+        for z, c in zip(noise.split(chunk), conditioning.split(chunk), strict=True):
+            pixels = self.net(z.to(self.device, dtype), c.to(self.device, dtype))
+            pictures += finite_pictures(pixels.permute(0, 2, 3, 1))
+        return pictures
+
+    @classmethod
+    def load(cls, at: Located | Path) -> GanDecoder:
+        """Read a decoder folder. Raises ModelError when it is not one."""
+        from safetensors.torch import load_file
+
+        folder = at if isinstance(at, Path) else at.folder
+        about = folder / "mmx.json"
+        settings = json.loads(about.read_text(encoding="utf8")) if about.exists() else {}
+        if "generator" not in settings or not (folder / WEIGHTS).exists():
+            raise ModelError(
+                f"{folder} is not a decoder with a generator", hint="mmx train-decoder image --family gan makes one"
+            )
+        sizes = settings["generator"]
+        net = Generator(GeneratorConfig(**sizes | {"widths": tuple(sizes["widths"])}))
+        net.load_state_dict({name: value.to(torch.float32) for name, value in load_file(folder / WEIGHTS).items()})
+        spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
+        return cls(net.to(memory_format=torch.channels_last), Teacher.load(folder / "teacher"), spec)
+
+
+def save_gan_decoder(
+    folder: Path, net: Generator, teacher: Teacher, *, name: str, teacher_folder: Path | None = None
+) -> None:
+    """Write the folder that `GanDecoder.load` reads: float16, the matrices float8.
+
+    teacher_folder: where the teacher was loaded from, copied as it is, so that its space keeps its fingerprint.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in net.state_dict().items()
+    }
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    keep_small(folder / WEIGHTS)
+    if teacher_folder is None:
+        teacher.save(folder / "teacher")
+    else:
+        shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
+    spec = ConditioningSpec(name, (teacher.net.dim,), teacher.net.dim**0.5, fingerprint(folder, SPACE))
+    about = {
+        "family": "image",
+        "format": "gan",
+        "spec": spec.as_dict(),
+        "defaults": {"steps": 1, "size": net.config.size},
+        "generator": asdict(net.config),
+    }
+    (folder / "mmx.json").write_text(json.dumps(about, indent=1), encoding="utf8")

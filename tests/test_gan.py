@@ -1,0 +1,216 @@
+"""The decoder that draws in one step: its training on a few pictures, its folder, and that it follows its conditioning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmx.decoders.gan import GanDecoder, save_gan_decoder
+from mmx.decoders.teacher import Teacher
+from mmx.errors import ModelError, UsageError
+from mmx.nets.generator import Generator
+from mmx.training.decoders.axes import colour_axes, discriminants, regression
+from mmx.training.decoders.gan import NEIGHBOURS, neighbours, settle
+from mmx.training.decoders.space import to_images, to_pixels
+from mmx.training.decoders.views import View
+from mmx.training.engine.checkpoint import load_state
+from mmx.training.engine.loop import Run, parameter_groups
+from tests.small_gan import CONFIG, LAYOUT, LOOP, SEMANTIC, coloured_photos, layouts, small_task, small_teacher
+
+
+def cells(pixels: torch.Tensor) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(pixels, 2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Generator, dict[str, float], dict[str, float]]:
+    """A generator trained on eight pictures, and val before and after."""
+    task = small_task()
+    before = task.validate(task.module)
+    run = Run(task, LOOP, tmp_path_factory.mktemp("gan"))
+    after = run.fit(quiet=True)
+    generator = run.averaged().generator
+    settle(generator, task.data.embeds[0])
+    return generator, before, after
+
+
+@pytest.fixture(scope="module")
+def folder(trained, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("decoder")
+    save_gan_decoder(path, trained[0], small_teacher(), name="small/embedding")
+    return path
+
+
+def test_training_draws_the_colours_of_its_pictures(trained):
+    _, before, after = trained
+    assert after["colour_l1"] < before["colour_l1"] / 2
+
+
+def test_colours_and_layout_follow_the_conditioning(trained):
+    generator = trained[0]
+    photos = to_pixels(coloured_photos().pixels)
+    semantic = torch.eye(SEMANTIC)[[k % 2 for k in range(len(photos))]] * SEMANTIC**0.5
+    noise = torch.randn(len(photos), CONFIG.generator.noise, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        drawn = generator(noise, torch.cat((semantic, layouts(photos)), 1))
+    distances = (cells(drawn)[:, None] - cells(photos)[None]).abs().mean((2, 3, 4))  # (drawn, photo)
+    assert (distances.argmin(1) == torch.arange(len(photos))).all()
+
+
+def test_noise_matters(trained):
+    generator = trained[0]
+    conditioning = torch.cat(
+        (torch.eye(SEMANTIC)[:1] * SEMANTIC**0.5, layouts(to_pixels(coloured_photos(1).pixels))), 1
+    )
+    noise = torch.randn(16, CONFIG.generator.noise, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert generator(noise, conditioning.expand(16, -1)).std(0).mean() > 0.02
+
+
+def test_resumed_is_bit_exact(tmp_path):
+    Run(small_task(), replace(LOOP, max_steps=2), tmp_path / "whole").fit(quiet=True)
+    config = replace(LOOP, max_steps=2)
+    first = Run(small_task(), config, tmp_path / "halves")
+    first._one_step()
+    first.save()
+    torch.manual_seed(99)  # what another process would have drawn meanwhile
+    Run(small_task(), config, tmp_path / "halves").fit(quiet=True)
+    whole, halves = (load_state(tmp_path / name)[0] for name in ("whole", "halves"))
+    for group in whole:
+        for name, value in whole[group].items():
+            assert torch.equal(value, halves[group][name]), f"{group}: {name}"
+
+
+def test_a_critic_learns_at_its_own_rate():
+    module = nn.ModuleDict({"critic": nn.Linear(2, 2), "generator": nn.Linear(2, 2)})
+    usual, own = parameter_groups(module, (("critic.", 0.5),))
+    assert [id(p) for p in own["params"]] == [id(p) for p in module["critic"].parameters()] and own["scale"] == 0.5
+    assert [id(p) for p in usual["params"]] == [id(p) for p in module["generator"].parameters()]
+    assert usual["scale"] == 1.0
+
+
+def test_rates_are_those_of_the_first_steps(tmp_path):
+    task = small_task()
+    before = {name: value.clone() for name, value in task.module.named_parameters()}
+    run = Run(task, replace(LOOP, warmup=0, lr=1e-3), tmp_path)
+    run._one_step()
+    # Adam's first step is the rate's length in each coordinate that has a gradient
+    moved = {name: (value - before[name]).abs().max().item() for name, value in task.module.named_parameters()}
+    assert moved["generator.colours.weight"] == pytest.approx(1e-3, rel=1e-2)
+    assert moved["critic.heads.0.key.weight"] == pytest.approx(0.5e-3, rel=1e-2)
+
+
+def test_gradients_of_both_players_are_kept_apart(monkeypatch):
+    """Fooling the critic moves no critic, and the critic's loss moves no generator."""
+    task, found = small_task(), []
+    batch = task.batch(8, torch.Generator().manual_seed(0))
+    for hidden in ("_generator_terms", "_critic_loss"):
+        task.module.zero_grad(set_to_none=True)
+        with monkeypatch.context() as patch:
+            nothing = {"_generator_terms": {}, "_critic_loss": (torch.zeros(()), 0.0, 0.0)}[hidden]
+            patch.setattr(task, hidden, lambda *_, nothing=nothing: nothing)
+            task.loss(batch, torch.Generator().manual_seed(1))[0].backward()
+        found.append({name.split(".")[0] for name, p in task.module.named_parameters() if p.grad is not None})
+    assert found == [{"critic"}, {"generator"}]
+
+
+def test_folder_draws_the_same_alone_and_among_others(folder):
+    decoder = GanDecoder.load(folder)
+    targets = decoder.targets(to_images(to_pixels(coloured_photos().pixels)))
+
+    def draw(conditioning, seeds):
+        return decoder.decode(conditioning, generators=[torch.Generator().manual_seed(s) for s in seeds])
+
+    together = [picture.tobytes() for picture in draw(targets, range(8))]
+    assert together == [draw(targets[k : k + 1], [k])[0].tobytes() for k in range(8)]
+    assert draw(targets[:1], [5])[0].tobytes() != together[0]
+    assert not any(p.requires_grad for p in decoder.net.parameters()) and not decoder.net.training
+
+
+def test_folder_says_what_it_is(folder, tmp_path):
+    decoder = GanDecoder.load(folder)
+    assert decoder.spec.shape == (SEMANTIC + LAYOUT,) and decoder.defaults == {"steps": 1, "size": 16}
+    with pytest.raises(UsageError, match="--steps 4"):
+        decoder.decode(torch.zeros(1, SEMANTIC + LAYOUT), generators=[torch.Generator()], steps=4)
+    with pytest.raises(ModelError, match="generator"):
+        GanDecoder.load(tmp_path)
+
+
+def test_a_taken_teacher_keeps_its_space(folder, tmp_path, trained):
+    save_gan_decoder(
+        tmp_path, trained[0], Teacher.load(folder / "teacher"), name="x", teacher_folder=folder / "teacher"
+    )
+    assert GanDecoder.load(tmp_path).spec.fingerprint == GanDecoder.load(folder).spec.fingerprint
+
+
+def test_fixed_layout_survives_its_folder_and_tells_grey_from_colour(tmp_path):
+    teacher = small_teacher()
+    teacher.save(tmp_path)
+    again = Teacher.load(tmp_path)
+    pixels = torch.stack([torch.full((3, 16, 16), value) for value in (-0.9, 0.0, 0.9)])
+    parts = [t.net.encode_image(pixels)[:, SEMANTIC:] for t in (teacher, again)]
+    torch.testing.assert_close(*parts, rtol=1e-2, atol=1e-2)
+    unit = F.normalize(parts[1], dim=1)
+    assert unit[0] @ unit[2] < unit[0] @ unit[1] < 0.99
+
+
+def test_neighbours_are_of_the_same_label_and_nearest():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(40, 6, generator=generator), torch.randint(0, 3, (40,), generator=generator)
+    found = neighbours(features, labels, 4)
+    unit = F.normalize(features - features.mean(0), dim=1)
+    for k in range(40):
+        likeness = [(float(unit[k] @ unit[j]), j) for j in range(40) if labels[j] == labels[k]]
+        assert set(found[k].tolist()) == {j for _, j in sorted(likeness, reverse=True)[:4]}
+    few = neighbours(features[:3], torch.zeros(3), NEIGHBOURS)
+    assert few.shape == (3, NEIGHBOURS) and set(few[0].tolist()) == {0, 1, 2}
+
+
+def test_axes_find_what_tells_labels_apart():
+    """Labels differ in one faint direction among loud ones."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    loud = torch.randn(400, 9, generator=generator) * 3
+    faint = 4 * labels[:, None] + 0.1 * torch.randn(400, 1, generator=generator)
+    found = discriminants(torch.cat((loud, faint), 1), labels, 1)
+    value = found(torch.cat((loud, faint), 1))[:, 0]
+    assert (value[labels == 0].mean() - value[labels == 1].mean()).abs() > 4 * value[labels == 0].std()
+
+
+def test_regression_recovers_a_linear_map():
+    generator = torch.Generator().manual_seed(0)
+    x, matrix = torch.randn(200, 5, generator=generator), torch.randn(5, 3, generator=generator)
+    found = regression(x + 3, x @ matrix, penalty=1e-6)
+    torch.testing.assert_close(found.matrix, matrix, rtol=1e-3, atol=1e-3)
+
+
+def test_colour_axes_say_how_far_from_grey():
+    weight, bias = colour_axes(to_pixels(coloured_photos(64).pixels), 2, 6)
+    assert weight.shape == (6, 12) and weight[-1].abs().max() == 0 and bias[-1] == 1
+
+
+def test_a_view_without_strength_changes_nothing_and_pairs_are_seen_alike():
+    pixels = torch.rand(4, 3, 16, 16) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    torch.testing.assert_close(View.draw(4, 16, 0.0, generator)(pixels), pixels)
+    view = View.draw(4, 16, 1.0, generator)
+    assert not torch.equal(view(pixels), pixels)
+    items = torch.tensor([2, 0])
+    torch.testing.assert_close(view.pick(items)(pixels[items]), view(pixels)[items])
+
+
+def test_settled_statistics_are_those_of_the_weights():
+    generator = Generator(CONFIG.generator)
+    for norm in (m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.fill_(7.0)
+    embeds = torch.randn(8, CONFIG.generator.dim)
+    settle(generator, embeds)
+    noise = torch.randn(512, CONFIG.generator.noise)
+    seeds = generator.seed(torch.cat((noise, embeds.repeat(64, 1)), 1)).unflatten(1, (-1, 4, 4))
+    torch.testing.assert_close(generator.norm.norm.running_mean, seeds.mean((0, 2, 3)), atol=0.1, rtol=0.1)
+    assert not generator.training
