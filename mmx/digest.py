@@ -1,4 +1,4 @@
-"""sha256 of bytes and of files. Of a large file it is remembered for as long as the file does not change: weights are many gigabytes."""
+"""sha256 of bytes and of files. That of a large file is remembered until it changes: weights are many gigabytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 LARGE = 1 << 20  # bytes; what is smaller is read each time
 LIMIT = 1 << 20  # bytes of the memo: beyond it is begun anew
-SETTLED = 2_000_000_000  # ns: a file that changed later than this before it was read might change again within one tick of its clock
+SETTLED = 2_000_000_000  # ns: what changed less than this ago might change again within one tick of the file system
 
 
 def cache_root() -> Path:
@@ -28,7 +28,7 @@ def sha256(data: bytes) -> str:
 
 
 def sha256_of_file(path: Path, *, fresh: bool = False) -> str:
-    """Hex digest of a file. fresh: read it in any case, and not only where its size or its times changed since. Raises OSError."""
+    """Hex digest of a file. fresh: read it even where its size and times did not change since. Raises OSError."""
     place, before = os.path.realpath(path), _state(path)
     known = _memo(_file())
     if not fresh and place in known and known[place][:-1] == before:
@@ -42,7 +42,7 @@ def sha256_of_file(path: Path, *, fresh: bool = False) -> str:
 
 
 def _state(path: Path) -> list[int]:
-    """What changes with a file's content. Not its time of change alone: installers set that, of any version to the same."""
+    """What changes with a file's content: its size and both times, since installers set the one to what they like."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 

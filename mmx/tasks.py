@@ -1,4 +1,4 @@
-"""The one table of tasks: what each turns into what, on which models, and where the code for it is. Imports nothing heavy."""
+"""The one table of tasks: what each turns into what, on which models, and where its code is. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMPARING = ("infonce", "infonce-l2", "mse", "cosine")  # losses that compare a 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side of a task is made of: the modality, the prefix of its shards, and the names that its folder may have."""
+    """One side of a task: the modality, the prefix of its shards, and the names that its folder may have."""
 
     modality: str
     prefix: str = ""
@@ -23,12 +23,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Task:
-    """A translating command. What is "module:attribute" is found with `find`, so that a command imports only its own models.
+    """A translating command.
 
-    keys: of the metadata of labelled shards, what pairs the two sides, the best first. starters: role → starter model.
-    by_words: bridges that are not trained, by the name that --bridge takes → their translator.
-    trainer: a bridge's, a function of a recipe. protocol: what measures labelled shards, and pairs_protocol pairs without labels:
-    functions of a translator and options. losses: what a bridge trains by, the default first. verb: how notes introduce the labels that a source suggests.
+    What is "module:attribute" is found with `find`, so that a command imports only its own models. starters: role →
+    starter model. keys: of the metadata of labelled shards, what pairs the two sides, the best first. by_words:
+    bridges that are not trained, by the name that --bridge takes → translator. trainer: a function of a recipe.
+    losses: what a bridge trains by, the default first. protocol: what measures labelled shards, pairs_protocol what
+    measures pairs without labels; functions of a translator and options. verb: how notes introduce what was heard.
     """
 
     name: str
@@ -102,7 +103,10 @@ TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
 
 
 def task(name: str, *, having: str = "translator") -> Task:
-    """The task of this name. having: a column that must not be empty, such as "trainer". Raises UsageError that lists what there is."""
+    """The task of this name; having: a column that must not be empty, such as "trainer".
+
+    Raises UsageError that lists what there is.
+    """
     there = {row.name: row for row in TASKS.values() if getattr(row, having)}
     if name not in there:
         raise UsageError(f"{name}: no such task{_LACKS.get(having, '')}", hint=f"there are: {', '.join(there)}")

@@ -44,10 +44,13 @@ def git_sha1(data: bytes) -> str:
 
 
 class FakeHub:
-    """Repositories {name: {file: bytes}}. trouble: {file: how it fails}: "flipped", "truncated", "missing", "stalls" or "error"."""
+    """Repositories {name: {file: bytes}}.
+
+    trouble: {file: how it fails}: "flipped", "truncated", "missing", "stalls" or "error".
+    """
 
     def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
-        self.repos, self.trouble = repos, {}
+        self.repos, self.trouble, self.commit = repos, {}, COMMIT
         self.gated: dict[
             str, str
         ] = {}  # repository → "files" or "everything": what is refused until its licence is accepted
@@ -98,7 +101,7 @@ class FakeHub:
 
     def _info(self, repo: str):
         files = self.repos.get(repo)
-        return files and {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+        return files and {"id": repo, "sha": self.commit, "siblings": [{"rfilename": name} for name in files]}
 
     def _tree(self, repo: str):
         rows = []
@@ -145,7 +148,7 @@ class FakeHub:
         request.send_header("ETag", f'"{etag}"')
         request.send_header("X-Linked-Etag", f'"{etag}"')
         request.send_header("X-Linked-Size", str(len(data)))
-        request.send_header("X-Repo-Commit", COMMIT)
+        request.send_header("X-Repo-Commit", self.commit)
         request.send_header("Accept-Ranges", "bytes")
         request.send_header("Content-Length", str(len(data) - start))
         if start:

@@ -1,4 +1,4 @@
-"""What the repositories of the full-size models hold, by name, as published: every variant, for pulls to choose from."""
+"""What the repositories of the full-size models hold as published: every variant, for pulls to choose from."""
 
 from __future__ import annotations
 

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from mmx import digest
+from mmx.decoders.base import fingerprint
 from mmx.digest import sha256, sha256_of_file
+from mmx.models.hub import damaged
+from mmx.models.store import seal, verify
 
 
 @pytest.fixture
@@ -56,6 +59,31 @@ def test_a_file_is_read_once_until_it_changes(weights: Path, reads: list) -> Non
     )  # as installers do: another file of the same size and time
     assert sha256_of_file(weights) == sha256(weights.read_bytes()) and len(reads) == 2
     assert sha256_of_file(weights, fresh=True) == sha256(weights.read_bytes()) and len(reads) == 3
+
+
+def test_loading_reads_the_weights_once_and_verifying_each_time(weights: Path, reads: list) -> None:
+    """The digests that a seal is held against, those of a space, and those by which the hub names its files."""
+    folder = weights.parent / "model"
+    blob = weights.parent / "blobs" / sha256(weights.read_bytes())
+    for path in (folder / "model.safetensors", blob):
+        path.parent.mkdir()
+        path.write_bytes(weights.read_bytes())
+    seal(folder)
+    snapshot = weights.parent / "snapshots" / "c"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(blob)
+
+    def large() -> int:
+        return sum(Path(name).name in ("model.safetensors", blob.name) for name in reads)
+
+    for _ in range(3):
+        forget()
+        verify(folder)
+        fingerprint(folder, (".",))
+        assert damaged(snapshot, fresh=False) == []
+        assert large() == 2
+    verify(folder, fresh=True)
+    assert damaged(snapshot) == [] and large() == 4
 
 
 def test_a_link_shares_the_memo_of_its_file(weights: Path, reads: list) -> None:

@@ -1,4 +1,4 @@
-"""The full-size models by name, against what their repositories hold: nothing is fetched that nothing reads, or deleted that is shared."""
+"""Full-size models by name: nothing is fetched that nothing reads, and nothing deleted that another model reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmx.decoders.pretrained import HubDecoder
 from mmx.models.known import KNOWN, find_known
 from mmx.models.store import Located
 from tests import tiny
-from tests.fake_hub import FakeHub, environment_of, runner
+from tests.fake_hub import COMMIT, FakeHub, environment_of, runner
 from tests.hub_listings import LISTINGS, published
 
 SD15, SDXL, ADAPTER = list(LISTINGS)[:3]
@@ -41,7 +41,7 @@ def on_disk(tmp_path: Path, repo: str) -> set[str]:
     return {name for name in found if Path(name).suffix in (".safetensors", ".onnx", ".bin", ".ckpt")}
 
 
-def test_a_pull_fetches_what_is_read_and_no_variant(mmx, tmp_path: Path) -> None:
+def test_a_pull_fetches_what_is_read_and_no_variant(mmx, hub: FakeHub, tmp_path: Path) -> None:
     net = "diffusion_pytorch_model.safetensors"
     code, _, err = mmx("models", "pull", "sdxl-ip-adapter", "--quiet")
     assert code == 0, err
@@ -57,6 +57,10 @@ def test_a_pull_fetches_what_is_read_and_no_variant(mmx, tmp_path: Path) -> None
     for model in ("sd15-ip-adapter", "sdxl-ip-adapter"):
         code, _, err = mmx("models", "path", model, HF_HUB_OFFLINE="1")
         assert code == 0, err
+    hub.commit = "d" * 40  # published again, and pulled for one of the two
+    assert mmx("models", "pull", "sdxl-ip-adapter", "--quiet")[0] == 0
+    assert mmx("models", "path", "sd15-ip-adapter", HF_HUB_OFFLINE="1")[0] == 0
+    hub.commit = COMMIT
     folder = Path(out.splitlines()[0])
     assert {"model_index.json", "README.md"} <= {path.name for path in folder.iterdir()}
     assert {path.name for path in (folder / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt"}

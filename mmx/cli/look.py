@@ -155,7 +155,7 @@ def _installed(name: str) -> str:
 
 
 def _contents(record: dict[str, Any], given: list[str], file: Path) -> list[tuple[str, bytes]]:
-    """The bytes of the inputs: those given, or files beside the artifact or in the current folder with the right digests."""
+    """The bytes of the inputs: those given, or files of their digests beside the artifact or in the current folder."""
     if given:
         return [(path, _read(path)) for path in given]
     wanted = {entry["sha256"] for entry in record["inputs"] if "text" not in entry}

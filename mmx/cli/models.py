@@ -97,23 +97,21 @@ def ls(as_json: Json = False) -> None:
     heads = ("task", "on disk", "licence", "commercial use", "GPU memory", "resolution", "steps", "guidance")
     table = Table(Column("model", no_wrap=True), *heads)
     for row in rows:
-        table.add_row(
-            row["name"],
-            row["task"] or "",
-            f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no",
-            row["licence"],
-            {True: "yes", False: "no", None: "?"}[row["commercial"]],
-            "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB",
-            *(str(row[key] or "") for key in ("resolution", "steps", "guidance")),
-        )
+        size = f"{row['bytes'] / 1e6:.0f} MB" if row["on_disk"] else "no"
+        may = {True: "yes", False: "no", None: "?"}[row["commercial"]]
+        memory = "" if row["gpu_gigabytes"] is None else f"{row['gpu_gigabytes']} GB"
+        numbers = [str(row[key] or "") for key in ("resolution", "steps", "guidance")]
+        table.add_row(*[row["name"], row["task"] or "", size, row["licence"], may, memory, *numbers])
     Console().print(table)
 
 
 @app.command("pull")
 def pull_model(model: Name, quiet: Quiet = False) -> None:
-    """Fetch what is read of a model: safetensors and configs, pinned by commit, every file checked. Goes on where it was stopped.
+    """Fetch what is read of a model: safetensors and configs, pinned by commit, every file checked.
 
     mmx models pull kandinsky-2.2
+
+    A pull that was stopped goes on.
     """
     from mmx.models.hub import pull
 
@@ -169,7 +167,7 @@ def card(model: Name) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: Python, torch, CUDA, torchaudio, FFmpeg, the caches, the starter models, the disk; and say what to do."""
+    """Check Python, torch, CUDA, torchaudio, FFmpeg, caches, starter models and the disk, and say what to do."""
     from mmx.models.doctor import checks
 
     found = checks()

@@ -149,8 +149,8 @@ class Target:
 def names_a_file(output: str | None) -> bool:
     """Whether -o OUTPUT means one file rather than a folder.
 
-    A path that ends with a slash or is a folder means that folder. One with the suffix of a medium means a file, as `-` does; any
-    other a folder, which need not be there yet: `out.v2` as well as `out`.
+    A path that ends with a slash or is a folder means that folder. One with the suffix of a medium means a file, as `-`
+    does; any other a folder, which need not be there yet: `out.v2` as well as `out`.
     """
     if output is None or output == "-":
         return output == "-"
@@ -160,8 +160,10 @@ def names_a_file(output: str | None) -> bool:
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
     """Where each source's `count` results go.
 
-    `-`: stdout, for a single result. None: into the current folder, by the source's name. A file: that one (numbered where there
-    are several results of one source). A folder: it mirrors the inputs. Raises UsageError for a file of another medium.
+    `-`: stdout, for a single result. None: into the current folder, by the source's name. A file: that one, numbered
+    where one source has several results. A folder: it mirrors the inputs.
+
+    Raises UsageError for a file of another medium.
     """
     numbers = [""] if count == 1 else [f"-{k}" for k in range(count)]
     if output == "-":
@@ -191,7 +193,7 @@ def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> 
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `path` so that it holds all of `data` or what it held before: a hidden file in the same folder, fsync, rename.
+    """Write `path` so that it holds all of `data` or what it held before, by a hidden file beside it that is renamed.
 
     Raises OutputError. Ctrl-C and a full disk leave nothing behind.
     """

@@ -1,4 +1,4 @@
-"""The hub: models pulled once into the cache that diffusers and transformers share, pinned by commit, every file checked."""
+"""The hub: models pulled once into the cache that other libraries share, pinned by commit, every file checked."""
 
 from __future__ import annotations
 
@@ -85,21 +85,29 @@ def _line(error: BaseException) -> str:
 
 
 def pull(name: str, *, quiet: bool = False) -> list[Path]:
-    """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots. Goes on where it was stopped.
+    """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots.
 
-    Nothing is fetched unless all of its repositories hold what is wanted. Raises ModelError, NetworkError, OutputError.
+    Goes on where it was stopped. Nothing is fetched unless all repositories hold what is wanted.
+
+    Raises ModelError, NetworkError, OutputError.
     """
     from huggingface_hub.utils import disable_progress_bars
 
     if quiet:
         disable_progress_bars()
-    repos = repos_of(name)
+    repos = [_with_those_here(repo) for repo in repos_of(name)]
     commits = [_published(repo) for repo in repos]
     return [_fetch(repo, commit) for repo, commit in zip(repos, commits, strict=True)]
 
 
+def _with_those_here(repo: Repo) -> Repo:
+    """What is wanted of a repository, and what models that are here read of it: its pin moves for all of them."""
+    parts = [part for known in KNOWN for part in known.repos if part.name == repo.name and is_here(known.repos)]
+    return Repo(repo.name, tuple(dict.fromkeys(weight for part in (repo, *parts) for weight in part.weights)))
+
+
 def _published(repo: Repo) -> str:
-    """The commit that is to be fetched. Raises ModelError where it lacks weights that are wanted or has them as pickles only."""
+    """The commit to fetch. Raises ModelError where it lacks weights that are wanted or has them as pickles only."""
     from huggingface_hub import HfApi
 
     name, _, revision = repo.name.partition("@")
@@ -145,7 +153,7 @@ def _fetch(repo: Repo, commit: str) -> Path:
 
 
 def snapshot(repo: Repo) -> Path:
-    """The folder of a repository, fetched where it is not here. Every file is held against its digest when it is new or changed.
+    """The folder of a repository, fetched where it is not here. What is new or changed is held against its digest.
 
     Raises ModelError, OutputError, NetworkError that names what is missing.
     """
@@ -160,7 +168,8 @@ def snapshot(repo: Repo) -> Path:
                 f"{name} {why}{f': {missing[1]} missing' if missing else ''}, and the network is off (HF_HUB_OFFLINE)",
                 hint=f"mmx models pull {name}",
             ) from None
-        return _fetch(repo, _published(repo))
+        wanted = _with_those_here(repo)
+        return _fetch(wanted, _published(wanted))
     wrong = damaged(folder, fresh=False)
     if wrong:
         raise ModelError(
@@ -198,7 +207,7 @@ def damaged(folder: Path, *, fresh: bool = True) -> list[Path]:
 
 
 def _is_whole(blob: Path, fresh: bool) -> bool:
-    """Whether a file of the hub's cache is there and is what its name says: a sha256 of weights, git's sha1 of small files."""
+    """Whether a file of the hub's cache is what its name says: a sha256 of weights, git's sha1 of small files."""
     if not blob.exists():
         return False
     if len(blob.name) == 64:
@@ -242,7 +251,8 @@ def on_disk() -> list[OnDisk]:
 def remove(name: str) -> tuple[int, list[str]]:
     """Take a model off the disk, but for what other models that are here read, too.
 
-    Returns the bytes that it took, and the other models' names. Raises ModelError, with nothing deleted, where a part of it is not there.
+    Returns the bytes that it took, and the other models' names. Raises ModelError where a part of it is not there, with
+    nothing deleted.
     """
     own, here = find_known(name), {entry.repo: entry for entry in on_disk()}
     wanted = {repo.name.partition("@")[0]: repo for repo in repos_of(name)}

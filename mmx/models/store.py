@@ -35,8 +35,11 @@ class Located:
 
 
 def digest_of(folder: Path) -> str:
-    """One digest for a model folder: that of its SHA256SUMS, which `verify` has held against the files; of a snapshot of the hub, whose
-    files are held against it, too, its commit; of any other over its weights and configs."""
+    """One digest for a model folder.
+
+    That of its SHA256SUMS, which `verify` has held against the files; of a snapshot of the hub, whose files are held
+    against it, too, its commit; of any other over its weights and configs.
+    """
     if (folder / SUMS).exists():
         return sha256_of_file(folder / SUMS)
     return folder.name if folder.parent.name == "snapshots" else sha256(_sums(folder).encode())
@@ -50,14 +53,15 @@ def assets() -> Path:
 
 
 def is_shared(folder: Path) -> bool:
-    """Whether a model folder is not the user's own: it came with mmx, or is the hub's, whose files other programs read through links."""
+    """Whether a model folder is not the user's own: it came with mmx, or is the hub's, whose files are links."""
     return folder.parent.name == "snapshots" or folder.resolve().is_relative_to(assets().resolve())
 
 
 def locate(name: str | None, task: str, role: str) -> Located:
     """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
 
-    name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
+    name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of
+    them with a + between: a decoder and its companion.
     """
     known = None if name and Path(name).is_dir() else find_known(name)
     if known:

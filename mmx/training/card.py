@@ -68,14 +68,12 @@ def _evaluation(result: dict[str, Any] | None) -> str:
 def add_evaluation(folder: Path, config: BridgeConfig, result: dict[str, Any], report: Path) -> Path:
     """Put the result of `mmx eval` into a bridge's metrics.json and card. Returns the card.
 
-    Of a bridge that came with mmx, or lies in the hub's cache, the card goes into the folder of the report, and nothing of it is touched.
-    Raises ModelError where there is no metrics.json to make a card of.
+    Of a bridge that came with mmx or lies in the hub's cache nothing is touched: its card goes into the report's
+    folder. Raises ModelError where there is no metrics.json to make a card of.
     """
     path = folder / "metrics.json"
     if not path.exists():
-        raise ModelError(
-            f"{folder.name} has no metrics.json, which its card is made of", hint=f"the tables are in {report}"
-        )
+        raise ModelError(f"{folder.name} has no metrics.json to make a card of", hint=f"the tables are in {report}")
     measured = json.loads(path.read_text(encoding="utf8")) | {"evaluation": result}
     own = not is_shared(folder)
     if own:
