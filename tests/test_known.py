@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from mmx.decoders.pretrained import HubDecoder
+from mmx.errors import ModelError
 from mmx.models.known import KNOWN, find_known
 from mmx.models.store import Located
 from tests import tiny
@@ -105,8 +109,6 @@ def test_rm_leaves_what_another_model_reads(mmx, tmp_path: Path) -> None:
 
 
 def test_ls_says_on_disk_of_what_is_there_whole(mmx, hub: FakeHub) -> None:
-    import json
-
     def rows() -> dict:
         return {row["name"]: row for row in map(json.loads, mmx("models", "ls", "--json")[1].splitlines())}
 
@@ -125,6 +127,26 @@ def test_every_selection_is_of_what_is_published() -> None:
             if repo.name in LISTINGS and known.name not in ("sd15-face-id", "arc2face"):
                 chosen = [name for name in LISTINGS[repo.name] if any(fnmatch(name, p) for p in repo.weights)]
                 assert len(chosen) == len(repo.weights), (known.name, chosen)
+
+
+@pytest.mark.parametrize("family", ["unclip", "ip-adapter"])
+def test_what_else_lies_beside_a_decoder_is_not_of_its_space(tmp_path: Path, family: str) -> None:
+    """Bridges of older versions, for which all that lay there was of it, drive it nevertheless."""
+    folders = (tiny.unclip(tmp_path),) if family == "unclip" else tiny.sd(tmp_path)
+    at, holder = Located("a", *folders), folders[-1]
+    before = HubDecoder.load(at).spec
+    assert before.fingerprint == before.former and "former" not in before.as_dict()  # as it was
+    encoder = next(path for path in holder.rglob("image_encoder"))
+    shutil.copy(encoder / "model.safetensors", encoder / "model.fp16.safetensors")
+    if family == "ip-adapter":
+        (holder / "sdxl_models").mkdir()
+        shutil.copy(encoder / "model.safetensors", holder / "sdxl_models" / "ip-adapter_sdxl.safetensors")
+    after = HubDecoder.load(at).spec
+    assert after == before and after.former != before.fingerprint
+    before.require(after, bridge="of this version")
+    replace(before, fingerprint=after.former).require(after, bridge="of an older version")
+    with pytest.raises(ModelError, match="was trained for"):
+        replace(before, fingerprint="0" * 64).require(after, bridge="of another decoder")
 
 
 @pytest.mark.parametrize("model", ["kandinsky-2.2", "stable-unclip-2.1", "sd15-ip-adapter", "arc2face"])

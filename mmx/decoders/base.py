@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,16 +21,22 @@ class ConditioningSpec:
 
     name: such as "starter-image/embedding". shape: without the batch; (D,), (N, D), or (N,) for discrete units.
     mean_norm: mean L2 norm of the teacher's raw embeddings; a unit-norm bridge output is rescaled by it.
-    fingerprint: sha256 over the weights and configs of the teacher, which define the space; decoders of one space swap freely.
+    fingerprint: sha256 over the weights and configs of the teacher, which define the space; decoders of one space swap
+    freely.
+    former: of a decoder of the hub, its fingerprint in bridges of versions that counted files which nothing reads.
     """
 
     name: str
     shape: tuple[int, ...]
     mean_norm: float
     fingerprint: str
+    former: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"shape": list(self.shape)}
+        """As bridges keep it."""
+        values = asdict(self) | {"shape": list(self.shape)}
+        del values["former"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ConditioningSpec:
@@ -38,7 +44,7 @@ class ConditioningSpec:
 
     def require(self, other: ConditioningSpec, *, bridge: str) -> None:
         """Raise ModelError unless `other`, a decoder's spec, is the one a bridge was trained for."""
-        if self.shape != other.shape or self.fingerprint != other.fingerprint:
+        if self.shape != other.shape or self.fingerprint not in (other.fingerprint, other.former):
             raise ModelError(
                 f"bridge {bridge} was trained for {self.name} {list(self.shape)}, not for {other.name} {list(other.shape)}",
                 hint=f"give the decoder with fingerprint {self.fingerprint[:12]}, or train a bridge for this one (this one has {other.fingerprint[:12]})",
@@ -60,13 +66,23 @@ class Decoder(Protocol):
         ...
 
 
-def fingerprint(folder: Path, parts: Sequence[str]) -> str:
-    """sha256 over the relative names and bytes of the config and weight files below `folder`'s `parts`."""
+def fingerprint(folder: Path, parts: Sequence[str], *, variants: bool = True) -> str:
+    """sha256 over the relative names and bytes of config and weight files: `parts` of `folder`, and what lies below them.
+
+    variants: of weights that are there in several precisions all, and not only those that are read.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
-        if path.suffix in (".json", ".safetensors"):
+    places = [folder / part for part in parts]
+    for path in sorted(path for place in places for path in (place, *place.rglob("*"))):
+        if path.suffix in (".json", ".safetensors") and (variants or not _is_variant(path)):
             digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _is_variant(path: Path) -> bool:
+    """Whether weights such as model.fp16.safetensors lie beside model.safetensors."""
+    stem = path.name.partition(".")[0]
+    return path.name.count(".") > 1 and path.with_name(f"{stem}{path.suffix}").exists()
 
 
 def keep_small(path: Path, prefix: str = "") -> None:

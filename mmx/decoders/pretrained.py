@@ -21,6 +21,7 @@ from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.decoders.pretrained_parts import (
     ClipTeacher,
     OnnxFaces,
+    adapter_parts,
     arc2face_teacher,
     companion_beside,
     ip_adapter_teacher,
@@ -270,8 +271,11 @@ class HubDecoder:
             parts["text_encoder"] = read_part("transformers", "CLIPTextModel", companion / "encoder")
         pipeline = read_pipeline(kind, at.folder, **parts)
         teacher, dim = family.teacher(pipeline, companion)
-        own = fingerprint(companion or at.folder, (".",) if companion else ("image_encoder", "image_normalizer"))
-        spec = ConditioningSpec(f"{family.name}/image", (dim,), 1.0, own)
+        folder, parts = (companion, (".",)) if companion else (at.folder, ("image_encoder", "image_normalizer"))
+        # an IP-Adapter's folder may hold others, too: which of them were fetched must not tell spaces apart
+        read = adapter_parts(pipeline, folder) if family.companion == "IP-Adapter" else parts
+        own, former = fingerprint(folder, read, variants=False), fingerprint(folder, parts)
+        spec = ConditioningSpec(f"{family.name}/image", (dim,), 1.0, own, former)
         decoder = cls(family, pipeline, teacher, spec, companion)
         sample = getattr(pipeline.unet.config, "sample_size", None)
         if isinstance(sample, int):  # the size that this checkpoint was trained at

@@ -188,6 +188,13 @@ def ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | OnnxFaces
     )
 
 
+def adapter_parts(pipeline, adapter: Path) -> tuple[str, str]:
+    """What is read of an adapter's folder: its weights, and the image encoder beside them."""
+    xl = type(pipeline).__name__ == "StableDiffusionXLPipeline"
+    weights = _adapter_file(adapter, xl=xl).relative_to(adapter)
+    return weights.as_posix(), (weights.parent / "image_encoder").as_posix()
+
+
 def _adapter_file(adapter: Path, *, xl: bool) -> Path:
     """The adapter's weights: the only ones there, or those of the usual name."""
     found = [p for p in sorted(adapter.rglob("*.safetensors")) if "image_encoder" not in p.parts]
