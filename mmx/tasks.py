@@ -27,7 +27,8 @@ class Task:
 
     What is "module:attribute" is found with `find`, so that a command imports only its own models. starters: role →
     starter model. keys: of the metadata of labelled shards, what pairs the two sides, the best first. by_words:
-    bridges that are not trained, by the name that --bridge takes → translator. trainer: a function of a recipe.
+    bridges that are not trained, by the name that --bridge takes → translator. trainer: the `BridgeTask` that
+    `train_bridge` trains, fused_trainer that of a bridge which sees a picture beside its source.
     losses: what a bridge trains by, the default first. protocol: what measures labelled shards, pairs_protocol what
     measures pairs without labels; functions of a translator and options. verb: how notes introduce what was heard.
     """
@@ -41,6 +42,7 @@ class Task:
     keys: tuple[str, ...] = ()
     by_words: Mapping[str, str] = field(default_factory=dict)
     trainer: str | None = None
+    fused_trainer: str | None = None
     losses: tuple[str, ...] = ()
     protocol: str | None = None
     pairs_protocol: str | None = None
@@ -57,7 +59,8 @@ _ROWS = (
         translator="mmx.translate.sound2img:SoundTranslator",
         decoder_kinds="mmx.decoders.unclip:ImageDecoder",
         by_words={"tags": "mmx.translate.tags:TagsTranslator"},
-        trainer="mmx.training.bridges.sound:train_sound_bridge",
+        trainer="mmx.training.bridges.sound:SoundBridgeTask",
+        fused_trainer="mmx.training.bridges.fusion:FusionTask",
         losses=(*COMPARING, "prior"),
         protocol="mmx.evaluation.sound2img:measure",
         pairs_protocol="mmx.evaluation.pairs:measure",
@@ -70,7 +73,7 @@ _ROWS = (
         starters={"bridge": "voice2face", "decoder": "face"},
         translator="mmx.translate.voice2face:VoiceTranslator",
         decoder_kinds="mmx.decoders.unclip:ImageDecoder",
-        trainer="mmx.training.bridges.voice:train_voice_bridge",
+        trainer="mmx.training.bridges.voice:VoiceBridgeTask",
         losses=("speech2face", *COMPARING),
         protocol="mmx.evaluation.voice2face:measure",
         pairs_protocol="mmx.evaluation.pairs:measure",
@@ -85,7 +88,7 @@ _ROWS = (
         translator="mmx.translate.img2speech:ImageTranslator",
         decoder_kinds="mmx.decoders.speech:SpeechDecoder",
         by_words={"caption": "mmx.translate.caption:CaptionTranslator"},
-        trainer="mmx.training.bridges.image:train_sight_bridge",
+        trainer="mmx.training.bridges.image:ImageBridgeTask",
         losses=("units",),
         protocol="mmx.evaluation.img2speech:measure",
     ),

@@ -20,7 +20,7 @@ from mmx.data.items import Item
 from mmx.data.manifest import held_out, read_manifest
 from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
 from mmx.errors import InputError
-from mmx.training.bridges.base import retrieval
+from mmx.training.bridges.measures import retrieval
 from mmx.training.engine.parallel import Team
 from tests.conftest import ROOT
 from tests.small_data import COMMON, Bytes, Encoder, filled, losses, pair_folder, png, wav, write

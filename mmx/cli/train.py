@@ -13,7 +13,7 @@ import typer
 from mmx.cli.options import Data, DecoderOption, Device, EncoderOption, Quiet
 from mmx.errors import UsageError
 from mmx.models.store import missing
-from mmx.tasks import COMPARING, find
+from mmx.tasks import COMPARING
 from mmx.tasks import task as find_task
 
 Run = Annotated[
@@ -273,6 +273,7 @@ def train_bridge(
     from mmx.device import pick_device
     from mmx.models.store import locate
     from mmx.training.bridges.base import BridgeRecipe
+    from mmx.training.bridges.train import train_bridge as train
     from mmx.training.engine.parallel import Team
 
     recipe = BridgeRecipe(
@@ -309,7 +310,7 @@ def train_bridge(
         _command(context),
         notes,
     )
-    find(row.trainer)(recipe)
+    train(recipe)
     if recipe.team.leads:
         if push_to_hub:
             from mmx.models.store import push

@@ -43,14 +43,13 @@ def make_pairs(folder: Path, count: int) -> Path:
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory):
     """The starter's image decoder, 256 pairs, and a bridge task on them whose features and targets are cached."""
-    from mmx.bridges.base import BridgeConfig
     from mmx.bridges.frontends import LogMel
     from mmx.data.features import Embeddings
     from mmx.data.manifest import read_manifest
     from mmx.data.pairs import load_pairs
     from mmx.decoders.unclip import ImageDecoder
     from mmx.models.store import locate
-    from mmx.training.bridges.base import BridgeRecipe
+    from mmx.training.bridges.base import BridgeRecipe, Setting
     from mmx.training.bridges.sound import SoundBridgeTask
 
     folder = make_pairs(tmp_path_factory.mktemp("pairs"), 256)
@@ -67,8 +66,9 @@ def setting(tmp_path_factory: pytest.TempPathFactory):
         cache=recipe.cache,
         quiet=True,
     )
-    config = BridgeConfig(task="sound2img", spec=decoder.spec.as_dict())
-    return folder, decoder, SoundBridgeTask(recipe, loaded.train, None, config, LogMel(), None)
+    loaded.val = None
+    sides = SoundBridgeTask.sides(recipe, decoder, loaded.manifest)
+    return folder, decoder, SoundBridgeTask(Setting(recipe, decoder, sides, loaded))
 
 
 def rate_of(step, steps: int = STEPS, stretches: int = 3) -> float:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mmx.bridges.frontends import Frontend
-from mmx.bridges.sound import SoundBridge
 from mmx.data.pairs import Rows
 
 
@@ -14,20 +13,6 @@ def crops(frontend: Frontend, sources: Rows, picks: Tensor, places: Tensor) -> T
     """The part of each picked source (B,) where `places` (B,) in [0, 1) says (B, ...), not finished yet."""
     pairs = zip(picks.tolist(), places.tolist(), strict=True)
     return torch.stack([frontend.crop(sources, pick, place) for pick, place in pairs]).float()
-
-
-@torch.no_grad()
-def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16) -> Tensor:
-    """Unit points (N, D) of some sources, on the CPU."""
-    device = next(bridge.parameters()).device
-    return torch.cat(
-        [
-            bridge(torch.stack([bridge.frontend.windows(sources.get(i)) for i in part.tolist()]).to(device))
-            .float()
-            .cpu()
-            for part in picks.split(batch)
-        ]
-    )
 
 
 def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mmx.bridges.sound import SoundBridge
+from mmx.data.manifest import Manifest
 from mmx.data.pairs import Pairs, others_of
-from mmx.training.bridges.augment import points_of
-from mmx.training.bridges.base import VAL, retrieval, spread
+from mmx.decoders.base import Decoder
+from mmx.errors import InputError
+from mmx.training.bridges.base import BridgeRecipe, Sides
+from mmx.training.bridges.measures import VAL, points_of, retrieval, spread
 from mmx.training.bridges.sound import SoundBridgeTask
 
 LOST = 0.3  # the share of items whose sound is left out in a step, and as many whose picture is (modality dropout)
@@ -26,6 +29,15 @@ class FusionTask(SoundBridgeTask):
     """
 
     mixup = 0.0
+
+    @classmethod
+    def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
+        if manifest.direct and manifest.seconds is None:
+            raise InputError(
+                f"{recipe.data}: no pictures to hear the sounds with",
+                hint="a folder hints/ with equal stems, or a column source2 in the manifest",
+            )
+        return super().sides(recipe, decoder, manifest)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         batch = super().batch(size, generator, part)

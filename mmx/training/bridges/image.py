@@ -14,40 +14,55 @@ from mmx.bridges.frontends import Image
 from mmx.bridges.image import ImageBridge
 from mmx.bridges.image_encoders import open_image_encoder
 from mmx.data.features import Units
-from mmx.data.manifest import read_manifest
-from mmx.data.pairs import Groups, Pairs, Rows, load_pairs
-from mmx.decoders.speech import SpeechDecoder
+from mmx.data.manifest import Manifest
+from mmx.data.pairs import Groups, Pairs, Rows
+from mmx.decoders.base import Decoder
 from mmx.errors import InputError
+from mmx.media.audio import wav_bytes
 from mmx.models.store import locate
 from mmx.nets.speech import collapse
 from mmx.nets.writer import MAX_REPEAT, MAX_UNITS, Sampling
 from mmx.training.bridges.augment import crops
-from mmx.training.bridges.base import BridgeRecipe, decoder_fingerprint, export_bridge, spread
+from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, Sides
+from mmx.training.bridges.measures import spread
 from mmx.training.engine.loop import LoopConfig
-from mmx.translate.load import open_decoder
 
-SCHEDULE = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
 WRITER = {"width": 192, "depth": 3, "heads": 4}
 
 
-class ImageBridgeTask:
+class ImageBridgeTask(BridgeTask):
     """Next-unit prediction: any photo of a label with any spoken caption of it, drawn anew each step.
 
     Where labels pair them, the state before the first unit is also asked for the label: of some forty units only the few that tell
     names apart have to do with the picture, and alone they teach the bridge slowly to look. The classifier is not kept.
     """
 
-    name = "bridge"
+    schedule = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
     duration_weight, label_weight = 0.2, 0.2
 
-    def __init__(
-        self, pairs: Pairs, val: Pairs | None, config: BridgeConfig, frontend: Image, team, seed: int = 0, show=None
-    ) -> None:
-        self.show = show if val is not None else None
-        self.pairs, self.val, self.frontend, self.team = pairs, val, frontend, team
-        torch.manual_seed(seed)
-        kinds = 0 if pairs.direct else int(pairs.targets.labels.max()) + 1
-        self.module = _Module(ImageBridge(config), kinds)
+    @classmethod
+    def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
+        """It looks with the starter image decoder's teacher unless told otherwise."""
+        at = recipe.encoder or locate(None, recipe.task, "encoder")
+        encoder = open_image_encoder(at, recipe.team.device)
+        return Sides(
+            Image(encoder), Units(decoder), {"source": {"name": encoder.name, "fingerprint": encoder.fingerprint}}
+        )
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.pairs = _short_enough(self.pairs)
+        patches, channels = self.frontend.crop(self.pairs.sources, 0, 0.0).shape
+        self.config = BridgeConfig(
+            task=self.recipe.task,
+            spec=self.decoder.spec.as_dict(),
+            writer=WRITER | self.recipe.sizes | {"patches": patches, "channels": channels},
+            **setting.sides.about,
+        )
+        torch.manual_seed(self.recipe.seed)
+        kinds = 0 if self.pairs.direct else int(self.pairs.targets.labels.max()) + 1
+        self.module = _Module(ImageBridge(self.config), kinds)
+        self.module.bridge.use(self.frontend)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -107,13 +122,11 @@ class ImageBridgeTask:
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """What a val photo says so far, as a sound beside `path`."""
-        if self.show is not None:
-            from mmx.media.audio import wav_bytes
-
+        if self.val is not None:
             seen = self.frontend.crop(self.val.sources, 0, 0.0).float().to(self.team.device)
-            units = module.bridge.write(seen, Sampling(), torch.Generator().manual_seed(0))
+            units = module.bridge.write(seen, Sampling(), torch.Generator().manual_seed(0)).cpu()
             if len(units):
-                path.with_suffix(".wav").write_bytes(wav_bytes(self.show.decode([units])[0]))
+                path.with_suffix(".wav").write_bytes(wav_bytes(self.decoder.decode([units])[0]))
 
 
 class _Module(nn.Module):
@@ -134,29 +147,3 @@ def _short_enough(pairs: Pairs) -> Pairs:
         return pairs.subset(keep)
     targets = Rows(pairs.targets.cache, pairs.targets.rows[keep], pairs.targets.labels[keep])
     return Pairs(pairs.sources, targets, pairs.direct, pairs.weights)
-
-
-def train_sight_bridge(recipe: BridgeRecipe) -> None:
-    """Train and export, as `train_sound_bridge` does. It looks with the starter image decoder's teacher unless told otherwise."""
-    decoder = open_decoder(recipe.decoder, SpeechDecoder)
-    before = decoder_fingerprint(recipe.decoder)
-    images = recipe.encoder or locate(None, "img2speech", "encoder")
-    frontend = Image(open_image_encoder(images, recipe.team.device))
-    manifest = read_manifest(recipe.data, recipe.task, stream=True)
-    loaded = load_pairs(manifest, frontend, Units(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
-    loaded.train = _short_enough(loaded.train)
-    patches, channels = frontend.crop(loaded.train.sources, 0, 0.0).shape
-    config = BridgeConfig(
-        task="img2speech",
-        spec=decoder.spec.as_dict(),
-        source={"name": images.name, "fingerprint": frontend.encoder.fingerprint},
-        writer=WRITER | recipe.sizes | {"patches": patches, "channels": channels},
-    )
-    task = ImageBridgeTask(
-        loaded.train, loaded.val, config, frontend, recipe.team, recipe.schedule.get("seed") or 0, decoder
-    )
-    run = recipe.start(task, SCHEDULE)
-    metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    bridge: ImageBridge = run.averaged().bridge.cpu()
-    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
-    export_bridge(bridge, recipe, run, metrics, loaded)

@@ -14,7 +14,8 @@ from mmx.data.pairs import Pairs, either_view, others_of
 from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
 from mmx.training.bridges.augment import crops
-from mmx.training.bridges.base import BridgeRecipe, spread, target_statistics
+from mmx.training.bridges.base import BridgeTask
+from mmx.training.bridges.measures import spread, target_statistics
 from mmx.training.engine.loop import LoopConfig
 
 SCHEDULE = LoopConfig(6000, 512, 1e-3, weight_decay=0.01, ema=0.999, warmup=200, validate_steps=1000)
@@ -121,17 +122,16 @@ class Previews:
         for pick in self.picks:
             generator = torch.Generator().manual_seed(0)
             point = bridge(bridge.frontend.windows(self.val.sources.get(pick))[None].to(device))[0]
-            pictures += self.decoder.decode(bridge.sample(point, generator)[None], generators=[generator])
+            conditioning = bridge.sample(point, generator)[None].cpu()
+            pictures += self.decoder.decode(conditioning, generators=[generator])
         grid(pictures, columns=4).save(path)
 
 
-def train_prior(
-    recipe: BridgeRecipe, pairs: Pairs, bridge: SoundBridge, texts: Tensor | None, preview: Previews | None
-) -> nn.Module:
-    """Train the prior of a bridge whose encoder is done."""
+def train_prior(task: BridgeTask, bridge: SoundBridge) -> nn.Module:
+    """Train the prior of a bridge whose encoder is done, on its task's pairs."""
+    recipe, pairs = task.recipe, task.pairs
     some = pairs.subset(spread(len(pairs.sources), POINTS)) if len(pairs.sources) > POINTS else pairs
-    run = recipe.start(
-        PriorTask(some, bridge, texts, seed=recipe.schedule.get("seed") or 0, preview=preview), SCHEDULE, "prior"
-    )
+    prior = PriorTask(some, bridge, task.label_texts, seed=recipe.seed, preview=task.show)
+    run = recipe.start(prior, SCHEDULE, "prior")
     run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    return run.averaged().cpu()
+    return run.averaged()

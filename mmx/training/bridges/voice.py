@@ -1,68 +1,62 @@
-"""`mmx train-bridge voice2face`: a voice encoder into the face feature space, and its diffusion prior."""
+"""`mmx train-bridge voice2face`: voices into the face feature space."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.bridges.base import BridgeConfig
-from mmx.bridges.frontends import Frontend
 from mmx.bridges.voice import VoiceBridge
-from mmx.data.features import Embeddings
-from mmx.data.manifest import read_manifest
-from mmx.data.pairs import Pairs, either_view, load_pairs
+from mmx.data.manifest import Manifest
+from mmx.data.pairs import either_view
+from mmx.decoders.base import Decoder
 from mmx.decoders.unclip import ImageDecoder
 from mmx.errors import ModelError, UsageError
 from mmx.nets.face import GENDERS, first_layer
-from mmx.training.bridges.augment import crops, other_room, points_of, spec_augment
-from mmx.training.bridges.base import VAL, BridgeRecipe, decoder_fingerprint, export_bridge, measured_spec, spread
-from mmx.training.bridges.prior import Previews, train_prior
-from mmx.training.bridges.sound import sound_features, validate_points
+from mmx.training.bridges.augment import crops, other_room, spec_augment
+from mmx.training.bridges.base import BridgeRecipe, Setting, Sides
+from mmx.training.bridges.measures import VAL, points_of, spread
+from mmx.training.bridges.points import PointTask
 from mmx.training.engine.loop import LoopConfig
 from mmx.training.losses import LOSSES, nt_xent, speech2face
-from mmx.translate.load import open_decoder
-
-SCHEDULE = LoopConfig(1500, 48, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=250)
-PRIOR = {"width": 256, "depth": 4}
-DRAWING = {"prior_guidance": 2.5, "prior_temperature": 0.8}  # chosen on val, by the judge
 
 
-class VoiceBridgeTask:
+class VoiceBridgeTask(PointTask):
     """Voices land where faces of their label are (Speech2Face, Oh et al. 2019); a face is drawn anew for each voice each step.
 
     Two windows of a voice are drawn. That they lie together, and apart from other voices, is a second, small objective
     (`speaker_weight`): with attribute labels alone all voices of a label would be one point.
     """
 
-    name = "bridge"
+    schedule = LoopConfig(1500, 48, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=250)
+    bridge_kind = VoiceBridge
+    prior_sizes: ClassVar = {"width": 256, "depth": 4}
+    drawing: ClassVar = {"prior_guidance": 2.5, "prior_temperature": 0.8}  # chosen on val, by the judge
     speaker_weight, speaker_temperature, contrast_scale = 0.1, 0.2, 10.0
 
-    def __init__(
-        self,
-        recipe: BridgeRecipe,
-        pairs: Pairs,
-        val: Pairs | None,
-        config: BridgeConfig,
-        frontend: Frontend,
-        decoder: ImageDecoder,
-        genders: Tensor | None,
-        seed: int = 0,
-        show: Previews | None = None,
-    ) -> None:
-        self.show = show
-        self.recipe, self.pairs, self.val, self.decoder, self.team = recipe, pairs, val, decoder, recipe.team
-        self.face = decoder.teacher.net if names_faces(decoder) else None
-        self.genders = genders if self.face is not None else None
-        self.compared = recipe.comparison(pairs, config.spec["mean_norm"])
-        torch.manual_seed(seed)
-        self.module = _Module(VoiceBridge(replace(config, prior=None)))
-        self.frontend = frontend
-        self.module.bridge.use(frontend)
+    @classmethod
+    def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
+        if isinstance(decoder, ImageDecoder) and not names_faces(decoder):
+            raise ModelError(f"{recipe.decoder.name} is no face decoder", hint="mmx train-decoder face makes one")
+        if recipe.loss == "speech2face" and not names_faces(decoder):
+            raise UsageError(
+                f"--loss speech2face: {recipe.decoder.name} does not name what it sees in a face",
+                hint="--loss infonce",
+            )
+        return super().sides(recipe, decoder, manifest)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.face = self.decoder.teacher.net if names_faces(self.decoder) else None
+        names = setting.loaded.manifest.label_names
+        known = self.face is not None and set(names) == set(GENDERS)
+        self.genders = torch.tensor([GENDERS.index(name) for name in names]) if known else None
+        torch.manual_seed(self.recipe.seed)
+        self.module = _Module(VoiceBridge(replace(self.config, prior=None)))
+        self.module.bridge.use(self.frontend)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -113,7 +107,7 @@ class VoiceBridgeTask:
         )
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        found = validate_points(self.val, module.bridge, None)
+        found = super().validate(module)
         if self.val is not None and self.genders is not None:
             picks = spread(len(self.val.sources), VAL)
             points = points_of(module.bridge, self.val.sources, picks).to(self.team.device)
@@ -121,11 +115,6 @@ class VoiceBridgeTask:
             truth = self.genders[self.val.sources.labels[picks]]
             found["val_gender"] = (self.face.gender_shares(raw).argmax(1).cpu() == truth).float().mean().item()
         return found
-
-    def preview(self, module: nn.Module, path: Path) -> None:
-        """Val voices through the bridge, without a prior, and the frozen decoder."""
-        if self.show is not None:
-            self.show(module.bridge, path)
 
 
 def names_faces(decoder: Any) -> bool:
@@ -147,41 +136,3 @@ def _speaker_loss(points: Tensor, voices: Tensor, temperature: float) -> Tensor:
     first = (voices[:, None] == voices[None, :]).int().argmax(1) == torch.arange(len(voices), device=voices.device)
     pairs = points.unflatten(0, (-1, 2))[first]
     return nt_xent(torch.cat((pairs[:, 0], pairs[:, 1])), temperature)
-
-
-def train_voice_bridge(recipe: BridgeRecipe) -> None:
-    """Train and export, as `train_sound_bridge` does."""
-    decoder = open_decoder(recipe.decoder, ImageDecoder)
-    if isinstance(decoder, ImageDecoder) and not names_faces(decoder):
-        raise ModelError(f"{recipe.decoder.name} is no face decoder", hint="mmx train-decoder face makes one")
-    if recipe.loss == "speech2face" and not names_faces(decoder):
-        raise UsageError(
-            f"--loss speech2face: {recipe.decoder.name} does not name what it sees in a face", hint="--loss infonce"
-        )
-    decoder.to(recipe.team.device)
-    before = decoder_fingerprint(recipe.decoder)
-    manifest = read_manifest(recipe.data, recipe.task, stream=True)
-    frontend, about = sound_features(recipe, voice=True)
-    loaded = load_pairs(manifest, frontend, Embeddings(decoder), recipe.team, cache=recipe.cache, quiet=recipe.quiet)
-    config = BridgeConfig(
-        task="voice2face",
-        spec=measured_spec(decoder, loaded.train),
-        prior=PRIOR if recipe.prior_steps else None,
-        **DRAWING,
-        **about,
-    )
-    known = set(manifest.label_names) == set(GENDERS)
-    genders = torch.tensor([GENDERS.index(name) for name in manifest.label_names]) if known else None
-    preview = Previews(decoder, loaded.val) if loaded.val else None
-    task = VoiceBridgeTask(
-        recipe, loaded.train, loaded.val, config, frontend, decoder, genders, recipe.schedule.get("seed") or 0, preview
-    )
-    run = recipe.start(task, SCHEDULE)
-    metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    bridge: VoiceBridge = run.averaged().bridge.cpu()
-    bridge.config = config
-    decoder.to("cpu")
-    if config.prior is not None:
-        bridge.prior = train_prior(recipe, loaded.train, bridge, None, preview)
-    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
-    export_bridge(bridge, recipe, run, metrics, loaded)

@@ -1,0 +1,68 @@
+"""What sound and voice bridges share in training: how they are heard, their previews, and the points that they are compared by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from mmx.bridges.audio_encoders import Listener
+from mmx.bridges.base import BridgeConfig
+from mmx.bridges.frontends import FrozenVector, LogMel, Wave
+from mmx.bridges.sound import SoundBridge
+from mmx.data.features import Embeddings
+from mmx.data.manifest import Manifest
+from mmx.decoders.base import Decoder
+from mmx.errors import UsageError
+from mmx.nets.lora import adaptable
+from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, Sides
+from mmx.training.bridges.measures import measured_spec, validate_points
+from mmx.training.bridges.prior import Previews
+
+
+class PointTask(BridgeTask):
+    """Sources become points of the decoder's space, near those of their targets; a prior may be trained on them afterwards."""
+
+    bridge_kind: ClassVar[type[SoundBridge]]
+    prior_sizes: ClassVar[dict[str, int]]
+    drawing: ClassVar[dict[str, float]]  # how the prior is drawn from
+
+    @classmethod
+    def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
+        targets, voice = Embeddings(decoder), cls.bridge_kind.voice
+        if recipe.encoder is None:
+            return Sides(LogMel(voice=voice), targets, {"architecture": recipe.architecture, "sizes": recipe.sizes})
+        listener = Listener.load(recipe.encoder, recipe.team.device)
+        source = {"name": listener.name, "fingerprint": listener.fingerprint}
+        sizes = recipe.sizes | {"inputs": listener.dim}
+        if not recipe.lora:
+            about = {"architecture": "frozen", "sizes": sizes, "source": source}
+            return Sides(FrozenVector(listener, voice=voice), targets, about)
+        layers = adaptable(listener.hearing)
+        if not layers:
+            raise UsageError(
+                f"--lora: {listener.name} has no attention layers that can be adapted", hint="leave --lora out"
+            )
+        about = {"architecture": "lora", "sizes": sizes | {"rank": recipe.lora, "layers": layers}, "source": source}
+        return Sides(Wave(listener, voice=voice), targets, about)
+
+    def __init__(self, setting: Setting, **config: Any) -> None:
+        """config: further fields of the bridge's config."""
+        super().__init__(setting)
+        self.config = BridgeConfig(
+            task=self.recipe.task,
+            spec=measured_spec(self.decoder, self.pairs),
+            prior=self.prior_sizes if self.recipe.prior_steps or self.recipe.loss == "prior" else None,
+            **(self.drawing | setting.sides.about | config),
+        )
+        self.compared = self.recipe.comparison(self.pairs, self.config.spec["mean_norm"])
+        self.show = Previews(self.decoder, self.val) if self.val is not None else None
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        return validate_points(self.val, module.bridge, self.label_texts)
+
+    def preview(self, module: nn.Module, path: Path) -> None:
+        """Val sources through the bridge, without a prior, and the frozen decoder."""
+        if self.show is not None:
+            self.show(module.bridge, path)
