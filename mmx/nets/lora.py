@@ -49,7 +49,8 @@ class Adapters(nn.Module):
         modules = dict(network.named_modules())
         for key, name in self.names.items():
             # where the weight is read, and not where the layer is called: some networks (WavLM) never call it
-            register_parametrization(modules[name], "weight", _Corrected(self, key))
+            # not tried out now: these factors may be on another device yet than the network
+            register_parametrization(modules[name], "weight", _Corrected(self, key), unsafe=True)
 
 
 class _Corrected(nn.Module):

@@ -1,0 +1,72 @@
+"""The one trainer of bridges: what each task supplies to it, on the CPU and on another device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmx.decoders.base import fingerprint
+from tests import tiny
+from tests.conftest import training
+from tests.small_data import png, wav
+
+# task, its decoder's fixture, the encoder, further options
+CASES: dict[str, tuple[str, str, Callable[[Path], Path] | None, tuple]] = {
+    "sound": ("sound2img", "debug_models", None, ("--architecture", "transformer")),
+    "two sources": ("sound2img", "debug_models", None, ("--source", "sound+image", "--architecture", "transformer")),
+    "by the prior": ("sound2img", "debug_models", None, ("--loss", "prior", "--architecture", "transformer")),
+    "frozen encoder": ("sound2img", "debug_models", tiny.clap, ("--loss", "mse", "--normalize-targets")),
+    "adapted encoder": ("sound2img", "debug_models", tiny.clap, ("--lora", 2)),
+    "voice": ("voice2face", "face_models", None, ("--architecture", "transformer")),
+    "image": ("img2speech", "speech_models", None, ()),
+}
+
+
+def manifest(folder: Path, task: str, low: Path, high: Path) -> Path:
+    """Ten pairs of a task, two of them for val, with a picture beside each."""
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for k in range(10):
+        (folder / f"{k}.png").write_bytes(png(20 * k))
+        shutil.copy((low, high)[k % 2], folder / f"{k}.wav") if task == "voice2face" else (
+            folder / f"{k}.wav"
+        ).write_bytes(wav(200 + 60 * k))
+        names = (f"{folder.name}/{k}.wav", f"{folder.name}/{k}.png")
+        source, target = names[::-1] if task == "img2speech" else names
+        row = {"source": source, "target": target, "split": "val" if k > 7 else "train"}
+        rows.append(json.dumps(row | {"source2": f"{folder.name}/{9 - k}.png"}))
+    path = folder.parent / f"{task}.jsonl"
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_task_trains_on_another_device(
+    mmx_in_process, request, second_device: str, case: str, tmp_path: Path, low: Path, high: Path
+) -> None:
+    """The decoder, an encoder and all stages are there, and what comes out is what the CPU gives, but for rounding."""
+    task, models, make, options = CASES[case]
+    decoder = request.getfixturevalue(models)[1]
+    encoder = make(tmp_path / "encoder") if make else request.getfixturevalue("debug_models")[1]
+    data, before = manifest(tmp_path / "data", task, low, high), fingerprint(decoder, (".",))
+    if make or task == "img2speech":
+        options = (*options, "--encoder", encoder)
+    for device in (second_device, "cpu"):
+        command = training(task, data, tmp_path / device, decoder, "--mixed-precision", "no", *options)
+        code, _, err = mmx_in_process(*command, "--device", device)
+        assert code == 0, err.decode()
+        preview = "preview.wav" if task == "img2speech" else "preview.png"
+        assert (tmp_path / device / "bridge" / preview).exists()
+    assert fingerprint(decoder, (".",)) == before
+    there, here = (load_file(tmp_path / device / "model.safetensors") for device in (second_device, "cpu"))
+    assert there.keys() == here.keys()
+    for name, value in here.items():
+        assert torch.allclose(value.float(), there[name].float(), atol=0.02), name
+    prior = json.loads((tmp_path / "cpu" / "config.json").read_text())["prior"]
+    assert (prior is None) == (task == "img2speech") and any(n.startswith("prior.") for n in here) == bool(prior)
