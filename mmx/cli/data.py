@@ -11,7 +11,7 @@ import typer
 
 from mmx.cli.options import BridgeOption, DecoderOption, Device, Json, Quiet
 from mmx.errors import InputError, UsageError
-from mmx.media.files import SUFFIXES
+from mmx.media.formats import SUFFIXES
 from mmx.tasks import task as find_task
 
 app = typer.Typer(no_args_is_help=True, help="Make and check training data.")

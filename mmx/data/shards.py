@@ -14,13 +14,12 @@ from typing import IO, Any, Generic, TypeVar
 from mmx.data.items import Item
 from mmx.digest import cache_root
 from mmx.errors import InputError, NetworkError, UsageError
+from mmx.media import formats
 from mmx.media.files import write_atomic
 
 T = TypeVar("T")
-SUFFIXES = {  # of a modality's files in training data, the best first
-    "sound": ("ogg", "wav", "flac", "mp3", "m4a", "aac", "opus"),
-    "image": ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
-}
+# of a modality's files in training data, the best first; as shards name them, without a dot
+SUFFIXES = {kind: tuple(suffix[1:] for suffix in formats.SUFFIXES[kind]) for kind in ("sound", "image")}
 
 
 @dataclass(frozen=True)

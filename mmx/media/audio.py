@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import struct
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from mmx.errors import InputError, SilenceError
-
-MAX_BYTES = 1 << 30  # 1 GiB
-MAX_RATE = 768_000  # Hz; the fastest converters in use
-MIN_RATE = 1_000  # Hz; below, nothing that we model is left
-MAX_CHANNELS = 64
-MAX_SECONDS = 4 * 3600
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what streaming writers put where the size belongs
+from mmx.errors import InputError, UsageError
+from mmx.media.formats import MAX_BYTES, NARROW
+from mmx.media.sound_files import av_track, soundfile_track
+from mmx.media.sound_part import Loudest, Part, Take
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class Waveform:
 
     samples: np.ndarray
     sample_rate: int
+    notes: tuple[str, ...] = ()  # what the user should know of the file that it came from
 
     @property
     def seconds(self) -> float:
@@ -45,142 +44,85 @@ def read_audio(
     duration: float | None = None,
     window: float | None = None,
     name: str | None = None,
+    strict: bool = False,
 ) -> Waveform:
     """Decode a sound to float32 mono at `sample_rate`, or at its own rate where that is None.
 
-    start, duration: the part to take, in seconds. window: where neither is given and the sound is longer than this many
-    seconds, its loudest stretch of that length is taken.
-    Raises InputError for what is no sound, empty, cut short, digital silence, non-finite or absurd.
+    start, duration: the part to take, in seconds. window: where no duration is given and what follows `start` is longer than
+    this many seconds, its loudest stretch of that length is taken. What is there is heard, and the result's `notes` say what is
+    missing; with `strict` that is an error.
+    Raises InputError for what is no sound, empty, digital silence, non-finite or absurd, UsageError for times that are none.
     """
+    for option, value in (("--start", start), ("--duration", duration)):
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{option} {value:g}: that is no time", hint="seconds, such as 2.5")
     name = name or (str(source) if isinstance(source, (str, Path)) else "stdin")
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
-    if not data:
-        raise InputError(f"{name}: the file is empty")
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{name}: {len(data) >> 20} MiB are too many", hint="cut it below 1 GiB first")
-    _refuse_truncated_wav(data, name)
-    samples, rate = _decode(data, name)
-    samples = _select(samples, rate, start, duration, name)
-    _refuse_unusable(samples, name)
-    if start is None and duration is None and window is not None:
-        samples = loudest(samples, int(window * rate))
-    if sample_rate is None:
-        return Waveform(samples.astype(np.float32), rate)
-    return Waveform(resample(samples, rate, sample_rate), sample_rate)
+    part = Part(start or 0.0, duration, window if duration is None else None, sample_rate)
+    with opened(source, name) as file:
+        take = _heard(file, part, name, None)
+        if take.opposed is not None:
+            channel = take.opposed
+            take = _heard(file, part, name, channel)
+            take.notes += (f"its channels are of opposite phase: channel {channel + 1} alone is heard",)
+    take.check(name)
+    track, lost = take.track, take.track.losses() if take.ended else ()
+    if strict and lost:
+        raise InputError(f"{name}: {lost[0]}", hint="copy or download it again")
+    if sample_rate is not None and track.rate < NARROW * sample_rate:
+        take.notes += (f"sampled at {track.rate} Hz as on a telephone: nothing above {track.rate // 2} Hz is in it",)
+    return Waveform(take.samples(), sample_rate or track.rate, lost + take.notes)
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+@contextmanager
+def opened(source: Path | str | bytes, name: str) -> Iterator[BinaryIO]:
+    """The bytes of a sound or a picture as a file in which one can seek. Raises InputError for none, too many, or no right to them."""
     try:
-        return path.read_bytes()
+        path = None if isinstance(source, bytes) else Path(source)
+        size = len(source) if path is None else path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{name}: {size >> 20} MiB are too many", hint="cut it below 1 GiB first")
+        file = io.BytesIO(source) if path is None else path.open("rb")
+        if path is not None and not path.is_file():  # a pipe, such as <(...)
+            with file:
+                file = io.BytesIO(file.read(MAX_BYTES))
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from None
+    with file:
+        if not file.read(1):
+            raise InputError(f"{name}: the file is empty")
+        file.seek(0)
+        yield file
 
 
-def _refuse_truncated_wav(data: bytes, name: str) -> None:
-    """libsndfile reads a WAV that was cut in half without a word, so compare its header with what is there."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], struct.unpack("<I", data[at + 4 : at + 8])[0]
-        if kind == b"data":
-            there = len(data) - at - 8
-            if size not in UNKNOWN_SIZES and size > there:
-                raise InputError(
-                    f"{name}: cut short: its header promises {size} bytes of sound, {there} are there",
-                    hint="copy or download it again",
-                )
-            return
-        at += 8 + size + size % 2
-
-
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """soundfile first; PyAV for what it can't open (m4a, mp4, webm, broken headers)."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_header(file.samplerate, file.channels, file.frames, name)
-            samples = file.read(dtype="float32", always_2d=True)
-            if len(samples) < 0.98 * file.frames:
-                raise InputError(
-                    f"{name}: cut short: {len(samples)} of {file.frames} samples are there",
-                    hint="copy or download it again",
-                )
-            return samples.mean(axis=1), file.samplerate
-    except soundfile.LibsndfileError:
-        return _decode_av(data, name)
-
-
-def _check_header(rate: int, channels: int, frames: int, name: str) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise InputError(
-            f"{name}: a sample rate of {rate} Hz can't be right", hint=f"{MIN_RATE} to {MAX_RATE} Hz are read"
-        )
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise InputError(f"{name}: {channels} channels are too many", hint=f"at most {MAX_CHANNELS} are read")
-    if frames > MAX_SECONDS * rate:
-        raise InputError(f"{name}: {frames / rate / 3600:.1f} hours are too long", hint="cut it below four hours first")
-
-
-def _decode_av(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Decode with the FFmpeg that PyAV's wheel carries."""
-    import av
-
-    try:
-        with av.open(io.BytesIO(data)) as container:
-            stream = next((s for s in container.streams if s.type == "audio"), None)
-            if stream is None:
-                raise InputError(f"{name}: there is no sound in it", hint="is it a picture, or a video without sound?")
-            rate = stream.codec_context.sample_rate
-            _check_header(rate, stream.codec_context.channels, 0, name)
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            pieces, count = [], 0
-            for frame in container.decode(stream):
-                for piece in resampler.resample(frame):
-                    array = piece.to_ndarray()
-                    pieces.append(array.mean(axis=0))
-                    count += array.shape[1]
-                if count > MAX_SECONDS * rate:
-                    raise InputError(f"{name}: longer than {MAX_SECONDS // 3600} hours", hint="cut it first")
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{name}: not a sound I can read", hint=f"WAV, FLAC, OGG, MP3, M4A, MP4 and WebM work ({error.strerror})"
-        ) from None
-    if not pieces:
-        raise InputError(f"{name}: there is no sound in it", hint="copy or download it again")
-    return np.concatenate(pieces).astype(np.float32), rate
-
-
-def _select(samples: np.ndarray, rate: int, start: float | None, duration: float | None, name: str) -> np.ndarray:
-    if len(samples) == 0:
-        raise InputError(f"{name}: it holds no samples")
-    first = int((start or 0) * rate)
-    if first >= len(samples):
-        raise InputError(f"{name}: --start {start:g} is past its end at {len(samples) / rate:.2f} s")
-    return samples[first : first + max(1, int(duration * rate))] if duration is not None else samples[first:]
-
-
-def _refuse_unusable(samples: np.ndarray, name: str) -> None:
-    if not np.isfinite(samples).all():
-        raise InputError(
-            f"{name}: it holds samples that are not numbers (NaN or infinity)", hint="export it again as 16-bit WAV"
-        )
-    if np.ptp(samples) == 0:
-        raise SilenceError(
-            f"{name}: it is digital silence", hint="every sample has the same value; is it the right file or channel?"
-        )
+def _heard(file: BinaryIO, part: Part, name: str, channel: int | None) -> Take:
+    """A part of a sound, by the reader that gives the most of it. channel: the one to take; None averages them."""
+    found: Take | None = None
+    for reader in (soundfile_track, av_track):
+        try:
+            track = reader(file, name)
+            take = None if track is None else Take(part, track, channel).run(name)
+        except Exception as error:  # damaged files make decoders raise anything
+            if found is not None:
+                return found
+            if isinstance(error, InputError):
+                raise
+            if reader is av_track:
+                raise InputError(f"{name}: not a sound I can read", hint=f"{type(error).__name__}: {error}") from None
+            continue
+        if take is not None and (found is None or take.track.count > found.track.count):
+            take.track.promised = max(take.track.promised, found.track.promised if found else 0.0)
+            found = take
+        if found is not None and (found.track.whole or not found.ended):
+            break
+    assert found is not None, "the last reader gives a track or raises"
+    return found
 
 
 def loudest(samples: np.ndarray, length: int) -> np.ndarray:
     """The stretch of `length` samples with the most energy."""
-    if len(samples) <= length:
-        return samples
-    hop = max(1, length // 50)
-    energy = np.concatenate(([0.0], np.cumsum(np.square(samples, dtype=np.float64))))
-    starts = np.arange(0, len(samples) - length + 1, hop)
-    best = starts[np.argmax(energy[starts + length] - energy[starts])]
-    return samples[best : best + length]
+    found = Loudest(length)
+    found.add(samples)
+    return found.samples()
 
 
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:

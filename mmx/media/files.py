@@ -12,33 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmx.errors import InputError, OutputError, UsageError
-
-STDIN_LIMIT = 1 << 30  # bytes
-SUFFIXES = {
-    "sound": (
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".m4a",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".au",
-        ".wma",
-        ".mp4",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-    ),
-    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    "text": (".txt",),
-    "video": (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"),
-}
-
+from mmx.media.formats import MAX_BYTES, SUFFIXES
 
 MEDIA = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
@@ -57,11 +31,13 @@ class Source:
     def read(self) -> bytes:
         """The whole content. Raises InputError."""
         if self.path is None:
-            data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
-            if len(data) > STDIN_LIMIT:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
                 raise InputError("stdin: more than 1 GiB", hint="give a file")
             return data
         try:
+            if self.path.stat().st_size > MAX_BYTES:
+                raise InputError(f"{self.path}: more than 1 GiB", hint="cut it first")
             return self.path.read_bytes()
         except OSError as error:
             raise InputError(f"{self.path}: {error.strerror}") from None

@@ -11,8 +11,8 @@ import torch
 from mmx.compat import torchaudio  # noqa: F401  (imported first: see there)
 from mmx.errors import InputError
 from mmx.media.audio import Waveform
+from mmx.media.formats import SAMPLE_RATE, VOICE_SPEECH
 
-SAMPLE_RATE = 16_000  # Hz, what the detector hears
 MIN_SPEECH = 0.25  # seconds: less is no speech
 _LOCK = threading.Lock()  # the detector remembers what it heard last
 
@@ -26,7 +26,7 @@ def _detector():
     return load_silero_vad(), get_speech_timestamps
 
 
-def speech_part(wave: Waveform, *, limit: float = 10.0, name: str = "input") -> Waveform:
+def speech_part(wave: Waveform, *, limit: float = VOICE_SPEECH, name: str = "input") -> Waveform:
     """The stretches of a 16 kHz mono recording in which somebody speaks, joined, at most `limit` seconds of them.
 
     Found by Silero VAD. Raises InputError where there are none: silence, noise, music without a voice.
@@ -45,4 +45,4 @@ def speech_part(wave: Waveform, *, limit: float = 10.0, name: str = "input") -> 
         raise InputError(
             f"{name}: no speech found", hint="give a recording in which somebody speaks, or --start and --duration"
         )
-    return Waveform(joined, SAMPLE_RATE)
+    return Waveform(joined, SAMPLE_RATE, wave.notes)

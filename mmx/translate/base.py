@@ -14,6 +14,7 @@ from torch import Tensor
 from mmx.bridges.base import Bridge
 from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
+from mmx.media.notes import notes_of
 from mmx.models.store import Located, locate
 
 
@@ -100,8 +101,8 @@ class Translator:
         raise NotImplementedError
 
     def notes(self, name: str, medium: Any) -> list[str]:
-        """What the user should know of an input that is fine but unusual."""
-        return []
+        """What the user should know of an input that is usable but unusual."""
+        return [f"{name}: {note}" for note in notes_of(medium)]
 
     def translate(self, medium: Any, *, indices: Sequence[int] = (0,), seed: int = 0, **options: Any) -> Translation:
         """One medium that `read` gave, or several to be taken together → a result for each of `indices`."""

@@ -34,9 +34,10 @@ class ImageTranslator(Translator):
         return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
 
     def notes(self, name: str, picture: Image.Image) -> list[str]:
+        found = super().notes(name, picture)
         if all(low == high for low, high in picture.getextrema()):
-            return [f"{name}: one flat colour; what is said of it means nothing"]
-        return []
+            found.append(f"{name}: one flat colour; what is said of it means nothing")
+        return found
 
     @torch.inference_mode()
     def translate(

@@ -17,6 +17,7 @@ from mmx.digest import sha256
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
+from mmx.media.notes import notes_of
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
 from mmx.translate.base import Blend, Translation, Translator
 
@@ -124,10 +125,10 @@ def run(translator: Translator, job: Job) -> Done:
     image = next((Blend(read_image(io.BytesIO(g.data), name=g.name), g.weight) for g in job.of("image")), None)
     other = next((sounds[id(given)] for given in job.of("interpolate")), None)
     seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
-    translations, notes = [], []
-    sources = job.of("source")
-    for given in sources:
-        notes += translator.notes(given.name, sounds[id(given)])
+    translations, sources = [], job.of("source")
+    read = [given for given in job.inputs if given.role != "image"]
+    notes = [note for given in read for note in translator.notes(given.name, sounds[id(given)])]
+    notes += [f"{given.name}: {note}" for given in job.of("image") for note in notes_of(image.medium)]
     for together in [sources] if settings.average else [[given] for given in sources]:
         translations.append(_translate(translator, job, [sounds[id(given)] for given in together], mix, image, other))
         for stage, took in translations[-1].seconds.items():

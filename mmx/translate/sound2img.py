@@ -17,12 +17,10 @@ from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
+from mmx.media.formats import HEARD_WINDOW, SAMPLE_RATE
 from mmx.media.image import read_image
 from mmx.models.store import Located
-from mmx.nets.sound import SAMPLE_RATE
 from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
-
-WINDOW = 5.0  # seconds: of a longer recording, its loudest stretch of this length is heard
 
 
 class SoundTranslator(Translator):
@@ -45,8 +43,8 @@ class SoundTranslator(Translator):
         if isinstance(source, tuple):
             source = Waveform(np.asarray(source[0], dtype=np.float32), int(source[1]))
         if isinstance(source, Waveform):
-            return Waveform(resample(source.samples, source.sample_rate, self.rate), self.rate)
-        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=WINDOW, name=name)
+            return Waveform(resample(source.samples, source.sample_rate, self.rate), self.rate, source.notes)
+        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=HEARD_WINDOW, name=name)
 
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:
@@ -59,8 +57,7 @@ class SoundTranslator(Translator):
         return self._label_points
 
     def notes(self, name: str, sound: Waveform) -> list[str]:
-        """What the user should know of an input that is fine but unusual."""
-        found = []
+        found = super().notes(name, sound)
         if sound.seconds < 1.0:
             found.append(f"{name}: only {sound.seconds:.2f} s of sound; it is repeated to fill the window")
         if sound.rms_db < -55:

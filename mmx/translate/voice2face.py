@@ -10,11 +10,10 @@ from torch import Tensor
 from mmx.bridges.voice import VoiceBridge
 from mmx.errors import SilenceError
 from mmx.media.audio import Waveform, read_audio
+from mmx.media.formats import SAMPLE_RATE, VOICE_SPEECH, VOICE_WINDOW
+from mmx.media.notes import notes_of
 from mmx.media.voice_activity import speech_part
-from mmx.nets.sound import SAMPLE_RATE
 from mmx.translate.sound2img import SoundTranslator
-
-SPEECH = 10.0  # seconds of speech that a voice is judged by
 
 
 class VoiceTranslator(SoundTranslator):
@@ -33,17 +32,18 @@ class VoiceTranslator(SoundTranslator):
         """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises InputError."""
         name = name or (str(source) if isinstance(source, str | Path) else "input")
         if isinstance(source, tuple | Waveform):
-            return speech_part(super().read(source), limit=SPEECH, name=name)
+            return speech_part(super().read(source), limit=VOICE_SPEECH, name=name)
         try:
-            wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=60.0, name=name)
+            wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=VOICE_WINDOW, name=name)
         except SilenceError as error:
             raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
-        return speech_part(wave, limit=SPEECH, name=name)
+        return speech_part(wave, limit=VOICE_SPEECH, name=name)
 
     def notes(self, name: str, sound: Waveform) -> list[str]:
+        found = [f"{name}: {note}" for note in notes_of(sound)]
         if sound.seconds < 3.0:
-            return [f"{name}: only {sound.seconds:.1f} s of speech; 3 s and more suggest more"]
-        return []
+            found.append(f"{name}: only {sound.seconds:.1f} s of speech; 3 s and more suggest more")
+        return found
 
     def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
         """What the voice suggests: the data's genders, with probabilities. Nothing, with decoders that name no faces."""
