@@ -51,7 +51,7 @@ CUT = {
     "FLAC": lambda x: encoded(x, RATE, "FLAC"),
     "M4A": lambda x: av_encoded(x, RATE, "mp4", "aac", {"movflags": "faststart"}),
     "MKV": lambda x: av_encoded(x, RATE, "matroska", "aac"),
-    "AMR-like WAV": lambda x: encoded(x[::2], 8_000, "WAV", "GSM610"),
+    "GSM in WAV": lambda x: encoded(x[::2], 8_000, "WAV", "GSM610"),
 }
 
 
