@@ -32,6 +32,12 @@ LOOP = LoopConfig(
 )  # fmt: skip
 
 
+SPACE = SpaceConfig(
+    dim=SEMANTIC + LAYOUT, image_size=SIZE, hidden_sizes=(8, 8), depths=(1, 1), text_width=16, text_layers=1,
+    semantic_dim=SEMANTIC, layout_cells=2,
+)  # fmt: skip
+
+
 def random_efficientnet() -> EfficientNet:
     torch.manual_seed(0)
     net = EfficientNet()
@@ -80,11 +86,7 @@ def small_teacher() -> Teacher:
     from mmx.data.captions import train_tokenizer
 
     tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat"] * 3, vocab_size=320)
-    config = SpaceConfig(
-        dim=SEMANTIC + LAYOUT, image_size=SIZE, hidden_sizes=(8, 8), depths=(1, 1), text_width=16, text_layers=1,
-        semantic_dim=SEMANTIC, layout_cells=2,
-    )  # fmt: skip
     torch.manual_seed(0)
-    net = build_space(config, len(tokenizer), tokenizer.eos_token_id)
+    net = build_space(SPACE, len(tokenizer), tokenizer.eos_token_id)
     net.layout.weight.data, net.layout.bias.data = colour_axes(to_pixels(coloured_photos().pixels), 2, LAYOUT)
     return Teacher(net, tokenizer)

@@ -14,13 +14,27 @@ from mmx.decoders.gan import GanDecoder, save_gan_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, UsageError
 from mmx.nets.generator import Generator
+from mmx.training.decoders import gan_stages
 from mmx.training.decoders.axes import colour_axes, discriminants, regression
-from mmx.training.decoders.gan import NEIGHBOURS, neighbours, settle
+from mmx.training.decoders.gan import NEIGHBOURS, GanTask, neighbours, settle
+from mmx.training.decoders.gan_stages import GanRecipe, train_gan_decoder
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
 from mmx.training.engine.checkpoint import load_state
 from mmx.training.engine.loop import Run, parameter_groups
-from tests.small_gan import CONFIG, LAYOUT, LOOP, SEMANTIC, coloured_photos, layouts, small_task, small_teacher
+from tests.small_gan import (
+    CONFIG,
+    LAYOUT,
+    LOOP,
+    SEMANTIC,
+    SIZE,
+    SPACE,
+    coloured_photos,
+    layouts,
+    random_efficientnet,
+    small_task,
+    small_teacher,
+)
 
 
 def cells(pixels: torch.Tensor) -> torch.Tensor:
@@ -214,3 +228,45 @@ def test_settled_statistics_are_those_of_the_weights():
     seeds = generator.seed(torch.cat((noise, embeds.repeat(64, 1)), 1)).unflatten(1, (-1, 4, 4))
     torch.testing.assert_close(generator.norm.norm.running_mean, seeds.mean((0, 2, 3)), atol=0.1, rtol=0.1)
     assert not generator.training
+
+
+def test_all_stages_from_shards_to_a_decoder(tmp_path, monkeypatch):
+    """The command's own code on tiny sizes: it draws, a second call resumes, and another run goes on from its weights."""
+    photos = coloured_photos()
+    photos.meta[:] = [meta | {"split": "val" if k > 5 else "train"} for k, meta in enumerate(photos.meta)]
+    monkeypatch.setattr(gan_stages, "load_photos", lambda *_: photos)
+    monkeypatch.setattr(gan_stages, "load_efficientnet", random_efficientnet)
+    recipe = GanRecipe(
+        tmp_path, tmp_path / "run", steps={"space": 2, "gan": 2}, quiet=True, space=SPACE, sizes=CONFIG, notes="Blocks."
+    )
+    decoder = train_gan_decoder(recipe)
+    (picture,) = decoder.decode(
+        decoder.targets(to_images(to_pixels(photos.pixels[:1]))), generators=[torch.Generator()]
+    )
+    assert picture.size == (SIZE, SIZE)
+    card = (tmp_path / "run" / "decoder" / "README.md").read_text()
+    assert "EfficientNet-lite0" in card and "Apache-2.0" in card and "colour_l1" in card
+    weights = (tmp_path / "run" / "decoder" / "generator.safetensors").read_bytes()
+    monkeypatch.setattr(GanTask, "loss", None)  # nothing is left to train
+    train_gan_decoder(recipe)
+    assert (tmp_path / "run" / "decoder" / "generator.safetensors").read_bytes() == weights
+    kept = {}
+    monkeypatch.setattr(
+        gan_stages, "Run", lambda task, *_: kept.update({task.name: task.module}) or _Nothing(task.module)
+    )
+    train_gan_decoder(replace(recipe, run=tmp_path / "next", start=tmp_path / "run" / "decoder"))
+    torch.testing.assert_close(kept["gan"].generator.colours.weight, decoder.net.colours.weight)
+    torch.testing.assert_close(kept["space"].space.semantic.weight, decoder.teacher.net.semantic.weight)
+
+
+class _Nothing:
+    """A run of no steps."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def fit(self, **_) -> None:
+        pass
+
+    def averaged(self) -> nn.Module:
+        return self.module

@@ -53,7 +53,13 @@ def evaluate(
     judge: Annotated[
         Optional[Path], typer.Option(metavar="DIR", show_default=False, help="Another report's judge/ to use.")
     ] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write the tables into the bridge's model card, too; of a starter's or the hub's into REPORT/README.md.")] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Write the tables into the bridge's model card, too; of a starter's or the hub's into REPORT/README.md.",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,

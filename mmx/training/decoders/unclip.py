@@ -216,7 +216,7 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
         "notes": recipe.notes,
         "seed": recipe.seed,
         "photos": len(photos),
-        "val": {stage: _last_metrics(recipe.run / stage) for stage in STAGES},
+        "val": {stage: last_metrics(recipe.run / stage) for stage in STAGES},
     }
     (folder / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     (folder / "README.md").write_text(decoder_card(family.name, measured), encoding="utf8")
@@ -224,7 +224,7 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
     return ImageDecoder.load(folder)
 
 
-def _last_metrics(run: Path) -> dict[str, float]:
+def last_metrics(run: Path) -> dict[str, float]:
     """What a stage measured on val last; nothing where it was not trained here."""
     found = states(run)
     return json.loads((found[-1] / "state.json").read_text(encoding="utf8"))["metrics"] if found else {}

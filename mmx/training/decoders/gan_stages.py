@@ -1,0 +1,144 @@
+"""`mmx train-decoder image --family gan`: the space and then the generator, each resumable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mmx.data.photos import Photos, load_photos
+from mmx.decoders.gan import WEIGHTS, GanDecoder, save_gan_decoder
+from mmx.decoders.teacher import Teacher
+from mmx.models.store import seal
+from mmx.nets.generator import Generator
+from mmx.training.card import gan_card
+from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask, settle
+from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
+from mmx.training.decoders.space import SpaceConfig, encode_all
+from mmx.training.decoders.unclip import last_metrics
+from mmx.training.engine.loop import LoopConfig, Run
+from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
+from mmx.training.teachers.features import kept_features
+
+SCHEDULES = {
+    "space": LoopConfig(1200, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
+    "gan": LoopConfig(
+        60_000,
+        16,
+        8e-4,
+        weight_decay=0.0,
+        betas=(0.0, 0.99),
+        clip_norm=float("inf"),
+        ema=0.998,
+        warmup=100,
+        validate_steps=250,
+        lr_scales=(("critic.", 0.5),),
+    ),
+}
+
+
+@dataclass
+class GanRecipe:
+    """Everything `mmx train-decoder image --family gan` was asked for.
+
+    teacher: a trained decoder's teacher folder, to stay in its space. start: a finished decoder, to go on from its weights.
+    """
+
+    data: Path
+    run: Path
+    seed: int = 0
+    device: str = "cpu"
+    steps: dict[str, int] = field(default_factory=dict)
+    teacher: Path | None = None
+    start: Path | None = None
+    quiet: bool = False
+    command: str = ""
+    notes: str = ""
+    space: SpaceConfig = SEEN_SPACE
+    sizes: GanConfig = field(default_factory=GanConfig)
+
+    def schedule(self, stage: str) -> LoopConfig:
+        """The stage's schedule with the recipe's seed, device and number of steps."""
+        usual = SCHEDULES[stage]
+        steps = self.steps.get(stage, usual.max_steps)
+        return replace(
+            usual, max_steps=steps, warmup=min(usual.warmup, steps // 10), seed=self.seed, device=self.device
+        )
+
+
+def take_weights(module: nn.Module, known: nn.Module) -> None:
+    """Start from what fits of finished weights: tensors of the same name and shape."""
+    own = module.state_dict()
+    fitting = {k: value for k, value in known.state_dict().items() if k in own and value.shape == own[k].shape}
+    module.load_state_dict(own | fitting)
+
+
+@dataclass
+class Seen:
+    """The photos of both splits, and the frozen network's features (N, F) of each."""
+
+    photos: Photos
+    val: Photos
+    features: tuple[Tensor, Tensor]
+    net: EfficientNet
+
+
+def see(recipe: GanRecipe) -> Seen:
+    """Read the photos and look at them. Raises ModelError where the frozen network is not installed."""
+    net = load_efficientnet()
+    everything = load_photos(recipe.data, recipe.space.image_size)
+    photos, val = everything.split("train"), everything.split("val")
+    folder = recipe.run / "features"
+    features = tuple(kept_features(net, part, folder / name) for name, part in (("train", photos), ("val", val)))
+    return Seen(photos, val, features, net)
+
+
+def train_seen_space(recipe: GanRecipe, seen: Seen) -> Teacher:
+    """Stage 1: the space, and with it the teacher."""
+    task = SeenSpaceTask(seen.photos, seen.val, seen.features, recipe.space, recipe.seed)
+    if recipe.start is not None:
+        take_weights(task.module.space, Teacher.load(recipe.start / "teacher").net)
+    run = Run(task, recipe.schedule("space"), recipe.run / "space")
+    run.fit(quiet=recipe.quiet)
+    return Teacher(run.averaged().space, task.tokenizer)
+
+
+def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher) -> Generator:
+    """Stage 2: the generator, settled."""
+    sizes = recipe.sizes
+    dim, semantic = teacher.net.dim, teacher.net.semantic.out_features
+    sizes = replace(sizes, generator=replace(sizes.generator, dim=dim), critic=replace(sizes.critic, dim=dim))
+    splits = [
+        Conditioned(photos, encode_all(photos, teacher.net.encode_image).unflatten(0, (2, -1)), features, semantic)
+        for photos, features in zip((seen.photos, seen.val), seen.features, strict=True)
+    ]
+    task = GanTask(*splits, seen.net, sizes, recipe.seed)
+    if recipe.start is not None and (recipe.start / WEIGHTS).exists():
+        take_weights(task.module.generator, GanDecoder.load(recipe.start).net)
+    run = Run(task, recipe.schedule("gan"), recipe.run / "gan")
+    run.fit(quiet=recipe.quiet)
+    generator = run.averaged().generator.cpu()
+    settle(generator, splits[0].embeds[0])
+    return generator
+
+
+def train_gan_decoder(recipe: GanRecipe) -> GanDecoder:
+    """Both stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
+    seen = see(recipe)
+    teacher = Teacher.load(recipe.teacher) if recipe.teacher else train_seen_space(recipe, seen)
+    generator = train_generator(recipe, seen, teacher)
+    folder = recipe.run / "decoder"
+    save_gan_decoder(folder, generator, teacher, name="starter-image/seen", teacher_folder=recipe.teacher)
+    measured = {
+        "command": recipe.command,
+        "notes": recipe.notes,
+        "seed": recipe.seed,
+        "photos": len(seen.photos),
+        "val": {stage: last_metrics(recipe.run / stage) for stage in SCHEDULES},
+    }
+    (folder / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
+    (folder / "README.md").write_text(gan_card(measured), encoding="utf8")
+    seal(folder)
+    return GanDecoder.load(folder)
