@@ -270,3 +270,20 @@ class _Nothing:
 
     def averaged(self) -> nn.Module:
         return self.module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("face", "--family", "gan"), b"face has no such family"),
+        (("image", "--family", "vae"), b"diffusion or gan"),
+        (("image", "--gan-steps", "3"), b"image has no such stage"),
+        (("image", "--family", "gan", "--codec-steps", "3"), b"--space-steps, --gan-steps"),
+        (("image", "--init", "FOLDER"), b"--family gan goes on from it"),
+        (("image", "--family", "gan", "--init", "nowhere"), b"no decoder folder"),
+    ],
+)
+def test_options_of_another_family_are_refused(mmx_in_process, folder, tmp_path, arguments, said):
+    words = [folder if word == "FOLDER" else word for word in arguments]
+    code, _, err = mmx_in_process("train-decoder", *words, "--data", tmp_path, "-o", tmp_path / "run")
+    assert code == 2 and said in err
