@@ -110,40 +110,39 @@ class Done:
 def run(translator: Translator, job: Job) -> Done:
     """Read, translate and encode. Raises InputError, UsageError, NonFiniteError."""
     started = time.perf_counter()
-    settings = job.settings
-    sounds = {
-        id(given): translator.read(
-            given.data,
-            name=given.name,
-            start=settings.start if given.role == "source" else None,
-            duration=settings.duration if given.role == "source" else None,
-        )
-        for given in job.inputs
-        if given.role != "image"
-    }
-    mix = [Blend(sounds[id(given)], given.weight) for given in job.of("mix")]
-    image = next((Blend(read_image(io.BytesIO(g.data), name=g.name), g.weight) for g in job.of("image")), None)
-    other = next((sounds[id(given)] for given in job.of("interpolate")), None)
+    heard = [given for given in job.inputs if given.role != "image"]
+    media = {id(given): _read(translator, given, job.settings) for given in heard}
+    blends = _blends(job, media)
     seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
-    translations, sources = [], job.of("source")
-    read = [given for given in job.inputs if given.role != "image"]
-    notes = [note for given in read for note in translator.notes(given.name, sounds[id(given)])]
-    notes += [f"{given.name}: {note}" for given in job.of("image") for note in notes_of(image.medium)]
-    for together in [sources] if settings.average else [[given] for given in sources]:
-        translations.append(_translate(translator, job, [sounds[id(given)] for given in together], mix, image, other))
+    options = {name: getattr(job.settings, name) for name in translator.options}
+    sources = job.of("source")
+    notes = [note for given in heard for note in translator.notes(given.name, media[id(given)])]
+    notes += [f"{given.name}: {note}" for given in job.of("image") for note in notes_of(blends["image"].medium)]
+    translations = []
+    for together in [sources] if job.settings.average else [[given] for given in sources]:
+        own = [media[id(given)] for given in together]
+        translations.append(translator.translate(own, indices=job.indices, seed=job.settings.seed, **options, **blends))
         for stage, took in translations[-1].seconds.items():
             seconds[stage] += took
     artifacts = _artifacts(translator, job, translations)
     return Done(artifacts, [t.heard for t in translations], {k: round(v, 4) for k, v in seconds.items()}, notes)
 
 
-def _translate(
-    translator: Translator, job: Job, together: Sequence[Any], mix: Sequence[Blend], image: Blend | None, other: Any
-) -> Translation:
-    options = {name: getattr(job.settings, name) for name in translator.options}
-    blends = {"mix": mix, "image": image, "interpolate": other}
-    given = {name: blend for name, blend in blends.items() if blend}
-    return translator.translate(together, indices=job.indices, seed=job.settings.seed, **options, **given)
+def _read(translator: Translator, given: Given, settings: Settings) -> Any:
+    """An input as the translator takes it; only of a source a part may be asked for."""
+    part = {"start": settings.start, "duration": settings.duration} if given.role == "source" else {}
+    return translator.read(given.data, name=given.name, **part)
+
+
+def _blends(job: Job, media: dict[int, Any]) -> dict[str, Any]:
+    """What is blended in, by the option of `translate` that takes it."""
+    images = (Blend(read_image(io.BytesIO(given.data), name=given.name), given.weight) for given in job.of("image"))
+    found = {
+        "mix": [Blend(media[id(given)], given.weight) for given in job.of("mix")],
+        "image": next(images, None),
+        "interpolate": next((media[id(given)] for given in job.of("interpolate")), None),
+    }
+    return {name: blend for name, blend in found.items() if blend}
 
 
 def _artifacts(translator: Translator, job: Job, translations: list[Translation]) -> list[Artifact]:
