@@ -78,6 +78,7 @@ class JudgeTask:
     """Cross-entropy over the values of one key of the metadata, such as the concept, drawn equally often."""
 
     name = "judge"
+    lower_is_better = ()
 
     def __init__(self, photos: Photos, val: Photos, labels: Sequence[str], key: str, seed: int = 1234) -> None:
         self.photos, self.val, self.labels, self.key = photos, val, list(labels), key

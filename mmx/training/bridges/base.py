@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,9 +20,17 @@ from mmx.data.pairs import Loaded, Pairs
 from mmx.decoders.base import Decoder, fingerprint
 from mmx.models.store import Located
 from mmx.training.bridges.measures import target_statistics
+from mmx.training.engine.identity import recipe_identity
 from mmx.training.engine.loop import LoopConfig, Run
 from mmx.training.engine.parallel import Team
 from mmx.training.losses import Comparison
+
+# a recipe's fields that a run may be resumed with other values of; those of the schedule are the loop's to compare
+NOT_IN_WEIGHTS = (
+    *("data", "decoder", "encoder"),  # by what they hold, not by where they are
+    *("run", "cache", "team", "quiet", "events", "tensorboard", "command", "notes"),
+    *("schedule", "prior_steps", "max_minutes", "deadline"),
+)
 
 
 @dataclass
@@ -50,6 +60,10 @@ class BridgeRecipe:
     tensorboard: bool = False
     command: str = ""
     notes: str = ""
+    deadline: float = field(init=False)  # of all stages together, on the clock of time.monotonic
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + 60 * self.max_minutes
 
     @property
     def seed(self) -> int:
@@ -78,10 +92,26 @@ class BridgeRecipe:
         """Where the loss compares points with targets."""
         return Comparison(norm, target_statistics(pairs) if self.normalize_targets else None)
 
-    def start(self, task: Any, usual: LoopConfig, stage: str = "bridge") -> Run:
-        """A stage's run, restored where it was begun."""
+    def start(self, task: Any, usual: LoopConfig, stage: str = "bridge", after: Sequence[Run] = ()) -> Run:
+        """A stage's run, restored where it was begun with the same options, data and models, and `after` the same runs."""
         config = self.prior_loop(usual) if stage == "prior" else self.loop(usual)
-        return Run(task, config, self.run / stage, self.team, events=self.events, tensorboard=self.tensorboard)
+        return Run(
+            task,
+            config,
+            self.run / stage,
+            self.team,
+            identity=recipe_identity(
+                self,
+                without=NOT_IN_WEIGHTS,
+                data=data_sha256(task.pairs),
+                decoder=decoder_fingerprint(self.decoder),
+                encoder=self.encoder and decoder_fingerprint(self.encoder),
+            ),
+            after=after,
+            deadline=self.deadline,
+            events=self.events,
+            tensorboard=self.tensorboard,
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,7 @@ class BridgeTask:
 
     name = "bridge"
     schedule: ClassVar[LoopConfig]
+    lower_is_better: ClassVar[tuple[str, ...]]
     label_texts: Tensor | None = (
         None  # (K, D), on the CPU: what stands for each label in the joint space, where texts do
     )

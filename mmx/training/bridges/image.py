@@ -38,6 +38,7 @@ class ImageBridgeTask(BridgeTask):
     """
 
     schedule = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
+    lower_is_better = ("val_nll", "val_nll_random")
     duration_weight, label_weight = 0.2, 0.2
 
     @classmethod

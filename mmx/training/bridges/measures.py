@@ -13,6 +13,7 @@ from mmx.data.pairs import Pairs, Rows
 
 VAL = 1000  # pairs that retrieval is measured on, at most
 STATISTICS = 16_384  # targets that mean and std are taken of
+LOWER_IS_BETTER = ("val_mean_rank", "val_alignment", "val_uniformity")  # of what `retrieval` measures
 
 
 def measured_spec(decoder: Any, pairs: Pairs) -> dict[str, Any]:

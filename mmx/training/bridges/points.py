@@ -17,13 +17,14 @@ from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
 from mmx.nets.lora import adaptable
 from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, Sides
-from mmx.training.bridges.measures import measured_spec, validate_points
+from mmx.training.bridges.measures import LOWER_IS_BETTER, measured_spec, validate_points
 from mmx.training.bridges.prior import Previews
 
 
 class PointTask(BridgeTask):
     """Sources become points of the decoder's space, near those of their targets; a prior may be trained on them afterwards."""
 
+    lower_is_better = LOWER_IS_BETTER
     bridge_kind: ClassVar[type[SoundBridge]]
     prior_sizes: ClassVar[dict[str, int]]
     drawing: ClassVar[dict[str, float]]  # how the prior is drawn from

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ from mmx.nets.prior import EmbeddingPrior
 from mmx.training.bridges.augment import crops
 from mmx.training.bridges.base import BridgeTask
 from mmx.training.bridges.measures import spread, target_statistics
-from mmx.training.engine.loop import LoopConfig
+from mmx.training.engine.loop import LoopConfig, Run
 
 SCHEDULE = LoopConfig(6000, 512, 1e-3, weight_decay=0.01, ema=0.999, warmup=200, validate_steps=1000)
 POINTS = 65_536  # of sources that are held in memory: up to 16 windows of each, fewer where there are more sources
@@ -30,6 +32,7 @@ class PriorTask:
     """
 
     name = "prior"
+    lower_is_better = ()
     text_share, condition_noise = 0.3, 0.6
 
     def __init__(
@@ -127,11 +130,19 @@ class Previews:
         grid(pictures, columns=4).save(path)
 
 
-def train_prior(task: BridgeTask, bridge: SoundBridge) -> nn.Module:
-    """Train the prior of a bridge whose encoder is done, on its task's pairs."""
+def train_prior(task: BridgeTask, bridge: SoundBridge, first: Run) -> None:
+    """Give a bridge, whose encoder the run `first` has trained, its prior; none where time is up before the prior's first step."""
     recipe, pairs = task.recipe, task.pairs
     some = pairs.subset(spread(len(pairs.sources), POINTS)) if len(pairs.sources) > POINTS else pairs
     prior = PriorTask(some, bridge, task.label_texts, seed=recipe.seed, preview=task.show)
-    run = recipe.start(prior, SCHEDULE, "prior")
-    run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
-    return run.averaged()
+    run = recipe.start(prior, SCHEDULE, "prior", after=[first])
+    run.fit(quiet=recipe.quiet)
+    if run.step:
+        bridge.prior = run.averaged()
+        return
+    bridge.config = replace(bridge.config, prior=None)
+    if recipe.team.leads:
+        print(
+            "--max-minutes: no time was left for the prior, so the bridge has none; the same command goes on",
+            file=sys.stderr,
+        )

@@ -13,6 +13,7 @@ from mmx.bridges.base import Bridge
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import load_pairs
 from mmx.decoders.base import keep_small
+from mmx.errors import UsageError
 from mmx.models.store import seal
 from mmx.tasks import find
 from mmx.tasks import task as task_named
@@ -39,10 +40,15 @@ def train_bridge(recipe: BridgeRecipe) -> None:
     )
     task = kind(Setting(recipe, decoder, sides, loaded))
     run = recipe.start(task, kind.schedule)
-    metrics = run.fit(quiet=recipe.quiet, max_minutes=recipe.max_minutes)
+    metrics = run.fit(quiet=recipe.quiet)
+    if not run.step:
+        raise UsageError(
+            "--max-minutes: time was up before the first step",
+            hint="give it longer; what was read of the data is in the cache",
+        )
     bridge = task.finished(run.averaged())
     if bridge.config.prior is not None and bridge.prior is None:
-        bridge.prior = train_prior(task, bridge)
+        train_prior(task, bridge, run)
     assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
     export_bridge(bridge, task, run, metrics, loaded.skipped)
 

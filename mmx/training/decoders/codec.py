@@ -62,6 +62,7 @@ class CodecTask:
     """Autoencoder: L1 and feature loss, with a little noise on the latents so that nearby ones look alike."""
 
     name = "codec"
+    lower_is_better = ("val_features",)
     feature_weight = 0.4
 
     def __init__(self, photos: Photos, val: Photos, teacher: DualEncoder, config: CodecConfig, seed: int = 0) -> None:

@@ -72,6 +72,7 @@ class DenoiserTask:
     """
 
     name = "denoiser"
+    lower_is_better = ("val_v",)
     drop, embed_noise = 0.1, 0.25
 
     def __init__(
@@ -165,6 +166,7 @@ class FinishTask:
     """
 
     name = "finish"
+    lower_is_better = ("guess_l1", "guess_features")
     guess_share, feature_weight, latent_noise = 0.75, 0.25, 0.1
 
     def __init__(

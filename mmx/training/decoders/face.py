@@ -54,6 +54,7 @@ class FaceTask:
     """
 
     name = "space"
+    lower_is_better = ("rebuilt_l1",)
     attribute_weight, rebuild_weight, temperature = 0.5, 2.0, 0.15
 
     def __init__(self, photos: Photos, val: Photos, config: FaceConfig, seed: int = 0) -> None:

@@ -126,6 +126,7 @@ class GanTask:
     """
 
     name = "gan"
+    lower_is_better = ("colour_l1",)
 
     def __init__(
         self, data: Conditioned, val: Conditioned, net: EfficientNet, config: GanConfig, seed: int = 0

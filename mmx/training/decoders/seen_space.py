@@ -23,6 +23,7 @@ class SeenSpaceTask(SpaceTask):
     """
 
     name = "space"
+    lower_is_better = ()
     seen_weight, min_scale = 4.0, 0.7
 
     def __init__(

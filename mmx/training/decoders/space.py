@@ -99,6 +99,7 @@ class SpaceTask:
     """Joint image-text space: InfoNCE between photos and captions, and a small reconstruction head for layout."""
 
     name = "space"
+    lower_is_better = ("layout_l1",)
     layout_weight = 4.0
 
     def __init__(self, photos: Photos, val: Photos, config: SpaceConfig, seed: int = 0) -> None:

@@ -91,6 +91,7 @@ class UnitTask:
     """The unit codec: L1 on the mel through a straight-through quantiser (VQ-VAE, van den Oord et al. 2017)."""
 
     name = "units"
+    lower_is_better = ("val_l1",)
     commit = 0.25
 
     def __init__(self, train: Clips, val: Clips, config: dict, seed: int = 0) -> None:
@@ -155,6 +156,7 @@ class VocoderTask:
     """Mel → waveform. Half of the crops are mels that the unit codec has rebuilt, as they will be in use."""
 
     name = "vocoder"
+    lower_is_better = ("val_stft",)
     rebuilt_share = 0.5
     mel_weight = 10.0  # log10-mels are close to each other where magnitudes are not
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmx.errors import ModelError
 
 PREFIX = "state-"
+SCRATCH = ".state-"  # of what is being written or removed
 
 
 def _sha256(path: Path) -> str:
@@ -51,10 +52,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
 
 
 def save_state(run: Path, step: int, tensors: dict[str, dict[str, Tensor]], meta: dict) -> Path:
-    """Write `run/state-STEP/`, whole or not at all, then drop older states."""
+    """Write `run/state-STEP-NUMBER/`, whole or not at all, and only then drop what was there before."""
     run.mkdir(parents=True, exist_ok=True)
-    folder, scratch = run / f"{PREFIX}{step:09d}", run / f".{PREFIX}{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    before = states(run)
+    number = _order(before[-1])[0] + 1 if before else 1
+    folder, scratch = run / f"{PREFIX}{step:09d}-{number:06d}", run / f"{SCRATCH}{os.getpid()}"
+    _clear(run)
     scratch.mkdir()
     digests = {}
     for name, group in tensors.items():
@@ -65,18 +68,30 @@ def save_state(run: Path, step: int, tensors: dict[str, dict[str, Tensor]], meta
     path = scratch / "state.json"
     path.write_text(json.dumps(meta | {"step": step, "sha256": digests}, indent=1), encoding="utf8")
     _sync(path)
-    if folder.exists():
-        shutil.rmtree(folder)
     os.rename(scratch, folder)
     _sync(run)
-    for old in states(run)[:-1]:
-        shutil.rmtree(old)
+    for old in before:
+        # a folder is not removed in one step: under its own name half of it would be taken for a state
+        os.rename(old, run / f"{SCRATCH}{old.name}")
+    _clear(run)
     return folder
 
 
+def _clear(run: Path) -> None:
+    """Remove what a save that was killed left behind."""
+    for left in run.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left)
+
+
+def _order(state: Path) -> tuple[int, int]:
+    """The place of a state among the saves of its run, and its step. Earlier versions did not number their saves."""
+    step, _, number = state.name.removeprefix(PREFIX).partition("-")
+    return int(number or 0), int(step)
+
+
 def states(run: Path) -> list[Path]:
-    """The complete states of a run, oldest first."""
-    return sorted(path for path in run.glob(f"{PREFIX}*") if (path / "state.json").exists())
+    """The complete states of a run, in the order in which they were saved."""
+    return sorted((path for path in run.glob(f"{PREFIX}*") if (path / "state.json").exists()), key=_order)
 
 
 def load_state(run: Path) -> tuple[dict[str, dict[str, Tensor]], dict] | None:

@@ -3,120 +3,28 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmx.device import autocast
 from mmx.errors import Interrupted, NonFiniteError, UsageError
+from mmx.training.engine.ahead import Ahead, Drawn
+from mmx.training.engine.average import Average, swapped
 from mmx.training.engine.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
+from mmx.training.engine.identity import plain, refuse_another, tensors_digest
 from mmx.training.engine.interrupt import Interruptible
 from mmx.training.engine.log import Log
 from mmx.training.engine.memory import keep_freed_memory
 from mmx.training.engine.parallel import Team, join_batch_norms
 from mmx.training.engine.progress import Progress
-
-LOWER_IS_BETTER = ("nll", "rank", "loss", "l1", "stft", "alignment", "uniformity", "features")  # in a metric's name
-
-
-class Task(Protocol):
-    """What a run optimises. Batches are a function of the generator alone, so that a resumed run repeats them.
-
-    Tasks that several processes can share take a third argument in `batch`: which part of the batch is wanted.
-    """
-
-    name: str
-    module: nn.Module
-
-    def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]: ...
-
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]: ...
-
-    def validate(self, module: nn.Module) -> dict[str, float]: ...
-
-    def preview(self, module: nn.Module, path: Path) -> None: ...
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How to train. The schedule is a linear warm-up and a cosine to zero over `max_steps`."""
-
-    max_steps: int
-    batch_size: int
-    lr: float
-    warmup: int = 200
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    device: str = "cpu"
-    bf16: bool = True
-    save_seconds: float = 120.0
-    validate_steps: int = 500
-    accumulate: int = 1  # batches whose gradients make one step
-    metric: str | None = None  # of val, by which the best weights are kept; the last are, without
-    patience: int = 0  # validations without a better metric after which a run stops; 0: never
-    lr_scales: tuple[tuple[str, float], ...] = ()  # the rate of parameters whose names begin so, in lr
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.max_steps - self.warmup)))
-
-
-def generator_of(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator that is a function of (seed, step, stream): the reason why runs resume exactly."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4 + stream & 0x7FFF_FFFF_FFFF_FFFF)
-
-
-def parameter_groups(module: nn.Module, scales: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    """An optimizer's groups: a network inside a task's module, such as a critic, may learn at its own rate."""
-    groups: list[dict[str, Any]] = [{"params": [], "scale": scale} for scale in (1.0, *(scale for _, scale in scales))]
-    for name, parameter in module.named_parameters():
-        own = [number for number, (prefix, _) in enumerate(scales, 1) if name.startswith(prefix)]
-        groups[own[0] if own else 0]["params"].append(parameter)
-    return groups
-
-
-class Average:
-    """Exponential moving average of a module's weights; buffers (batch norm statistics) are copied."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))  # the start is forgotten quickly
-        parameters = dict(module.named_parameters())
-        averaged = [name for name in self.tensors if name in parameters]
-        torch._foreach_lerp_([self.tensors[n] for n in averaged], [parameters[n].detach() for n in averaged], 1 - decay)
-        for name, value in module.state_dict().items():
-            if name not in parameters:
-                self.tensors[name].copy_(value)
-
-
-class swapped:
-    """Inside, `module` holds the averaged weights and is in eval mode."""
-
-    def __init__(self, module: nn.Module, average: Average) -> None:
-        self.module, self.average = module, average
-
-    def __enter__(self) -> nn.Module:
-        self.own = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        self.module.load_state_dict(self.average.tensors)
-        return self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.load_state_dict(self.own)
-        self.module.train()
+from mmx.training.engine.task import FREE, LoopConfig, Task, generator_of, parameter_groups
 
 
 class Run:
@@ -132,10 +40,16 @@ class Run:
         folder: Path,
         team: Team | None = None,
         *,
+        identity: Mapping[str, Any] | None = None,
+        after: Sequence[Run] = (),
+        deadline: float = math.inf,
         events: bool = False,
         tensorboard: bool = False,
     ) -> None:
         self.task, self.config, self.folder, self.team = task, config, folder, team or Team(config.device)
+        self.deadline = deadline
+        self.identity = plain(identity or {}) | {"processes": self.team.world}
+        self.upstream = {run.task.name: run.digest for run in after}
         if torch.device(config.device).type == "cpu":
             keep_freed_memory()
         self.module = task.module.to(config.device).train()
@@ -149,24 +63,39 @@ class Run:
         self.average = Average(self.module, config.ema)
         self.step = 0
         self.whole = True  # no step is half done: what is here may be saved
+        self.saved: int | None = None  # the step that is on disk
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Tensor] = {}
         self.stale = 0  # validations since the best
         self.best_value: float | None = None
         self.log = Log(task.name, folder, events=events, tensorboard=tensorboard) if self.team.leads else None
-        self._restore()
+        self.unnamed = False  # as an earlier version saved it, which kept no identity
+        self.outdated = False  # there is a state, of an upstream that is no more
+        self._restore(after)
 
-    def _restore(self) -> None:
+    @property
+    def digest(self) -> str:
+        """Of the weights that this run exports as it is now: the upstream identity of the stages after it."""
+        return tensors_digest(self.best or self.average.tensors)
+
+    def _restore(self, after: Sequence[Run]) -> None:
         found = load_state(self.folder)
         if found is None:
             return
         tensors, meta = found
-        for name, option in (("seed", "--seed"), ("batch_size", "--batch-size"), ("accumulate", "--accumulate")):
-            if meta.get(name, 1) != getattr(self.config, name):
-                raise UsageError(
-                    f"{self.folder} was started with {option} {meta.get(name, 1)}",
-                    hint="give the same value to resume, or another output folder",
-                )
+        settings = [field for field in fields(self.config) if field.name not in FREE]
+        usual = {field.name: field.default for field in settings if field.default is not MISSING}
+        refuse_another(
+            self.folder, plain(usual) | meta, {field.name: getattr(self.config, field.name) for field in settings}
+        )
+        refuse_another(self.folder, meta.get("identity", {}), self.identity)
+        self.unnamed = "identity" not in meta
+        # what an earlier version trained one after the other still belongs together where nothing was trained since
+        self.outdated = (
+            not all(run.unnamed for run in after) if self.unnamed else meta.get("upstream", {}) != self.upstream
+        )
+        if self.outdated:
+            return
         try:
             self.module.load_state_dict(tensors["module"])
         except RuntimeError:
@@ -178,11 +107,12 @@ class Run:
         restore_optimizer(self.optimizer, self.module, tensors["optimizer"])
         self.best = {k: v.to(self.config.device) for k, v in tensors.get("best", {}).items()}
         self.step, self.metrics = meta["step"], meta["metrics"]
+        self.saved = self.step
         self.stale, self.best_value = meta.get("stale", 0), meta.get("best_value")
 
     def save(self) -> None:
-        """Write the whole state; a kill at any moment leaves this state or the one before it."""
-        if not self.team.leads:
+        """Write the whole state, where it is not on disk yet; a kill at any moment leaves this state or the one before it."""
+        if not self.team.leads or self.saved == self.step:
             return
         state = {
             "module": self.module.state_dict(),
@@ -190,9 +120,14 @@ class Run:
             "optimizer": flatten_optimizer(self.optimizer, self.module),
         }
         kept = {"task": self.task.name, "metrics": self.metrics, "stale": self.stale, "best_value": self.best_value}
+        named = {"identity": self.identity, "upstream": self.upstream}
         save_state(
-            self.folder, self.step, state | ({"best": self.best} if self.best else {}), asdict(self.config) | kept
+            self.folder,
+            self.step,
+            state | ({"best": self.best} if self.best else {}),
+            asdict(self.config) | kept | named,
         )
+        self.saved, self.unnamed = self.step, False
 
     def _one_step(self, *, stop: bool = False, asked: bool = False) -> tuple[dict[str, float], bool, bool]:
         """One optimiser step; whether any process wants to stop, and whether any was asked to."""
@@ -221,14 +156,18 @@ class Run:
         self.whole = True
         return parts, bool(flags[1]), bool(flags[2])
 
-    def _backward(self, number: int) -> tuple[Tensor, dict[str, float]]:
-        """The `number`-th batch of all: its loss, and its share of the gradients."""
+    def _draw(self, number: int) -> Drawn:
+        """This process's part of the `number`-th batch of all, on the CPU, and what the loss draws from."""
         config, team = self.config, self.team
         generator = generator_of(config.seed, number)
-        if team.world > 1:
-            batch = self.task.batch(config.batch_size * team.world, generator, team.part(config.batch_size))
-        else:
-            batch = self.task.batch(config.batch_size, generator)
+        if team.world == 1:
+            return self.task.batch(config.batch_size, generator), generator
+        return self.task.batch(config.batch_size * team.world, generator, team.part(config.batch_size)), generator
+
+    def _backward(self, number: int) -> tuple[Tensor, dict[str, float]]:
+        """The `number`-th batch of all: its loss, and its share of the gradients."""
+        config = self.config
+        batch, generator = self.batches(number)
         batch = {key: value.to(config.device) for key, value in batch.items()}
         with autocast(config.device, config.bf16):
             loss, parts = self.task.loss(batch, generator)
@@ -263,51 +202,69 @@ class Run:
         metric = self.config.metric
         if metric is None:
             return
-        value = self.metrics[metric] * (-1 if any(word in metric for word in LOWER_IS_BETTER) else 1)
+        value = self.metrics[metric] * (-1 if metric in self.task.lower_is_better else 1)
         if self.best_value is None or value > self.best_value:
             self.best_value, self.stale = value, 0
             self.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
         else:
             self.stale += 1
 
-    def fit(self, *, quiet: bool = False, max_minutes: float = math.inf) -> dict[str, float]:
-        """Train to `max_steps`. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
+    def fit(self, *, quiet: bool = False) -> dict[str, float]:
+        """Train to `max_steps`, or to the deadline. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
+        quiet = quiet or not self.team.leads
+        if self.outdated:
+            self._start_again(quiet)
         if config.metric and not self.step and self.team.leads:
             self._refuse_unknown_metric()
-        start = saved = time.monotonic()
         size = config.batch_size * self.team.world * config.accumulate
-        progress = Progress(self.task.name, config.max_steps, self.step, size, quiet=quiet or not self.team.leads)
-        with progress, Interruptible() as wish:
+        progress = Progress(self.task.name, config.max_steps, self.step, size, quiet=quiet)
+        ahead = Ahead(self._draw, config.max_steps * config.accumulate)
+        with progress, Interruptible() as wish, ahead as self.batches:
             try:
-                stop = asked = False
-                while self.step < config.max_steps and not stop:
-                    late = time.monotonic() - start >= max_minutes * 60
-                    bored = 0 < config.patience <= self.stale
-                    enough = late or bored or wish.asked
-                    if enough and self.team.world == 1:
-                        break
-                    # several processes stop after the same step
-                    parts, stop, asked = self._one_step(stop=enough, asked=wish.asked)
-                    progress.update(self.step, parts, self.metrics)
-                    if self.log and (self.step % 50 == 0 or self.step <= 10):
-                        self.log.trained(self.step, parts, progress.rate)
-                    if self.step % config.validate_steps == 0 or self.step == config.max_steps:
-                        self._validate()
-                        progress.update(self.step, parts, self.metrics)
-                    if time.monotonic() - saved > config.save_seconds:
-                        self.save()
-                        saved = time.monotonic()
+                asked = self._steps(progress, wish)
             finally:
                 if self.whole and all(torch.isfinite(p).all() for p in self.module.parameters()):
                     self.save()
+        self.best = self.team.from_leader(self.best, self.average.tensors)
         if asked or wish.asked:
             raise Interrupted(
                 f"{self.task.name}: stopped and saved at step {self.step} of {config.max_steps}",
                 hint="the same command goes on from here",
             )
         return self.metrics
+
+    def _start_again(self, quiet: bool) -> None:
+        """What was measured goes; the outdated state stays until there is a new one."""
+        if not self.team.leads:
+            return
+        (self.folder / "log.jsonl").unlink(missing_ok=True)
+        if not quiet:
+            print(f"{self.task.name}: starts again, because what it builds on was trained since", file=sys.stderr)
+
+    def _steps(self, progress: Progress, wish: Interruptible) -> bool:
+        """Steps until the run is over, time is up, val is bored or somebody asks; whether any process was asked to stop."""
+        config, saved = self.config, time.monotonic()
+        stop = asked = False
+        while self.step < config.max_steps and not stop:
+            bored = 0 < config.patience <= self.stale
+            enough = bored or wish.asked or time.monotonic() >= self.deadline
+            if enough and self.team.world == 1:
+                break
+            # several processes stop after the same step
+            parts, stop, asked = self._one_step(stop=enough, asked=wish.asked)
+            progress.update(self.step, parts, self.metrics)
+            if self.log and (self.step % 50 == 0 or self.step <= 10):
+                self.log.trained(self.step, parts, progress.rate)
+            if self.step % config.validate_steps == 0 or self.step == config.max_steps:
+                self.batches.settle()
+                self._validate()
+                progress.update(self.step, parts, self.metrics)
+            if time.monotonic() - saved > config.save_seconds:
+                self.save()
+                saved = time.monotonic()
+        return asked
 
     def averaged(self) -> nn.Module:
         """The module with its averaged weights, the best or else the last, in eval mode, for export. Ends the run."""

@@ -121,6 +121,19 @@ class Team:
             return x
         return _Gather.apply(x.contiguous())
 
+    def from_leader(self, tensors: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The leader's tensors in all processes; they are none, or named and shaped as `like`."""
+        if self.world == 1:
+            return tensors
+        some = torch.tensor([float(bool(tensors))], device=self.device)
+        dist.broadcast(some, 0)
+        if not some:
+            return {}
+        found = {name: tensors[name] if self.leads else torch.empty_like(value) for name, value in like.items()}
+        for value in found.values():
+            dist.broadcast(value, 0)
+        return found
+
     def mean_gradients(self, parameters: Iterable[nn.Parameter], flags: Tensor) -> Tensor:
         """Average the gradients of all processes in place, in one message; returns the sum of everyone's `flags` (K,)."""
         if self.world == 1:
