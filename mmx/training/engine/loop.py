@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Run:
     ) -> None:
         self.task, self.config, self.folder, self.team = task, config, folder, team or Team(config.device)
         self.deadline = deadline
+        self.drawn: Callable[[int], Drawn] = self._draw  # what gives the batches; `fit` lets them be made ahead
         self.identity = plain(identity or {}) | {"processes": self.team.world}
         self.upstream = {run.task.name: run.digest for run in after}
         if torch.device(config.device).type == "cpu":
@@ -167,7 +168,7 @@ class Run:
     def _backward(self, number: int) -> tuple[Tensor, dict[str, float]]:
         """The `number`-th batch of all: its loss, and its share of the gradients."""
         config = self.config
-        batch, generator = self.batches(number)
+        batch, generator = self.drawn(number)
         batch = {key: value.to(config.device) for key, value in batch.items()}
         with autocast(config.device, config.bf16):
             loss, parts = self.task.loss(batch, generator)
@@ -220,11 +221,12 @@ class Run:
             self._refuse_unknown_metric()
         size = config.batch_size * self.team.world * config.accumulate
         progress = Progress(self.task.name, config.max_steps, self.step, size, quiet=quiet)
-        ahead = Ahead(self._draw, config.max_steps * config.accumulate)
-        with progress, Interruptible() as wish, ahead as self.batches:
+        with progress, Interruptible() as wish, Ahead(self._draw, config.max_steps * config.accumulate) as ahead:
+            self.drawn = ahead
             try:
-                asked = self._steps(progress, wish)
+                asked = self._steps(progress, wish, ahead)
             finally:
+                self.drawn = self._draw
                 if self.whole and all(torch.isfinite(p).all() for p in self.module.parameters()):
                     self.save()
         self.best = self.team.from_leader(self.best, self.average.tensors)
@@ -243,7 +245,7 @@ class Run:
         if not quiet:
             print(f"{self.task.name}: starts again, because what it builds on was trained since", file=sys.stderr)
 
-    def _steps(self, progress: Progress, wish: Interruptible) -> bool:
+    def _steps(self, progress: Progress, wish: Interruptible, ahead: Ahead) -> bool:
         """Steps until the run is over, time is up, val is bored or somebody asks; whether any process was asked to stop."""
         config, saved = self.config, time.monotonic()
         stop = asked = False
@@ -258,7 +260,7 @@ class Run:
             if self.log and (self.step % 50 == 0 or self.step <= 10):
                 self.log.trained(self.step, parts, progress.rate)
             if self.step % config.validate_steps == 0 or self.step == config.max_steps:
-                self.batches.settle()
+                ahead.settle()
                 self._validate()
                 progress.update(self.step, parts, self.metrics)
             if time.monotonic() - saved > config.save_seconds:
