@@ -14,7 +14,7 @@ from mmx.data.photos import Photos
 from mmx.errors import ModelError
 from mmx.training.teachers import efficientnet
 from mmx.training.teachers.efficientnet import BLOCKS, EPSILON, EfficientNet, load_efficientnet
-from mmx.training.teachers.features import digest_of, kept_features, pooled
+from mmx.training.teachers.features import kept, pooled
 
 
 class _Twin(nn.Module):
@@ -106,15 +106,13 @@ def test_against_the_packages_own_model():
         torch.testing.assert_close(net.pool(net.taps(pixels)[-1]), theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_features_are_kept_and_are_those_of_these_photos(tmp_path):
+def test_what_was_seen_is_kept_and_is_of_these_photos_and_this_network(tmp_path):
     net = EfficientNet().fold(_twin().state_dict()).eval()
     pixels = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photos = Photos(pixels, [{} for _ in pixels])
-    first = kept_features(net, photos, tmp_path)
+    first = kept(photos, lambda part: pooled(net, part), "a", tmp_path)
     torch.testing.assert_close(first, pooled(net, pixels))
-    kept = (tmp_path / "000000.safetensors").read_bytes()
-    torch.testing.assert_close(kept_features(None, photos, tmp_path), first)  # nothing is left to compute
+    torch.testing.assert_close(kept(photos, None, "a", tmp_path), first)  # nothing is left to look at
     others = Photos(255 - pixels, photos.meta)
-    assert digest_of(others.pixels) != digest_of(pixels)
-    assert not torch.equal(kept_features(net, others, tmp_path), first)
-    assert (tmp_path / "000000.safetensors").read_bytes() != kept
+    assert not torch.equal(kept(others, lambda part: pooled(net, part), "a", tmp_path), first)
+    assert torch.equal(kept(others, lambda part: part[:, 0, 0].half(), "b", tmp_path), others.pixels[:, 0, 0].half())

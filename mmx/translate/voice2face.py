@@ -34,7 +34,9 @@ class VoiceTranslator(SoundTranslator):
         if isinstance(source, tuple | Waveform):
             return speech_part(super().read(source), limit=VOICE_SPEECH, name=name)
         try:
-            wave = read_audio(source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=VOICE_WINDOW, name=name)
+            wave = read_audio(
+                source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=VOICE_WINDOW, name=name
+            )
         except SilenceError as error:
             raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
         return speech_part(wave, limit=VOICE_SPEECH, name=name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos, load_photos
@@ -16,11 +19,11 @@ from mmx.nets.generator import Generator
 from mmx.training.card import gan_card
 from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask, settle
 from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
-from mmx.training.decoders.space import SpaceConfig, encode_all
+from mmx.training.decoders.space import SpaceConfig, to_pixels
 from mmx.training.decoders.unclip import last_metrics
 from mmx.training.engine.loop import LoopConfig, Run
 from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
-from mmx.training.teachers.features import kept_features
+from mmx.training.teachers.features import NAME, kept, pooled
 
 SCHEDULES = {
     "space": LoopConfig(1200, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
@@ -91,8 +94,10 @@ def see(recipe: GanRecipe) -> Seen:
     everything = load_photos(recipe.data, recipe.space.image_size)
     photos, val = everything.split("train"), everything.split("val")
     folder = recipe.run / "features"
-    features = tuple(kept_features(net, part, folder / name) for name, part in (("train", photos), ("val", val)))
-    return Seen(photos, val, features, net)
+    features = [
+        kept(part, partial(pooled, net), NAME, folder / name) for name, part in (("train", photos), ("val", val))
+    ]
+    return Seen(photos, val, (features[0], features[1]), net)
 
 
 def train_seen_space(recipe: GanRecipe, seen: Seen) -> Teacher:
@@ -105,14 +110,28 @@ def train_seen_space(recipe: GanRecipe, seen: Seen) -> Teacher:
     return Teacher(run.averaged().space, task.tokenizer)
 
 
+def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
+    """The teacher's raw embeddings of all photos, plain and mirrored (2, N, D); kept in `folder`."""
+    weights = hashlib.sha256()
+    for name, value in teacher.net.state_dict().items():
+        weights.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+
+    @torch.no_grad()
+    def look(part: Tensor) -> Tensor:
+        pixels = to_pixels(part)
+        return torch.stack([teacher.net.encode_image(x) for x in (pixels, pixels.flip(3))], 1)
+
+    return kept(photos, look, weights.hexdigest(), folder).transpose(0, 1)
+
+
 def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher) -> Generator:
     """Stage 2: the generator, settled."""
     sizes = recipe.sizes
     dim, semantic = teacher.net.dim, teacher.net.semantic.out_features
     sizes = replace(sizes, generator=replace(sizes.generator, dim=dim), critic=replace(sizes.critic, dim=dim))
     splits = [
-        Conditioned(photos, encode_all(photos, teacher.net.encode_image).unflatten(0, (2, -1)), features, semantic)
-        for photos, features in zip((seen.photos, seen.val), seen.features, strict=True)
+        Conditioned(photos, embeds_of(photos, teacher, recipe.run / "embeds" / name), features, semantic)
+        for name, photos, features in zip(("train", "val"), (seen.photos, seen.val), seen.features, strict=True)
     ]
     task = GanTask(*splits, seen.net, sizes, recipe.seed)
     if recipe.start is not None and (recipe.start / WEIGHTS).exists():

@@ -1,9 +1,10 @@
-"""What a frozen teacher sees in photos, computed once and kept in the run's folder, piece by piece."""
+"""What frozen networks see in photos, computed once and kept in the run's folder, piece by piece."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from mmx.data.photos import Photos
 from mmx.training.decoders.space import to_pixels
 from mmx.training.teachers.efficientnet import EfficientNet
 
+NAME = "efficientnet-lite0 128"
 SIDE = 128  # pixels: photos of 64 are seen best at twice their size
 PIECE, BATCH = 1024, 16  # photos a file, photos at a time
 
@@ -36,25 +38,25 @@ def digest_of(photos: Tensor) -> str:
     return hashlib.sha256(photos.numpy().tobytes()).hexdigest()
 
 
-def kept_features(net: EfficientNet, photos: Photos, folder: Path) -> Tensor:
-    """Pooled features (N, 1280), float16: what `folder` holds of these very photos is read, the rest computed and written there."""
+def kept(photos: Photos, look: Callable[[Tensor], Tensor], by: str, folder: Path) -> Tensor:
+    """What `look` makes of photos (n, S, S, 3) uint8, of all of them (N, ...): what `folder` holds of these very photos is read, the rest
+    computed and written there. by: who looks; what another one saw is computed anew.
+    """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for start in range(0, len(photos), PIECE):
-        part = photos.pixels[start : start + PIECE]
-        digest, path = digest_of(part), folder / f"{start:06d}.safetensors"
-        features = None
+        part, path = photos.pixels[start : start + PIECE], folder / f"{start:06d}.safetensors"
+        about, seen = {"photos": digest_of(part), "by": by}, None
         if path.exists():
             with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get("photos") == digest:
-                    features = file.get_tensor("pooled")
-        if features is None:
-            features = pooled(net, part)
+                seen = file.get_tensor("seen") if file.metadata() == about else None
+        if seen is None:
+            seen = look(part)
             scratch = path.with_suffix(f".{os.getpid()}")
-            save_file({"pooled": features}, scratch, {"photos": digest})
+            save_file({"seen": seen.contiguous()}, scratch, about)
             scratch.replace(path)
-        found.append(features)
+        found.append(seen)
     return torch.cat(found)
