@@ -86,7 +86,7 @@ def test_a_constant_float_picture() -> None:
 def test_a_tag_that_can_be_read_and_not_written_does_not_stop_the_turning(turned: int) -> None:
     image = Image.new("RGB", (40, 20), "black")
     image.paste("red", (0, 0, 10, 20))
-    # a SHORT that holds text in two entries of one tag: tobytes() raises struct.error
+    # numbers below zero in tags that Pillow writes as unsigned ones
     tags = [struct.pack("<HHIHH", 0x0112, 3, 1, turned, 0), struct.pack("<HHIi", 0x0106, 9, 1, -5)]
     tags += [struct.pack("<HHII", 0x0111, 4, 1, 7), struct.pack("<HHIi", 0x0103, 8, 1, -1)]
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(sorted(tags)) + bytes(4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,7 @@ def read_audio(
     name = name or (str(source) if isinstance(source, (str, Path)) else "stdin")
     part = Part(start or 0.0, duration, window if duration is None else None, sample_rate)
     with opened(source, name) as file:
-        take = _heard(file, part, name, None)
-        if take.opposed is not None:
-            channel = take.opposed
-            take = _heard(file, part, name, channel)
-            take.notes += (f"its channels are of opposite phase: channel {channel + 1} alone is heard",)
+        take = _with_either_ear(lambda channel: _heard(file, part, name, channel))
     take.check(name)
     track, lost = take.track, take.track.losses() if take.ended else ()
     if strict and lost:
@@ -71,6 +67,29 @@ def read_audio(
     if sample_rate is not None and track.rate < NARROW * sample_rate:
         take.notes += (f"sampled at {track.rate} Hz as on a telephone: nothing above {track.rate // 2} Hz is in it",)
     return Waveform(take.samples(), sample_rate or track.rate, lost + take.notes)
+
+
+def read_timed(path: Path, *, sample_rate: int) -> tuple[Waveform, float]:
+    """The sound of a video of any size in mono, with silence where its clock jumps, and the time on that clock at which it starts.
+
+    Raises InputError as `read_audio` does.
+    """
+    name = str(path)
+    if not path.is_file():
+        raise InputError(f"{name}: no such file")
+    part = Part(sample_rate=sample_rate)
+    take = _with_either_ear(lambda channel: Take(part, av_track(name, name, in_time=True), channel).run(name))
+    take.check(name)
+    return Waveform(take.samples(), sample_rate, take.track.losses() + take.notes), take.track.start
+
+
+def _with_either_ear(hear: Callable[[int | None], Take]) -> Take:
+    """The mean of all channels, or one of them where they cancel each other."""
+    take = hear(None)
+    if (channel := take.opposed) is not None:
+        take = hear(channel)
+        take.notes += (f"its channels are of opposite phase: channel {channel + 1} alone is heard",)
+    return take
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def read_image(source: Path | str | BinaryIO, *, name: str | None = None) -> Ima
 def _decoded(file: BinaryIO, name: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pixels from 89 megapixels on, of odd tags
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=picture_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(
                     f"{name}: {image.width}x{image.height} pixels are too many",
@@ -75,7 +75,7 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def picture_formats() -> tuple[str, ...]:
     """The allowed formats of which this installation has a reader."""
     if importlib.util.find_spec("pillow_heif"):
         import pillow_heif

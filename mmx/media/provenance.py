@@ -81,8 +81,10 @@ def _require(values: Any, fields: dict[str, Any], name: str) -> None:
 def _image_text(data: bytes, name: str) -> str | None:
     from PIL import Image, UnidentifiedImageError
 
+    from mmx.media.image import picture_formats
+
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=picture_formats()) as image:
             if image.format == "GIF":
                 comment = image.info.get("comment", b"")
                 comment = comment.encode() if isinstance(comment, str) else comment

@@ -5,19 +5,20 @@ Lengths in headers are hints here: samples are counted, and what a header promis
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mmx.errors import InputError
 from mmx.media.formats import DEMUXERS, MAX_CHANNELS, MAX_RATE, MIN_RATE, SOUNDS_SAID
+from mmx.media.sound_headers import MP3_PACKET, missing_share, mp3_says, ogg_ends
 
 BLOCK = 1 << 17  # frames that are decoded at a time
 SLACK = 0.1  # seconds that a header may promise too much: paddings of encoders, sizes that count a header
-MP3_PACKET = 1152  # samples
+JUMP = 0.04  # seconds: less than that is the clock's own roundness
 DELAY = 4096  # samples, that encoders put before a sound and behind it, and durations may count
 HEADERS = ("mp4", "flac", "ape", "tta")  # FFmpeg's formats whose duration is written down, not estimated
 
@@ -27,6 +28,7 @@ class Track:
     """A sound that is being read. `blocks` gives float32 (T, C); what follows is known when they are at their end."""
 
     rate: int
+    start: float = 0.0  # seconds on the file's clock
     blocks: Generator[np.ndarray] = field(default_factory=lambda: (block for block in ()))
     promised: float = 0.0  # seconds by the header; 0 where it says nothing
     count: int = 0  # frames that came
@@ -87,42 +89,48 @@ def soundfile_track(file: BinaryIO, name: str) -> Track | None:
                 track.damaged += 1
             kind = opened.format
         if kind == "MP3":
-            there, said = _mp3_samples(file), _mp3_says(file)
+            there, said = _mp3_samples(file), mp3_says(file)
             track.more = there > track.count + 3 * MP3_PACKET
             if said > there + 3 * MP3_PACKET:
                 track.promised = track.seconds + (said - there) / track.rate
         elif kind == "OGG":
-            track.unended = not _ogg_ends(file)
+            track.unended = not ogg_ends(file)
 
     track.blocks = blocks()
     return track
 
 
-def av_track(file: BinaryIO | str, name: str) -> Track:
-    """Read with the FFmpeg that PyAV's wheel carries. Raises InputError where it finds no sound."""
-    import av
+def av_track(file: BinaryIO | str, name: str, *, in_time: bool = False) -> Track:
+    """Read with the FFmpeg that PyAV's wheel carries. in_time: silence is put where its clock jumps forward.
 
+    Raises InputError where it finds no sound.
+    """
     container = open_av(file, name)
     stream = container.streams.best("audio")
     if stream is None or stream.codec_context is None:
         container.close()
         raise InputError(f"{name}: there is no sound in it", hint="is it a picture, or a video without sound?")
-    frames = sound_frames(container, stream, track := Track(0))
-    try:
-        first = next(frames, None)
-    except av.FFmpegError as error:
-        raise _unreadable(name, str(error.strerror)) from None
+    frames = decoded(container, stream, track := Track(0))
+    first = next(frames, None)
     if first is None:
         container.close()
         raise InputError(f"{name}: there is no sound in it", hint="copy or download it again")
     _check(first.sample_rate, first.layout.nb_channels, name)
-    track.rate = first.sample_rate
+    track.rate, track.start = first.sample_rate, first.time or 0.0
     promised, planar = _promised_av(container, stream, track.rate), Planar(first)
 
     def pieces() -> Iterator[np.ndarray]:
-        yield from planar(first)
-        for frame in frames:
-            yield from planar(frame)
+        at = 0
+        for frame in chain((first,), frames):
+            late = 0 if not in_time or frame.time is None else round((frame.time - track.start) * track.rate) - at
+            for piece in planar(frame):
+                if abs(late) > JUMP * track.rate:
+                    yield from (np.zeros((len(piece), min(BLOCK, late - k)), np.float32) for k in range(0, late, BLOCK))
+                    at += max(0, late)
+                    piece = piece[:, max(0, -late) :]
+                late = 0
+                at += piece.shape[1]
+                yield piece
         yield from planar.rest()
 
     def blocks() -> Iterator[np.ndarray]:
@@ -130,7 +138,7 @@ def av_track(file: BinaryIO | str, name: str) -> Track:
             for block in _joined(pieces()):
                 track.count += len(block)
                 yield block
-        missing = 0.0 if isinstance(file, str) else _missing(file)
+        missing = 0.0 if isinstance(file, str) else missing_share(file)
         track.promised = track.seconds / (1 - missing) if 0 < missing < 1 else promised
 
     track.blocks = blocks()
@@ -173,8 +181,8 @@ def open_av(file: BinaryIO | str, name: str) -> Any:
         raise _unreadable(name, str(error.strerror)) from None
 
 
-def sound_frames(container: Any, stream: Any, track: Track) -> Iterator[Any]:
-    """The frames of a stream that can be decoded; the others are counted in `track.damaged`."""
+def decoded(container: Any, stream: Any, track: Track) -> Iterator[Any]:
+    """The frames of a stream of sound or pictures that can be decoded; damaged places are counted in `track`."""
     import av
 
     packets = container.demux(stream)
@@ -221,61 +229,12 @@ def _check(rate: int, channels: int, name: str) -> None:
         raise InputError(f"{name}: {channels} channels are too many", hint=f"at most {MAX_CHANNELS} are read")
 
 
-@dataclass(frozen=True)
-class Chunks:
-    """A container that is a list of chunks: where it begins, how a chunk's head is packed, what its size counts and is padded to."""
-
-    magic: bytes
-    first: int
-    head: str
-    data: bytes
-    counts_head: bool = False
-    padding: int = 2
-
-
-CONTAINERS = (
-    Chunks(b"RIFF", 12, "<4sI", b"data"),
-    Chunks(b"RIFX", 12, ">4sI", b"data"),
-    Chunks(b"FORM", 12, ">4sI", b"SSND"),
-    Chunks(b"caff", 8, ">4sQ", b"data", padding=1),
-    Chunks(b"riff\x2e\x91\xcf\x11", 40, "<16sQ", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", True, 8),
-)
-OPEN_ENDED = 0x7FFFF000  # sizes from here on are what writers into pipes put where the size belongs
-
-
-def _missing(file: BinaryIO) -> float:
-    """Of the bytes that the header of a chunked file promises, the share that is not there; 0 where it promises none."""
-    file.seek(0, 2)
-    end = file.tell()
-    file.seek(0)
-    head = file.read(16)
-    if head[:4] == b".snd":
-        start, size = struct.unpack(">II", head[4:12])
-        return _share(size, end - start)
-    kind = next((kind for kind in CONTAINERS if head.startswith(kind.magic)), None)
-    if kind is None:
-        return 0.0
-    length, at = struct.calcsize(kind.head), kind.first
-    while at + length <= end:
-        file.seek(at)
-        name, size = struct.unpack(kind.head, file.read(length))
-        size -= length if kind.counts_head else 0
-        if name == kind.data:
-            return _share(size, end - at - length)
-        at += length + size + -size % kind.padding
-    return 0.0
-
-
-def _share(promised: int, there: int) -> float:
-    return max(0.0, 1 - there / promised) if 0 < promised < OPEN_ENDED else 0.0
-
-
 def _promised(file: BinaryIO, opened: Any) -> float:
     """Seconds that the header promises, where it does not guess or leave them open."""
     if opened.format in ("FLAC", "OGG"):
         return opened.frames / opened.samplerate if opened.frames < 1 << 36 else 0.0  # in a pipe no total was known
     place = file.tell()
-    missing = _missing(file)
+    missing = missing_share(file)
     file.seek(place)
     return opened.frames / opened.samplerate / (1 - missing) if 0 < missing < 1 else 0.0
 
@@ -293,22 +252,6 @@ def _promised_av(container: Any, stream: Any, rate: int) -> float:
     return promised - DELAY / rate
 
 
-def _mp3_says(file: BinaryIO) -> int:
-    """How many samples an MP3 says that its packets hold; 0 where it says nothing."""
-    file.seek(0)
-    head = file.read(10)
-    tags = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        tags = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-    file.seek(tags)
-    first = file.read(256)
-    at = max(first.find(mark) for mark in (b"Xing", b"Info"))
-    if at < 0 or len(first) < at + 12 or not first[at + 7] & 1:
-        return 0
-    full = first[max(0, first.find(b"\xff")) + 1] & 8  # MPEG-1; else packets are half as long
-    return int.from_bytes(first[at + 8 : at + 12], "big") * (MP3_PACKET if full else MP3_PACKET // 2)
-
-
 def _mp3_samples(file: BinaryIO) -> int:
     """How many samples the packets of an MP3 hold: counted, not estimated."""
     import av
@@ -320,12 +263,3 @@ def _mp3_samples(file: BinaryIO) -> int:
             return sum(round(p.duration * p.time_base * rate) for p in container.demux(stream) if p.duration)
     except (av.FFmpegError, InputError):
         return 0
-
-
-def _ogg_ends(file: BinaryIO) -> bool:
-    """Whether the last page of an OGG says that it is the last."""
-    file.seek(0, 2)
-    file.seek(max(0, file.tell() - (1 << 17)))  # a page has at most 65,307 bytes
-    tail = file.read()
-    at = tail.rfind(b"OggS")
-    return at >= 0 and len(tail) > at + 5 and bool(tail[at + 5] & 4)

@@ -1,21 +1,35 @@
-"""Video files → moments: a frame, and the sound around it."""
+"""Video files → moments: a frame, and the sound around it. Both are placed by their presentation times on the file's clock."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmx.errors import InputError
-from mmx.media.audio import Waveform, read_audio
+from mmx.media.audio import Waveform, read_timed
+from mmx.media.sound_files import Track, decoded, open_av
+
+SLACK = 0.25  # seconds by which a frame may lie outside the sound track and still be heard with its end
+TURNS = {
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}  # what sets a frame upright, by the signs of its display matrix: x' = a x + c y, y' = b x + d y as (a, b, c, d)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds into the video, the frame shown then, and the sound around it."""
+    """Seconds after the first frame, the frame shown then, upright, and the sound around it."""
 
     seconds: float
     frame: Image.Image
@@ -24,28 +38,48 @@ class Moment:
 
 def moments(path: Path, *, every: float, window: float, sample_rate: int) -> Iterator[Moment]:
     """A moment each `every` seconds, with `window` seconds of mono sound around it. Raises InputError."""
-    import av
+    sound, begins = read_timed(path, sample_rate=sample_rate)
+    with open_av(str(path), str(path)) as container:
+        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+        if stream is None or stream.codec_context is None:
+            raise InputError(f"{path}: no picture in this file", hint="mmx pairs wants videos")
+        stream.thread_type = "AUTO"
+        first, wanted = None, every / 2
+        for frame in decoded(container, stream, Track(sample_rate)):
+            if frame.time is None:
+                continue
+            first = frame.time if first is None else first
+            seconds = frame.time - first
+            if seconds < wanted:
+                continue
+            yield Moment(seconds, _upright(frame), _around(sound, frame.time - begins, window))
+            wanted += every * np.ceil((seconds - wanted + 1e-6) / every)
+        if first is None:
+            raise InputError(f"{path}: the video can't be decoded", hint="copy or download it again")
 
-    sound = read_audio(path, sample_rate=sample_rate)
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: no picture in this file", hint="mmx pairs wants videos")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            wanted = every / 2
-            for frame in container.decode(stream):
-                if frame.time is None or frame.time < wanted:
-                    continue
-                yield Moment(frame.time, frame.to_image(), _around(sound, frame.time, window))
-                wanted += every * np.ceil((frame.time - wanted + 1e-6) / every)
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: the video can't be decoded: {error}") from None
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a stream is the picture of a record, not a video."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A decoded frame as players show it, whichever way the telephone was held."""
+    image, matrix = frame.to_image(), frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    turn = TURNS.get(tuple(int(np.sign(round(value / 65536))) for value in (a, b, c, d)))
+    return image if turn is None else image.transpose(turn)
 
 
 def _around(sound: Waveform, seconds: float, window: float) -> Waveform:
-    """`window` seconds of sound around a time, moved inward at the ends."""
+    """`window` seconds of sound around a time after its start, moved inward at the ends; silence where there is no sound."""
     count = int(window * sound.sample_rate)
+    if not -SLACK <= seconds <= sound.seconds + SLACK:
+        return Waveform(np.zeros(count, np.float32), sound.sample_rate)
     start = int((seconds - window / 2) * sound.sample_rate)
     start = max(0, min(start, len(sound.samples) - count))
     return Waveform(sound.samples[start : start + count], sound.sample_rate)
