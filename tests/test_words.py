@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from mmx.bridges.words_tags import PROMPT, TagsBridge
+from mmx.errors import ModelError
 from mmx.media.audio import Waveform
 from mmx.models.store import Located
 from tests import tiny
@@ -89,7 +90,7 @@ def test_tags_are_clap_zero_shot(clap: Path) -> None:
 
     tags = ("a dog", "a cat", "a photo")
     wave = Waveform(tone(1.0, 500.0), RATE)
-    bridge = TagsBridge(Listener.load(Located("clap", clap)), tags)
+    bridge = TagsBridge(Listener.load(Located("clap", clap)), None, tags)
     model, tokenizer = ClapModel.from_pretrained(clap).eval(), AutoTokenizer.from_pretrained(clap)
     inputs = tokenizer([PROMPT.format(tag) for tag in tags], padding=True, return_tensors="pt")
     sound = ClapFeatureExtractor.from_pretrained(clap)(wave.samples, sampling_rate=RATE, return_tensors="pt")
@@ -119,14 +120,32 @@ def test_tags_want_an_encoder_that_reads(mmx_in_process, kandinsky: str, bark: P
 
 def test_the_second_tag_is_shown_when_it_is_nearly_as_likely(clap: Path) -> None:
     from mmx.bridges.audio_encoders import Listener
-    from mmx.translate.tags import TagsTranslator
 
-    bridge = TagsBridge(Listener.load(Located("clap", clap)), ("a dog", "a cat", "a photo"))
-    at = Located("x", clap)
-    translator = TagsTranslator("sound2img", bridge, None, None, bridge_at=at, decoder_at=at)
+    bridge = TagsBridge(Listener.load(Located("clap", clap)), None, ("a dog", "a cat", "a photo"))
     bridge.shares = lambda point: point
-    assert translator.prompt(torch.tensor([0.6, 0.35, 0.05])) == "a photo of a dog and a cat"
-    assert translator.prompt(torch.tensor([0.8, 0.15, 0.05])) == "a photo of a dog"
+    assert bridge.prompt(torch.tensor([0.6, 0.35, 0.05])) == "a photo of a dog and a cat"
+    assert bridge.prompt(torch.tensor([0.8, 0.15, 0.05])) == "a photo of a dog"
+
+
+def test_words_fit_any_decoder_and_trained_bridges_their_own(clap: Path, debug_models, face_models) -> None:
+    """What goes through words is made like every translator; what was trained is held against the decoder's spec."""
+    from mmx.bridges.audio_encoders import Listener
+    from mmx.bridges.base import WordsBridge
+    from mmx.bridges.sound import SoundBridge
+    from mmx.decoders.unclip import ImageDecoder
+    from mmx.translate.sound2img import SoundTranslator
+
+    trained = SoundBridge.load(debug_models[0])
+    words = TagsBridge(Listener.load(Located("clap", clap)), None, ("a dog", "a cat"))
+    assert isinstance(words, WordsBridge) and not hasattr(words, "spec")
+    own, other = (ImageDecoder.load(folder) for folder in (debug_models[1], face_models[1]))
+    at = Located("x", clap)
+    for bridge, decoder in ((words, own), (words, other), (trained, own)):
+        translator = SoundTranslator("sound2img", bridge, decoder, bridge_at=at, decoder_at=at, encoder_at=at)
+        assert set(translator.models) == {"bridge", "decoder", "encoder"}
+        assert len(translator.hear(translator.label_points()[1], 2)) == 2
+    with pytest.raises(ModelError, match="bridge x was trained for debug/embedding"):
+        SoundTranslator("sound2img", trained, other, bridge_at=at, decoder_at=at)
 
 
 def test_low_memory_and_compile(mmx_in_process, kandinsky: str, tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmx.bridges.frontends import Frontend
-from mmx.decoders.base import ConditioningSpec
+from mmx.decoders.base import ConditioningSpec, Decoder
 from mmx.errors import ModelError, NonFiniteError
 from mmx.models.store import Located
 
@@ -64,6 +65,10 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
         self.prior: nn.Module | None = None
         self.frontend: Frontend | None = None  # of a bridge with a frozen encoder `attach` or `use` sets it
 
+    def require(self, decoder: Decoder, name: str) -> None:
+        """Raise ModelError, which calls this bridge `name`, unless it was trained for this decoder."""
+        self.spec.require(decoder.spec, bridge=name)
+
     def attach(self, encoder: Located) -> None:
         """Load the frozen encoder that `config.source` names. Raises ModelError for another one."""
         raise NotImplementedError
@@ -112,6 +117,19 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
                 f"{folder}: the bridge's weights hold NaN or infinity", hint="train it again or fetch it again"
             )
         return bridge.float().eval().requires_grad_(False)
+
+
+class WordsBridge:
+    """A bridge that goes through words. Nothing in it is trained, so it belongs to no decoder's space: it has no spec and no config."""
+
+    def require(self, decoder: Decoder, name: str) -> None:
+        """Any decoder will do that words can drive."""
+
+
+def likeliest(shares: Tensor, names: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """Probabilities (K,) of K names → the `top` likeliest, the best first."""
+    best = shares.topk(min(top, len(names)))
+    return [(names[i], round(p, 4)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
 def require_source(config: BridgeConfig, name: str, fingerprint: str) -> None:

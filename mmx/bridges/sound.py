@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.base import Bridge, BridgeConfig, require_source
 from mmx.bridges.frontends import Frontend, FrozenVector, LogMel, Wave
+from mmx.decoders.base import Decoder
 from mmx.errors import ModelError
+from mmx.media.audio import Waveform
 from mmx.models.store import Located
 from mmx.nets.fusion import Fusion
 from mmx.nets.lora import AdaptedEncoder
 from mmx.nets.prior import EmbeddingPrior
-from mmx.nets.sound import SoundCNN, SoundTransformer, VectorHead
+from mmx.nets.sound import SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
     """
 
     voice: ClassVar[bool] = False  # whether what it hears is speech
+    rate = SAMPLE_RATE  # Hz, at which it is given sounds
 
     def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:
         super().__init__(config)
@@ -75,6 +78,20 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         super().use(frontend)
         if isinstance(self.encoder, AdaptedEncoder):
             self.encoder.attach(frontend.encoder)
+
+    @property
+    def logit_scale(self) -> float:
+        """Inverse temperature between points and the texts of labels."""
+        return self.config.logit_scale
+
+    def labelled(self, decoder: Decoder) -> tuple[list[str], Tensor | None]:
+        """The K labels that it can report having heard, and their texts in the joint space, unit norm (K, D), where there are any."""
+        texts = list(self.config.labels.values())
+        return list(self.config.labels), decoder.teacher.embed_texts(texts).cpu() if texts else None
+
+    def point(self, waveform: Waveform, seen: Tensor | None = None) -> Tensor:
+        """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture beside it."""
+        return self(self.prepare(waveform)[None], seen)[0]
 
     def forward(self, features: Tensor, seconds: Tensor | None = None) -> Tensor:
         """Features (B, W, ...) → unit-norm points of the joint space (B, D): the mean over the windows.

@@ -1,4 +1,4 @@
-"""The training-free sight bridge: a captioner's words, spoken by a synthesiser, as the units of the decoder."""
+"""The training-free image bridge: a captioner's words, spoken by a synthesiser, as the units of the decoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.bridges.audio_encoders import kind_of
+from mmx.bridges.base import WordsBridge
 from mmx.decoders.base import freeze
 from mmx.errors import InputError, ModelError
 from mmx.media.audio import Waveform
@@ -20,8 +21,8 @@ BEAM = 4  # where the likeliest caption is asked for
 MAX_WORDS = 30  # tokens of a caption
 
 
-class CaptionBridge:
-    """Picture → caption → speech → units. Nothing here is trained; the way goes through words."""
+class CaptionBridge(WordsBridge):
+    """Picture → caption → speech → units."""
 
     def __init__(self, captioner: Any, processor: Any, speaker: Any, tokenizer: Any, decoder: Any) -> None:
         self.captioner, self.processor = freeze(captioner), processor

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmx.bridges.base import WordsBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.errors import InputError, ModelError
 from mmx.models.store import Located, locate
@@ -14,20 +16,15 @@ from mmx.models.store import Located, locate
 MAX_TEXT = 1000  # characters; a text tower reads some 77 tokens
 
 
-class Prompter(Protocol):
-    """A text → one raw conditioning (D,); what the text leaves open is drawn from `generator`."""
+class Prompter(WordsBridge):
+    """Texts → an image decoder's conditioning; what a text leaves open is drawn from a generator."""
 
-    def __call__(self, text: str, generator: torch.Generator) -> Tensor: ...
-
-
-class BridgePrompter:
-    """A sound bridge's diffusion prior, which was trained on texts of the same joint space, too."""
-
-    def __init__(self, bridge: SoundBridge, teacher: Any) -> None:
-        self.bridge, self.teacher = bridge, teacher
+    def __init__(self, draw: Callable[[str, torch.Generator], Tensor]) -> None:
+        self.draw = draw
 
     def __call__(self, text: str, generator: torch.Generator) -> Tensor:
-        return self.bridge.sample(self.teacher.embed_texts([text])[0].cpu(), generator)
+        """A text → one raw conditioning (D,)."""
+        return self.draw(text, generator)
 
 
 def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[Prompter, Located]:
@@ -37,16 +34,18 @@ def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[
     """
     if bridge is None and hasattr(decoder, "prompt"):
         assert decoder.prior is not None  # loads it, or says now that there is none
-        return decoder.prompt, Located(f"{decoder_at.name}, its own prior", decoder_at.companion or decoder_at.folder)
+        at = Located(f"{decoder_at.name}, its own prior", decoder_at.companion or decoder_at.folder)
+        return Prompter(decoder.prompt), at
     at = locate(bridge, "text2img", "bridge")
     own = SoundBridge.load(at.folder)
-    own.spec.require(decoder.spec, bridge=at.name)
+    own.require(decoder, at.name)
     if own.prior is None:
         raise ModelError(
             f"{at.name} has no prior, and without one a text drives nothing", hint="train it with --prior-steps"
         )
     decoder.teacher.embed_texts([""])  # or else it says now that there is no text tower
-    return BridgePrompter(own, decoder.teacher), at
+    # its diffusion prior was trained on texts of the same joint space, too
+    return Prompter(lambda text, draw: own.sample(decoder.teacher.embed_texts([text])[0].cpu(), draw)), at
 
 
 def text_of(source: str | bytes, name: str = "text") -> str:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.bridges.audio_encoders import Listener
+from mmx.bridges.base import WordsBridge, likeliest
+from mmx.bridges.words_prompt import Prompter
+from mmx.decoders.base import Decoder
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform
 
 PROMPT = "the sound of {}"  # what CLAP is asked for, of each tag
+SHOWN = "a photo of {}"
+BESIDE = 0.5  # of the likeliest tag's share: a second tag that is heard at least so much is shown, too
 TAGS = (
     "a dog barking", "a cat meowing", "a bird singing", "an owl hooting", "a rooster crowing", "a cow mooing", "a sheep bleating",
     "a horse neighing", "a pig grunting", "a lion roaring", "a wolf howling", "a monkey screaming", "an elephant trumpeting",
@@ -28,21 +34,42 @@ TAGS = (
 )  # fmt: skip
 
 
-class TagsBridge:
-    """Sound → CLAP → the likeliest of some tags. Nothing here is trained; the way goes through words, and what no tag says is lost."""
+class TagsBridge(WordsBridge):
+    """Sound → CLAP → the likeliest of some tags → a text prior. What no tag says is lost. Points are those of CLAP's space."""
 
-    def __init__(self, listener: Listener, tags: Sequence[str] = TAGS) -> None:
+    looks = False
+
+    def __init__(self, listener: Listener, prompter: Prompter, tags: Sequence[str] = TAGS) -> None:
         if listener.kind != "clap":
             raise ModelError(
                 f"{listener.name} can't be asked in words", hint="--bridge tags wants a CLAP model: --encoder clap"
             )
-        self.listener, self.tags = listener, tuple(tags)
-        self.points = F.normalize(listener.embed_texts([PROMPT.format(tag) for tag in self.tags]), dim=-1)
+        self.listener, self.prompter, self.tags = listener, prompter, list(tags)
+        self.points = F.normalize(listener.embed_texts([PROMPT.format(tag) for tag in tags]), dim=-1)
+        self.rate = listener.rate
+
+    @property
+    def logit_scale(self) -> float:
+        """CLAP's own inverse temperature."""
+        return self.listener.logit_scale
+
+    def labelled(self, decoder: Decoder) -> tuple[list[str], Tensor]:
+        """The K tags, and their texts in CLAP's space, unit norm (K, C)."""
+        return self.tags, self.points
 
     def point(self, wave: Waveform) -> Tensor:
         """A sound → its unit-norm CLAP embedding (C,)."""
         return F.normalize(self.listener.listen(wave), dim=-1)
 
     def shares(self, point: Tensor) -> Tensor:
-        """A point (C,) → probabilities (K,) over the tags, at CLAP's own temperature."""
-        return (self.points @ point * self.listener.logit_scale).softmax(0)
+        """A point (C,) → probabilities (K,) over the tags."""
+        return (self.points @ point * self.logit_scale).softmax(0)
+
+    def prompt(self, point: Tensor) -> str:
+        """What the decoder's text prior is given for a point (C,)."""
+        (first, share), *others = likeliest(self.shares(point), self.tags, 2)
+        return SHOWN.format(" and ".join([first, *(name for name, other in others if other >= BESIDE * share)]))
+
+    def sample(self, point: Tensor, generator: torch.Generator) -> Tensor:
+        """A point (C,) → one raw conditioning (D,) for the decoder."""
+        return self.prompter(self.prompt(point), generator)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmx.bridges.base import Bridge
+from mmx.bridges.base import Bridge, WordsBridge
 from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
 from mmx.media.notes import notes_of
@@ -63,16 +63,24 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 class Translator:
     """A bridge and its decoder, loaded. `translator(sources, num=4, seed=0)` gives media; subclasses say how."""
 
-    bridge_kind: type[Bridge]
+    bridge_kind: type[Bridge]  # that a command loads, unless it goes through words
     notice: ClassVar[str] = ""  # what every artifact has to say beyond being synthetic
     libraries: ClassVar[tuple[str, ...]] = ()  # that the bytes depend on, beyond those of every translator
     options: ClassVar[tuple[str, ...]] = ()  # of a job's settings, what `translate` takes
-    encoder_at: Located | None = None
 
-    def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
-        bridge.spec.require(decoder.spec, bridge=bridge_at.name)
+    def __init__(
+        self,
+        task: str,
+        bridge: Bridge | WordsBridge,
+        decoder: Decoder,
+        *,
+        bridge_at: Located,
+        decoder_at: Located,
+        encoder_at: Located | None = None,
+    ) -> None:
+        bridge.require(decoder, bridge_at.name)
         self.task, self.bridge, self.decoder = task, bridge, decoder
-        self.bridge_at, self.decoder_at = bridge_at, decoder_at
+        self.bridge_at, self.decoder_at, self.encoder_at = bridge_at, decoder_at, encoder_at
 
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
@@ -84,9 +92,7 @@ class Translator:
             own.attach(encoder_at)
         elif names.encoder is not None:
             raise UsageError(f"--encoder {names.encoder}: this bridge looks and listens by itself", hint="leave it out")
-        ready = cls(task, own, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
-        ready.encoder_at = encoder_at
-        return ready
+        return cls(task, own, decoder, bridge_at=bridge_at, decoder_at=decoder_at, encoder_at=encoder_at)
 
     @property
     def models(self) -> dict[str, Located]:

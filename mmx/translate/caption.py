@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mmx.bridges.words_caption import CaptionBridge
-from mmx.decoders.base import Decoder
 from mmx.models.store import Located, locate
 from mmx.nets.writer import Sampling
 from mmx.translate.base import Names
@@ -20,22 +19,13 @@ class CaptionTranslator(ImageTranslator):
 
     notice: ClassVar[str] = "This bridge goes through words: a captioner's text is read out."
 
-    def __init__(
-        self, task: str, bridge: CaptionBridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located
-    ) -> None:
-        # not that of a trained bridge: there is no spec to hold against the decoder's
-        self.task, self.bridge, self.decoder = task, bridge, decoder  # type: ignore[assignment]
-        self.bridge_at, self.decoder_at = bridge_at, decoder_at
-
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> CaptionTranslator:
         """Load a captioner and a speaker: those named, or BLIP and a VITS. Raises ModelError."""
         encoder_at = locate(names.encoder or "captioner", task, "encoder")
         bridge = CaptionBridge.load(encoder_at, decoder)
         at = Located("caption", encoder_at.folder, encoder_at.companion)
-        ready = cls(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at)
-        ready.encoder_at = encoder_at
-        return ready
+        return cls(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at, encoder_at=encoder_at)
 
     def written(
         self, features: Tensor, how: Sampling, generator: torch.Generator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmx.bridges.base import Bridge
+from mmx.bridges.base import likeliest
 from mmx.bridges.sound import SoundBridge
-from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
 from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
-from mmx.media.formats import HEARD_WINDOW, SAMPLE_RATE
+from mmx.media.formats import HEARD_WINDOW
 from mmx.media.image import read_image
-from mmx.models.store import Located
 from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
 
 
@@ -28,13 +27,15 @@ class SoundTranslator(Translator):
 
     bridge_kind = SoundBridge
     options = ("steps", "guidance", "size", "gain", "frames")
-    rate = SAMPLE_RATE  # Hz, at which its sounds are read
 
-    def __init__(self, task: str, bridge: Bridge, decoder: Decoder, *, bridge_at: Located, decoder_at: Located) -> None:
-        super().__init__(task, bridge, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
-        self._labels = list(bridge.config.labels)
-        texts = list(bridge.config.labels.values())
-        self._label_points = decoder.teacher.embed_texts(texts).cpu() if self._labels else None
+    @cached_property
+    def _labelled(self) -> tuple[list[str], Tensor | None]:
+        return self.bridge.labelled(self.decoder)
+
+    @property
+    def rate(self) -> int:
+        """Hz, at which its sounds are read."""
+        return self.bridge.rate
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
@@ -49,12 +50,11 @@ class SoundTranslator(Translator):
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:
         """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that looks, too."""
-        features = self.bridge.prepare(waveform)[None]
-        return (self.bridge(features) if seen is None else self.bridge(features, self.decoder.targets([seen])))[0]
+        return self.bridge.point(waveform, **({} if seen is None else {"seen": self.decoder.targets([seen])}))
 
     def label_points(self) -> Tensor:
         """The labels' texts in the joint space, unit norm (K, D)."""
-        return self._label_points
+        return self._labelled[1]
 
     def notes(self, name: str, sound: Waveform) -> list[str]:
         found = super().notes(name, sound)
@@ -66,13 +66,8 @@ class SoundTranslator(Translator):
 
     def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
         """The bridge's labels nearest to a point, with probabilities over all its labels."""
-        if self._label_points is None:
-            return []
-        shares = (self._label_points @ point * self.bridge.config.logit_scale).softmax(0)
-        best = shares.topk(min(top, len(self._labels)))
-        return [
-            (self._labels[i], round(p, 4)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+        names, points = self._labelled
+        return [] if points is None else likeliest((points @ point * self.bridge.logit_scale).softmax(0), names, top)
 
     def sample(self, point: Tensor, generator: torch.Generator) -> Tensor:
         """A point → a raw conditioning (D,) that fits it."""
@@ -116,7 +111,7 @@ class SoundTranslator(Translator):
         if mix:
             together = [self._mixed(wave, mix, gain) for wave in together]
         seen = None
-        if image is not None and getattr(self.bridge, "looks", False):
+        if image is not None and self.bridge.looks:
             seen, image = image.medium, None  # its second source, and not a picture to edit
         ways = [self.point(wave, seen) if seen is not None else self.point(wave) for wave in together]
         point = F.normalize(torch.stack(ways).mean(0), dim=-1)

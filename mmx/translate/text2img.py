@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from mmx.bridges.words_prompt import Prompter, prompter_of, text_of
-from mmx.decoders.base import Decoder
+from mmx.bridges.words_prompt import prompter_of, text_of
 from mmx.models.store import Located
 from mmx.translate.base import Names, Translation, Translator, generator_for
 
@@ -18,12 +17,6 @@ class TextTranslator(Translator):
     """Turns texts into pictures, through the prior and decoder that sounds drive, too (DALL-E 2, Ramesh et al. 2022)."""
 
     options = ("steps", "guidance", "size")
-
-    def __init__(
-        self, task: str, prompter: Prompter, decoder: Decoder, *, bridge_at: Located, decoder_at: Located
-    ) -> None:
-        self.task, self.prompter, self.decoder = task, prompter, decoder
-        self.bridge_at, self.decoder_at = bridge_at, decoder_at
 
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> TextTranslator:
@@ -52,7 +45,7 @@ class TextTranslator(Translator):
         started = time.perf_counter()
         text = text if isinstance(text, str) else ", ".join(text)
         generators = [generator_for(seed, index) for index in indices]
-        conditioning = torch.stack([self.prompter(text, generator) for generator in generators])
+        conditioning = torch.stack([self.bridge(text, generator) for generator in generators])
         bridged = time.perf_counter()
         media = self.decoder.decode(conditioning, generators=generators, steps=steps, guidance=guidance, size=size)
         return Translation(media, [], {"bridge": bridged - started, "decode": time.perf_counter() - bridged})
