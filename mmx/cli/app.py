@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 import mmx
+from mmx.cli.talk import report
 from mmx.errors import MmxError, ModelError
 
 app = typer.Typer(
@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn one modality into another: a sound into a picture, a voice into a face, a picture into speech.\n\nEvery command works offline right after install, on small starter models.",
+    help="Turn one modality into another: a sound into a picture, a voice into a face, a picture into speech.\n\n"
+    "Every command works offline right after install, on small starter models.",
 )
 
 
@@ -58,16 +59,6 @@ def _register() -> None:
 
 
 _register()
-
-
-def report(error: MmxError, *, as_json: bool) -> None:
-    """An error as the user sees it: one line and a hint on stderr, or one JSON object a line on stdout."""
-    if as_json:
-        print(json.dumps({"schema": "mmx.error/1"} | error.as_dict()), flush=True)
-        return
-    print(f"mmx: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"     hint: {error.hint}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

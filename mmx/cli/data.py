@@ -1,17 +1,19 @@
-"""`mmx data`: making and checking training data."""
+"""`mmx data`, `mmx pairs`: making and checking training data."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from mmx.cli.options import BridgeOption, DecoderOption, Device, Json, Quiet
+from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.formats import SUFFIXES
+from mmx.options import BridgeAndDecoder, Device, Quiet, Saying, existing
 from mmx.tasks import task as find_task
 
 app = typer.Typer(no_args_is_help=True, help="Make and check training data.")
@@ -22,60 +24,69 @@ def _root() -> None:
     """Make and check training data."""
 
 
-@app.command("speak")
-def speak(
+@dataclass(frozen=True)
+class Corpus:
+    """What is spoken, and by whom."""
+
     data: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds images-*.tar with `words` in each .json.", show_default=False)
-    ],
+    ]
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="A new folder for spoken-*.tar.")
-    ],
+    ]
     voice: Annotated[
-        Optional[list[str]],
+        list[str],
         typer.Option(show_default=False, help="A voice of flite; several may be given. Default: slt, rms."),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
+    ] = field(default_factory=list)
+
+
+@app.command("speak")
+@takes(Corpus, Quiet)
+def speak(corpus: Corpus, saying: Quiet) -> None:
     """Let flite speak captions of photos: the corpus of the speech decoder and of img2speech.
 
     mmx data speak photos/ -o spoken/ --voice slt --voice rms
     """
-    if not data.is_dir():
-        raise UsageError(f"{data}: no such folder")
-    if list(output.glob("spoken-*.tar")):
-        raise UsageError(f"{output} already holds a corpus", hint="give a new folder")
+    if not corpus.data.is_dir():
+        raise UsageError(f"{corpus.data}: no such folder")
+    if list(corpus.output.glob("spoken-*.tar")):
+        raise UsageError(f"{corpus.output} already holds a corpus", hint="give a new folder")
     from mmx.data.spoken_captions import make_corpus
 
-    count = make_corpus(data, output, voice or ["slt", "rms"])
-    if not quiet:
-        print(f"{output}: {count} utterances", file=sys.stderr)
+    count = make_corpus(corpus.data, corpus.output, corpus.voice or ["slt", "rms"])
+    if not saying.quiet:
+        print(f"{corpus.output}: {count} utterances", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Checking:
+    """What is read, and as what."""
+
+    data: Annotated[str, typer.Argument(metavar="DATA", help="What --data of train-bridge takes.", show_default=False)]
+    task: Annotated[str, typer.Option(help="sound2img, voice2face or img2speech.")] = "sound2img"
+    workers: Annotated[int, typer.Option(min=1, help="Files read at the same time.")] = 4
 
 
 @app.command("check")
-def check_data(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="What --data of train-bridge takes.", show_default=False)],
-    task: Annotated[str, typer.Option(help="sound2img, voice2face or img2speech.")] = "sound2img",
-    workers: Annotated[int, typer.Option(min=1, help="Files read at the same time.")] = 4,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Read every sample once, and name those that are unreadable, silent, too short, duplicate, leaking into val or alone.
+@takes(Checking, Saying)
+def check_data(checking: Checking, saying: Saying) -> None:
+    """Read every sample once, and name what is unreadable, silent, too short, duplicate, leaking into val or alone.
 
     mmx data check pairs/ --task sound2img
 
     Exits with 3 where more than 5 % can't be used, as training would.
     """
-    find_task(task, having="keys")
-    if "://" not in data and "{" not in data and "*" not in data and not Path(data).exists():
-        raise UsageError(f"{data}: no such file or folder")
+    find_task(checking.task, having="keys")
+    existing(checking.data, option="")
     from mmx.data.check import check
     from mmx.data.items import MAX_BAD
 
-    found = check(data, task, workers)
+    found = check(checking.data, checking.task, checking.workers)
     total = sum(found.counts.values())
-    if as_json:
-        print(json.dumps({"schema": "mmx.check/1", "task": task, "counts": found.counts, "problems": found.names}))
-    elif not quiet:
+    if saying.as_json:
+        about = {"schema": "mmx.check/1", "task": checking.task}
+        print(json.dumps(about | {"counts": found.counts, "problems": found.names}))
+    elif not saying.quiet:
         _print(found)
     if found.unusable > MAX_BAD * total:
         raise InputError(
@@ -99,61 +110,62 @@ def _print(found) -> None:
     console.print(table)
 
 
-def pairs(
+@dataclass(frozen=True)
+class Videos:
+    """What is cut into pairs, and where they go."""
+
     videos: Annotated[
         list[Path], typer.Argument(metavar="VIDEO...", help="Videos, or folders of videos.", show_default=False)
-    ],
+    ]
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="A new folder for the pairs.")
-    ],
-    every: Annotated[float, typer.Option(min=0.05, metavar="s", help="Look at a moment each so many seconds.")] = 1.0,
-    window: Annotated[float, typer.Option(min=0.5, metavar="s", help="Seconds of sound around it.")] = 3.0,
-    top: Annotated[int, typer.Option(min=1, help="Keep so many moments of each video.")] = 3,
-    bridge: BridgeOption = None,
-    decoder: DecoderOption = None,
-    device: Device = "auto",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+    ]
+
+    def files(self) -> list[Path]:
+        """All videos. Raises UsageError where one is not there, or none is."""
+        found = [file for given in self.videos for file in _videos_of(given)]
+        missing = next((path for path in found if not path.exists()), None)
+        if missing or not found:
+            raise UsageError(f"{missing or self.videos[0]}: no {'such file' if missing else 'videos here'}")
+        return found
+
+
+def _videos_of(given: Path) -> list[Path]:
+    if not given.is_dir():
+        return [given]
+    return sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES["video"])
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Which moments of a video become pairs."""
+
+    every: Annotated[float, typer.Option(min=0.05, metavar="s", help="Look at a moment each so many seconds.")] = 1.0
+    window: Annotated[float, typer.Option(min=0.5, metavar="s", help="Seconds of sound around it.")] = 3.0
+    top: Annotated[int, typer.Option(min=1, help="Keep so many moments of each video.")] = 3
+
+
+@takes(Videos, Moments, BridgeAndDecoder, Device, Saying)
+def pairs(videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Device, saying: Saying) -> None:
     """Cut videos into pairs of sound and frame, and keep the moments in which both belong together.
 
     mmx pairs videos/ -o pairs/ && mmx train-bridge sound2img --data pairs/pairs.jsonl -o run/
 
-    A bridge scores each moment: the starter, or one that you trained. Silent and flat moments, all but the best of a video, and outliers
-    among the best are dropped.
+    A bridge scores each moment: the starter, or one that you trained. Dropped are silent and flat moments, all but the
+    best of a video, and outliers among the best.
     """
-    found = [
-        file
-        for given in videos
-        for file in (
-            sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES["video"]) if given.is_dir() else [given]
-        )
-    ]
-    missing = next((path for path in found if not path.exists()), None)
-    if missing or not found:
-        raise UsageError(f"{missing or videos[0]}: no {'such file' if missing else 'videos here'}")
-    if (output / "pairs.jsonl").exists():
-        raise UsageError(f"{output} already holds pairs", hint="give a new folder")
+    files = videos.files()
+    if (videos.output / "pairs.jsonl").exists():
+        raise UsageError(f"{videos.output} already holds pairs", hint="give a new folder")
     from mmx.data.video_pairs import cut
     from mmx.translate.load import load
 
-    done = cut(
-        found,
-        output,
-        load("sound2img", bridge=bridge, decoder=decoder, device=device),
-        every=every,
-        window=window,
-        top=top,
-    )
-    if as_json:
-        print(
-            json.dumps(
-                {"schema": "mmx.pairs/1", "kept": done.kept, "dropped": done.dropped, "unreadable": done.unreadable}
-            )
-        )
-    elif not quiet:
+    done = cut(files, videos.output, load("sound2img", **vars(models), device=where.device), **asdict(moments))
+    if saying.as_json:
+        print(json.dumps({"schema": "mmx.pairs/1"} | asdict(done)))
+    elif not saying.quiet:
         dropped = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items())
-        print(f"{output / 'pairs.jsonl'}: {done.kept} pairs; dropped: {dropped}", file=sys.stderr)
+        print(f"{videos.output / 'pairs.jsonl'}: {done.kept} pairs; dropped: {dropped}", file=sys.stderr)
         for line in done.unreadable:
             print(f"unreadable: {line}", file=sys.stderr)
     if not done.kept:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from mmx.cli.options import BridgeOption, DecoderOption, Device, EncoderOption, Json, Quiet, Seed
+from mmx.cli.takes import takes
 from mmx.errors import UsageError
+from mmx.options import Device, Json, Measuring, Models, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
 
 
-def evaluate(
-    task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            show_default=False,
-            help="A folder, a .jsonl or .csv manifest, or a URL of shards, as train-bridge takes them.",
-        ),
-    ],
+@dataclass(frozen=True)
+class Reporting:
+    """Where the tables go."""
+
     output: Annotated[
         Path,
         typer.Option(
@@ -35,71 +30,55 @@ def evaluate(
             show_default=False,
             help="The report's folder; its judge is trained once and kept.",
         ),
-    ],
-    split: Annotated[str, typer.Option(help="Which split to measure.")] = "val",
-    limit: Annotated[
-        Optional[int],
-        typer.Option(
-            min=1,
-            show_default=False,
-            help="Items a class in each row. Default: 25 a concept, 100 a gender, 5 photos a name.",
-        ),
-    ] = None,
-    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge's training.")] = 1500,
-    bridge: BridgeOption = None,
-    decoder: DecoderOption = None,
-    encoder: EncoderOption = None,
-    seed: Seed = 0,
-    judge: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", show_default=False, help="Another report's judge/ to use.")
-    ] = None,
+    ]
     card: Annotated[
         bool,
         typer.Option(
             "--card",
-            help="Write the tables into the bridge's model card, too; of a starter's or the hub's into REPORT/README.md.",
+            help="Write the tables into the bridge's model card, too; for a starter or a bridge from the hub into "
+            "REPORT/README.md.",
         ),
-    ] = False,
-    device: Device = "auto",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    ] = False
+
+
+@takes(TaskName, Reporting, Measuring, Models, Device, Json)
+def evaluate(
+    name: TaskName, report: Reporting, measuring: Measuring, models: Models, where: Device, saying: Json
 ) -> None:
     """Measure a bridge and its decoder on data that they have not seen.
 
-    sound2img, voice2face: naming, a judge on the pictures, FID and KID, retrieval, distance to the training photos. img2speech: what a
-    recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Of pairs without labels (folders, manifests): retrieval, likeness to the
-    target, FID and KID, by the decoder's frozen teacher. Each table has an oracle row and a random row. Writes
-    REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs side by side.
+    sound2img, voice2face: naming, a judge on the pictures, FID and KID, retrieval, distance to the training photos.
+    img2speech: what a recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Pairs without labels (folders,
+    manifests): retrieval, likeness to the target, FID and KID, by the decoder's frozen teacher. Each table has an
+    oracle row and a random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
+    side by side.
     """
-    protocol = _protocol(find_task(task, having="protocol"), data)
-    from mmx.evaluation.report import Options
-    from mmx.translate.load import load
+    protocol = _protocol(find_task(name.task, having="protocol"), measuring.data)
+    from mmx.translate.load import load  # from here on it is slow: torch and the models
 
-    translator = load(task, bridge=bridge, decoder=decoder, encoder=encoder, device=device)
-    options = Options(data, split, judge or output / "judge", limit, judge_steps, seed, quiet)
-    about = {"task": task, "split": split} | {role: at.sha256 for role, at in translator.models.items()}
-    result = find(protocol)(translator, options).write(output, about)
-    if card:
+    translator = load(name.task, **vars(models), device=where.device)
+    about = {"task": name.task, "split": measuring.split}
+    about |= {role: at.sha256 for role, at in translator.models.items()}
+    measuring = replace(measuring, judge=measuring.judge or report.output / "judge")
+    result = find(protocol)(translator, measuring).write(report.output, about)
+    if report.card:
         from mmx.training.card import add_evaluation
 
-        written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, output)
-    if as_json:
+        written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, report.output)
+        if not measuring.quiet:
+            print(f"{written}: the bridge's card", file=sys.stderr)
+    if saying.as_json:
         print(json.dumps(result))
     else:
         _print(result)
-    if not quiet:
-        print(f"{output}: metrics.json, report.html", file=sys.stderr)
-        if card:
-            print(f"{written}: the bridge's card", file=sys.stderr)
+    if not measuring.quiet:
+        print(f"{report.output}: metrics.json, report.html", file=sys.stderr)
 
 
 def _protocol(row: Task, data: str) -> str:
     """What measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
-    folder = Path(data)
-    remote = any(sign in data for sign in ("://", "{", "*"))
-    if not remote and not folder.exists():
-        raise UsageError(f"--data {data}: no such file or folder")
-    if row.protocol and not remote and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar")):
+    folder = existing(data)
+    if row.protocol and folder and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar")):
         return row.protocol
     if row.pairs_protocol is None:
         shards = f"{row.source.prefix}-*.tar and {row.target.prefix}-*.tar"

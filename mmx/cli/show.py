@@ -5,23 +5,28 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.options import Overwrite
+from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.files import Target, expand
+from mmx.options import Overwrite
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 SCALES = ("mel", "log", "linear")
 
 
-def show(
+@dataclass(frozen=True)
+class Looking:
+    """What is drawn, and how."""
+
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A sound or a picture, or - for stdin.", show_default=False)
-    ],
+    ]
     output: Annotated[
         Optional[str],
         typer.Option(
@@ -31,24 +36,33 @@ def show(
             show_default=False,
             help="A PNG, or - for stdout. Default: the terminal.",
         ),
-    ] = None,
-    window: Annotated[str, typer.Option(help="hann, hamming, blackman or boxcar.")] = "hann",
-    scale: Annotated[str, typer.Option(help="Of frequencies: mel, log or linear.")] = "mel",
-    fft: Annotated[int, typer.Option(min=32, max=65_536, help="Samples in a window.")] = 1024,
-    hop: Annotated[int, typer.Option(min=1, max=65_536, help="Samples from one window to the next.")] = 256,
-    overwrite: Overwrite = False,
-) -> None:
+    ] = None
+    window: Annotated[str, typer.Option(help="hann, hamming, blackman or boxcar.")] = "hann"
+    scale: Annotated[str, typer.Option(help="Of frequencies: mel, log or linear.")] = "mel"
+    fft: Annotated[int, typer.Option(min=32, max=65_536, help="Samples in a window.")] = 1024
+    hop: Annotated[int, typer.Option(min=1, max=65_536, help="Samples from one window to the next.")] = 256
+    overwrite: Overwrite = False
+
+    def target(self) -> Target | None:
+        """Where the drawing goes; None is the terminal. Raises UsageError."""
+        if self.window not in WINDOWS:
+            raise UsageError(f"--window {self.window}: no such window", hint=", ".join(WINDOWS))
+        if self.scale not in SCALES:
+            raise UsageError(f"--scale {self.scale}: no such scale", hint=", ".join(SCALES))
+        if self.output is None:
+            return None
+        if self.output != "-" and not self.output.lower().endswith(".png"):
+            raise UsageError(f"{self.output}: this writes .png files")
+        return Target(None if self.output == "-" else Path(self.output))
+
+
+@takes(Looking)
+def show(look: Looking) -> None:
     """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
-    if window not in WINDOWS:
-        raise UsageError(f"--window {window}: no such window", hint=", ".join(WINDOWS))
-    if scale not in SCALES:
-        raise UsageError(f"--scale {scale}: no such scale", hint=", ".join(SCALES))
-    if output is not None and output != "-" and not output.lower().endswith(".png"):
-        raise UsageError(f"{output}: this writes .png files")
-    source = expand([file], "sound")[0]
-    target = None if output is None else Target(None if output == "-" else Path(output))
+    target = look.target()
+    source = expand([look.file], "sound")[0]
     if target is not None:
-        target.check(overwrite=overwrite)
+        target.check(overwrite=look.overwrite)
     data = source.read()
     from mmx.media.audio import read_audio
     from mmx.media.image import png_bytes, read_image
@@ -59,7 +73,9 @@ def show(
     except InputError as no_picture:
         if "not a picture" not in no_picture.message:
             raise
-        drawn = draw_sound(read_audio(data, sample_rate=None, name=source.name), View(window, scale, fft, hop))
+        drawn = draw_sound(
+            read_audio(data, sample_rate=None, name=source.name), View(look.window, look.scale, look.fft, look.hop)
+        )
     if target is not None:
         target.write(png_bytes(drawn))
         return

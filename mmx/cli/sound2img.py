@@ -3,95 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
 
-import typer
-
-from mmx.cli.options import (
-    BridgeOption,
-    Compile,
-    DecoderOption,
-    Device,
-    Dtype,
-    Duration,
-    EncoderOption,
-    Grid,
-    Guidance,
-    Inputs,
-    Json,
-    LowMemory,
-    Num,
-    Output,
-    Overwrite,
-    Quiet,
-    Resume,
-    Seed,
-    Start,
-    Steps,
-)
+from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand, names_a_file
+from mmx.media.files import expand
+from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
 
 
+@takes(Files, Pictures, SizedSampling, Blending, Excerpt, Models, Placement, Saying)
 def sound2img(
-    inputs: Inputs,
-    output: Output = None,
-    num: Num = 1,
-    seed: Seed = 0,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    size: Annotated[
-        Optional[int],
-        typer.Option("--size", min=8, max=4096, show_default=False, help="Pixels a side. Default: the decoder's."),
-    ] = None,
-    grid: Grid = False,
-    gain: Annotated[
-        float,
-        typer.Option(
-            "--gain",
-            min=-60,
-            max=60,
-            metavar="dB",
-            help="Make the input louder or quieter; with --mix it moves the balance.",
-        ),
-    ] = 0.0,
-    mix: Annotated[
-        Optional[list[str]],
-        typer.Option("--mix", metavar="FILE[:weight]", show_default=False, help="Hear another sound at the same time."),
-    ] = None,
-    interpolate: Annotated[
-        Optional[str],
-        typer.Option(
-            "--interpolate",
-            metavar="FILE",
-            show_default=False,
-            help="Walk to another sound: a strip (.png) or an animation (.gif).",
-        ),
-    ] = None,
-    frames: Annotated[int, typer.Option("--frames", min=2, max=500, help="Pictures on that walk.")] = 8,
-    image: Annotated[
-        Optional[str],
-        typer.Option(
-            "--image",
-            metavar="FILE[:weight]",
-            show_default=False,
-            help="A picture to edit toward the sound; weight 1 keeps it. Of a bridge with two sources: what is seen beside it.",
-        ),
-    ] = None,
-    start: Start = None,
-    duration: Duration = None,
-    bridge: BridgeOption = None,
-    decoder: DecoderOption = None,
-    encoder: EncoderOption = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    low_memory: LowMemory = False,
-    compile_: Compile = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    overwrite: Overwrite = False,
-    resume: Resume = False,
+    files: Files,
+    output: Pictures,
+    sampling: SizedSampling,
+    blending: Blending,
+    excerpt: Excerpt,
+    models: Models,
+    placement: Placement,
+    saying: Saying,
 ) -> None:
     """Turn sounds into pictures of what makes them.
 
@@ -101,57 +30,30 @@ def sound2img(
 
     cat bark.wav | mmx sound2img - -o - > dog.png
     """
-    layout = _layout(output, grid=grid, interpolate=interpolate)
-    sources = expand(inputs, "sound")
+    layout = _layout(output, walks=blending.interpolate is not None)
     request = Request(
         "sound2img",
-        sources,
-        output,
-        tuple(range(num)),
-        layout,
-        ".gif" if layout == "gif" else ".png",
-        together=layout == "grid" and len(sources) > 1 and names_a_file(output),
-        extras=tuple(_blended(mix or [], interpolate, image)),
-        bridge=bridge,
-        decoder=decoder,
-        encoder=encoder,
-        as_json=as_json,
-        quiet=quiet,
-        overwrite=overwrite,
-        resume=resume,
+        expand(files.inputs, "sound"),
+        output=output,
+        models=models,
+        settings=Settings.of(sampling, blending, excerpt, placement),
+        saying=saying,
+        layout=layout,
+        suffix=".gif" if layout == "gif" else ".png",
+        extras=_extras(blending),
     )
-    groups = request.groups()
-    from mmx.translate.job import Settings  # from here on it is slow: torch and the models
-
-    carry_out(
-        request,
-        groups,
-        Settings(
-            seed,
-            steps,
-            guidance,
-            size,
-            gain,
-            start,
-            duration,
-            frames,
-            device,
-            dtype,
-            low_memory=low_memory,
-            compile=compile_,
-        ),
-    )
+    carry_out(request)
 
 
-def _layout(output: str | None, *, grid: bool, interpolate: str | None) -> str:
-    gif = output is not None and output.lower().endswith(".gif")
-    if gif and interpolate is None:
+def _layout(output: Pictures, *, walks: bool) -> str:
+    gif = output.output is not None and output.output.lower().endswith(".gif")
+    if gif and not walks:
         raise UsageError(
             "a .gif is an animation, and only --interpolate makes one", hint="write .png, or give --interpolate FILE"
         )
-    if interpolate is not None:
+    if walks:
         return "gif" if gif else "strip"
-    return "grid" if grid else "single"
+    return "grid" if output.grid else "single"
 
 
 def _weighted(text: str, default: float) -> tuple[str, float]:
@@ -168,14 +70,15 @@ def _weighted(text: str, default: float) -> tuple[str, float]:
     return head, weight
 
 
-def _blended(mix: list[str], interpolate: str | None, image: str | None) -> list[Extra]:
-    extras = [Extra(path, "mix", weight) for path, weight in (_weighted(text, 0.5) for text in mix)]
-    if interpolate is not None:
-        extras.append(Extra(interpolate, "interpolate", 1.0))
-    if image is not None:
-        path, weight = _weighted(image, 0.5)
+def _extras(blending: Blending) -> tuple[Extra, ...]:
+    """The files that are blended in. Raises UsageError where one is not there."""
+    extras = [Extra(path, "mix", weight) for path, weight in (_weighted(text, 0.5) for text in blending.mix)]
+    if blending.interpolate is not None:
+        extras.append(Extra(blending.interpolate, "interpolate", 1.0))
+    if blending.image is not None:
+        path, weight = _weighted(blending.image, 0.5)
         extras.append(Extra(path, "image", weight))
     for extra in extras:
         if not Path(extra.path).is_file():
             raise UsageError(f"--{extra.role} {extra.path}: no such file")
-    return extras
+    return tuple(extras)

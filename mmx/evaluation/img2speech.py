@@ -19,10 +19,11 @@ from mmx.data.spoken_captions import SPOKEN, load_spoken, with_article
 from mmx.decoders.speech import EDGE, SpeechDecoder, polished
 from mmx.errors import UsageError
 from mmx.evaluation.recogniser import Ear, NameEar
-from mmx.evaluation.report import Example, Options, Report, Table
+from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.speech import FFT, HOP, MELS, SAMPLE_RATE, collapse, mel_filters, speech_mel
 from mmx.nets.writer import MAX_UNITS
+from mmx.options import Measuring
 from mmx.translate.img2speech import ImageTranslator
 
 Clip = tuple[Waveform, dict]
@@ -175,7 +176,7 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
     }
 
 
-def measure(translator: ImageTranslator, options: Options) -> Report:
+def measure(translator: ImageTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     photos = load_photos(Path(options.data), translator.bridge.frontend.encoder.size).split(options.split)
     clips = list(load_spoken(Path(options.data)))

@@ -16,15 +16,16 @@ from mmx.data.items import SPLITS
 from mmx.data.manifest import Manifest, read_manifest
 from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
-from mmx.evaluation.report import Example, Options, Report
+from mmx.evaluation.report import Example, Report
 from mmx.media.image import read_image
+from mmx.options import Measuring
 from mmx.training.bridges.measures import retrieval, spread
 from mmx.translate.sound2img import SoundTranslator
 
 LIMIT, SHOWN = 200, 24
 
 
-def measure(translator: SoundTranslator, options: Options) -> Report:
+def measure(translator: SoundTranslator, options: Measuring) -> Report:
     """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides. Raises InputError, UsageError."""
     manifest = read_manifest(options.data, translator.task)
     if not manifest.direct:

@@ -21,19 +21,6 @@ Table = dict[str, dict[str, float]]  # row → column → value
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to measure. limit: items a class in each row, or None for the protocol's own; judge: where a judge is kept."""
-
-    data: str  # a folder, a manifest or a URL
-    split: str
-    judge: Path
-    limit: int | None = None
-    judge_steps: int = 1500
-    seed: int = 0
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
 class Example:
     """One source and what became of it."""
 

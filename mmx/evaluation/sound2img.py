@@ -16,7 +16,8 @@ from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, named, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
-from mmx.evaluation.report import Example, Options, Report
+from mmx.evaluation.report import Example, Report
+from mmx.options import Measuring
 from mmx.translate.sound2img import SoundTranslator
 
 
@@ -64,7 +65,7 @@ def _balanced(concepts: Sequence[str | None], labels: Sequence[str], limit: int)
     return [i for label in labels for i in [j for j, c in enumerate(concepts) if c == label][:limit]]
 
 
-def measure(translator: SoundTranslator, options: Options) -> Report:
+def measure(translator: SoundTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data or the bridge do not allow it."""
     labels = list(translator.bridge.config.labels)
     if not labels:

@@ -18,9 +18,10 @@ from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, train_judge
 from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
-from mmx.evaluation.report import Example, Options, Report
+from mmx.evaluation.report import Example, Report
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
+from mmx.options import Measuring
 from mmx.translate.voice2face import VoiceTranslator
 
 FACES = 8  # drawn for each voice
@@ -103,7 +104,7 @@ def spread(pictures: Sequence[Image.Image]) -> float:
     return (distance.sum() / (count * (count - 1))).item()
 
 
-def measure(translator: VoiceTranslator, options: Options) -> Report:
+def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     if not hasattr(translator.decoder.teacher, "suggest"):
         raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")

@@ -19,6 +19,7 @@ from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
 from mmx.media.notes import notes_of
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
+from mmx.options import Settings
 from mmx.translate.base import Blend, Translation, Translator
 
 COMMON = (
@@ -48,30 +49,6 @@ class Given:
         """As provenance keeps it: the name without folders, and the digest."""
         about = {"role": self.role, "name": Path(self.name).name, "sha256": sha256(self.data), "weight": self.weight}
         return about | ({"text": self.data.decode()} if self.is_text else {})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options of a translation that change its bytes."""
-
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    size: int | None = None
-    gain: float = 0.0
-    start: float | None = None
-    duration: float | None = None
-    frames: int = 8
-    device: str = "cpu"
-    dtype: str = "auto"
-    average: bool = False
-    beam: int | None = None
-    temperature: float | None = None
-    top_p: float = 0.9
-    speed: float = 1.0
-    voice: str | None = None
-    low_memory: bool = False
-    compile: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,364 @@
+"""The options of the commands, each declared once: what it is called, what it may be, what it does, and its default.
+
+Commands take these groups (`mmx.cli.takes`), settings and recipes are made of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Optional, Self
+
+import typer
+
+from mmx.errors import UsageError
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes on the same machine.")]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is translated."""
+
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs, or - for stdin.", show_default=False),
+    ]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What text2img is given."""
+
+    texts: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT...", help="Texts, .txt files with one each, or - for stdin.", show_default=False),
+    ]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and how many there are of each input."""
+
+    output: Annotated[
+        Optional[str],
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            show_default=False,
+            help="A file, a folder (mirrors the inputs), or - for stdout. Default: the current folder.",
+        ),
+    ] = None
+    num: Annotated[
+        int, typer.Option("-n", "--num", min=1, max=10_000, help="How many different results of each input.")
+    ] = 1
+    overwrite: Overwrite = False
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Of a folder of results: skip what was made by the same options and models."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Pictures(Output):
+    """Where pictures go."""
+
+    grid: Annotated[bool, typer.Option("--grid", help="One contact sheet of the results instead of a file each.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a decoder draws a picture."""
+
+    seed: Seed = 0
+    steps: Annotated[
+        Optional[int],
+        typer.Option("--steps", min=1, max=1000, show_default=False, help="Denoising steps. Default: the decoder's."),
+    ] = None
+    guidance: Annotated[
+        Optional[float],
+        typer.Option(
+            "--guidance",
+            min=0.0,
+            max=100.0,
+            show_default=False,
+            help="Classifier-free guidance; 1 is none. Default: the decoder's.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SizedSampling(Sampling):
+    """How a decoder that has several sizes draws a picture."""
+
+    size: Annotated[
+        Optional[int],
+        typer.Option("--size", min=8, max=4096, show_default=False, help="Pixels a side. Default: the decoder's."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Of sounds that are heard together, or one after the other."""
+
+    gain: Annotated[
+        float,
+        typer.Option(
+            "--gain",
+            min=-60,
+            max=60,
+            metavar="dB",
+            help="Make the input louder or quieter; with --mix it moves the balance.",
+        ),
+    ] = 0.0
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, max=500, help="Pictures on the way that --interpolate goes.")
+    ] = 8
+
+
+@dataclass(frozen=True)
+class Blending(Levels):
+    """What else goes into a result."""
+
+    mix: Annotated[
+        list[str],
+        typer.Option("--mix", metavar="FILE[:weight]", show_default=False, help="Hear another sound at the same time."),
+    ] = field(default_factory=list)
+    interpolate: Annotated[
+        Optional[str],
+        typer.Option(
+            "--interpolate",
+            metavar="FILE",
+            show_default=False,
+            help="Walk to another sound: a strip (.png) or an animation (.gif).",
+        ),
+    ] = None
+    image: Annotated[
+        Optional[str],
+        typer.Option(
+            "--image",
+            metavar="FILE[:weight]",
+            show_default=False,
+            help="A picture to edit toward the sound; weight 1 keeps it. "
+            "For a bridge with two sources: what is seen together with the sound.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Which part of an input is heard."""
+
+    start: Annotated[
+        Optional[float],
+        typer.Option(
+            "--start",
+            min=0,
+            metavar="s",
+            show_default=False,
+            help="Where in the input to begin. Default: where there is most to hear.",
+        ),
+    ] = None
+    duration: Annotated[
+        Optional[float],
+        typer.Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Several inputs that are one."""
+
+    average: Annotated[
+        bool, typer.Option("--average", help="The inputs are one person: average their voices, make one face.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """How speech is written and said."""
+
+    seed: Seed = 0
+    beam: Annotated[
+        Optional[int],
+        typer.Option(
+            "--beam",
+            min=1,
+            max=32,
+            show_default=False,
+            help="Search for the first result with a beam of this width; 1 is greedy. "
+            "Default: the likeliest of 32 drawn.",
+        ),
+    ] = None
+    temperature: Annotated[
+        Optional[float],
+        typer.Option(
+            "--temperature",
+            min=0.0,
+            max=5.0,
+            show_default=False,
+            help="Draw units at this temperature; 0 is greedy. Default: the likeliest first, the others at 0.8.",
+        ),
+    ] = None
+    top_p: Annotated[
+        float, typer.Option("--top-p", min=0.01, max=1.0, help="Draw from the likeliest units of this share only.")
+    ] = 0.9
+    speed: Annotated[float, typer.Option("--speed", min=0.25, max=4.0, help="2 speaks twice as fast.")] = 1.0
+    voice: Annotated[
+        Optional[str],
+        typer.Option("--voice", show_default=False, help="One of the decoder's voices, such as slt or rms."),
+    ] = None
+
+
+Decoder = Annotated[
+    Optional[str],
+    typer.Option(
+        "--decoder", metavar="FOLDER", show_default=False, help="The decoder of that bridge. Default: the starter."
+    ),
+]
+Encoder = Annotated[
+    Optional[str],
+    typer.Option(
+        "--encoder",
+        metavar="FOLDER",
+        show_default=False,
+        help="The frozen encoder that the bridge was trained with, where it has one; for img2speech an image decoder, "
+        "CLIP, SigLIP, DINOv2 or ViT. Default: the starter.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class BridgeAndDecoder:
+    """Which models are used."""
+
+    bridge: Annotated[
+        Optional[str],
+        typer.Option(
+            "--bridge", metavar="FOLDER", show_default=False, help="A bridge that you trained. Default: the starter."
+        ),
+    ] = None
+    decoder: Decoder = None
+
+
+@dataclass(frozen=True)
+class Models(BridgeAndDecoder):
+    """Which models are used, where a bridge may have an encoder."""
+
+    encoder: Encoder = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a command computes."""
+
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+
+
+@dataclass(frozen=True)
+class Placement(Device):
+    """Where and in what a translation is computed."""
+
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto"
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Keep a full-size model's parts off the GPU until they are needed, and decode in tiles: slower.",
+        ),
+    ] = False
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the decoder first: worth it for many results.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """What a command says while it works."""
+
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = False
+
+
+@dataclass(frozen=True)
+class Json:
+    """How a command says what it found."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, errors too.")] = False
+
+
+@dataclass(frozen=True)
+class Saying(Quiet, Json):
+    """What a command says, and how."""
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """Which task a command is about."""
+
+    task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class PairedData:
+    """What bridges are trained and measured on."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            show_default=False,
+            help="A folder, a .jsonl or .csv manifest, or a URL of shards such as .../{000..009}.tar.",
+        ),
+    ]
+
+
+def existing(data: str, option: str = "--data ") -> Path | None:
+    """What paired data is on this disk; None for URLs and patterns. Raises UsageError where nothing is there."""
+    if any(sign in data for sign in ("://", "{", "*")):
+        return None
+    if not Path(data).exists():
+        raise UsageError(f"{option}{data}: no such file or folder")
+    return Path(data)
+
+
+@dataclass(frozen=True)
+class Measuring(Quiet, PairedData):
+    """How a bridge and its decoder are measured."""
+
+    split: Annotated[str, typer.Option(help="Which split to measure.")] = "val"
+    limit: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="Items a class in each row. Default: 25 a concept, 100 a gender, 5 photos a name.",
+        ),
+    ] = None
+    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge's training.")] = 1500
+    seed: Seed = 0
+    judge: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", show_default=False, help="Another report's judge/ to use. Default: REPORT/judge."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Settings(Placement, Speaking, Averaging, Excerpt, Levels, SizedSampling):
+    """The options of a translation that change its bytes, as provenance keeps them."""
+
+    @classmethod
+    def of(cls, *groups: Any) -> Self:
+        """The settings among the options of a command."""
+        own = {option.name for option in fields(cls)}
+        return cls(**{name: value for group in groups for name, value in vars(group).items() if name in own})
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where and in what to compute, as `mmx.load` takes it."""
+        return {option.name: getattr(self, option.name) for option in fields(Placement)}

@@ -1,0 +1,281 @@
+"""Every option that a command declares has an effect there: it changes what the command asks of the code below it, or says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer.main
+from PIL import Image
+
+from mmx.cli.app import app
+from mmx.device import KINDS
+from mmx.digest import sha256
+from mmx.media.audio import Waveform, wav_bytes
+from mmx.media.image import png_bytes
+from mmx.media.provenance import SCHEMA, text_chunks
+from tests.conftest import ROOT, tone
+
+BARK, SEA = (ROOT / "assets" / "samples" / f"{name}.wav" for name in ("bark", "sea"))
+PHOTO = next((ROOT / "assets").rglob("*.jpg"), None) or next((ROOT / "assets").rglob("*.png"))
+
+# a line of each command that works; {tmp} is an empty folder, {photo}, {bark}, {sea}, {video} and {made} are files
+LINES = {
+    "sound2img": "{bark} -o {tmp}/out",
+    "voice2face": "{bark} -o {tmp}/out",
+    "img2speech": "{photo} -o {tmp}/out",
+    "text2img": "words -o {tmp}/out",
+    "show": "{bark} -o {tmp}/out.png",
+    "inspect": "{made}",
+    "reproduce": "{made} {bark} -o {tmp}/again.png",
+    "train-decoder image": "--data {data} -o {tmp}/run",
+    "train-decoder speech": "--data {data} -o {tmp}/run",
+    "train-bridge sound2img": "--data {data} -o {tmp}/run",
+    "eval": "sound2img --data {data} -o {tmp}/report",
+    "pairs": "{video} -o {tmp}/out",
+    "data speak": "{data} -o {tmp}/out",
+    "data check": "{data}",
+    "models ls": "",
+    "models pull": "kandinsky-2.2",
+    "models verify": "starter/sound2img",
+    "models rm": "kandinsky-2.2",
+    "doctor": "",
+}
+# what the options that take words are given
+WORDS = {
+    "--mix": "{sea}:0.3",
+    "--interpolate": "{sea}",
+    "--image": "{photo}",
+    "--bridge": "{other}",
+    "--decoder": "{other}",
+    "--encoder": "{other}",
+    "--teacher": "{other}",
+    "--judge": "{other}",
+    "--cache": "{other}",
+    "--device": "cpu",
+    "--dtype": "fp16",
+    "--voice": "rms",
+    "--spectrogram": "{tmp}/said.png",
+    "--window": "boxcar",
+    "--scale": "linear",
+    "--split": "test",
+    "--task": "voice2face",
+    "--architecture": "transformer",
+    "--source": "sound+image",
+    "--loss": "mse",
+    "--metric": "val_loss",
+    "--mixed-precision": "no",
+    "--push-to-hub": "me/mine",
+    "--notes": "about",
+}
+NUMBERS = {"--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
+# what an option makes sense beside
+BESIDE = {
+    "--patience": "--metric val_loss",
+    "--lora": "--encoder {other}",
+    "--average": "-o {tmp}/one.png",
+}
+# of the other families; a line that gives them is refused
+ELSEWHERE = {
+    "train-decoder image": {"--vocoder-steps"},
+    "train-decoder speech": {"--space-steps", "--denoiser-steps", "--finish-steps", "--teacher"},
+}
+
+
+def declared() -> Iterator[tuple[str, Any]]:
+    """(a key of LINES, an option that its command declares), but for --help and what its line already gives."""
+    root = typer.main.get_command(app)
+    for line, rest in LINES.items():
+        first, _, second = line.partition(" ")
+        command = root.commands[first]
+        command = command.commands[second] if hasattr(command, "commands") else command
+        for option in command.params:
+            name = max(option.opts, key=len)
+            given = option.required or any(own in rest.split() for own in option.opts)
+            if name.startswith("--") and not given and name not in ELSEWHERE.get(line, ()):
+                yield line, option
+
+
+def spelled(option: Any) -> str:
+    """An option with a value that is not its default."""
+    name = max(option.opts, key=len)
+    if getattr(option, "is_flag", False):
+        return name
+    if name in WORDS and not isinstance(option.default, float):
+        return f"{name} {WORDS[name]}"
+    return f"{name} {NUMBERS.get(name, (option.default or 2) + 1)}"
+
+
+@dataclass
+class Below:
+    """Stands where the models are, and notes what it is asked for."""
+
+    asked: list[Any] = field(default_factory=list)
+
+    def note(self, what: str, answer: Any = None) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.asked.append((what, arguments, options))
+            return answer(*arguments, **options) if callable(answer) else answer
+
+        return call
+
+
+def shown(value: Any) -> str:
+    """An object by what is in it."""
+    if isinstance(value, dict):
+        return str({name: shown(inner) for name, inner in value.items()})
+    if isinstance(value, list | tuple):
+        return str([shown(inner) for inner in value])
+    return shown(vars(value)) if type(value).__module__.startswith("mmx.") else repr(value)
+
+
+def run_job(_: Any, job: Any) -> Any:
+    from mmx.translate.job import Artifact, Done
+
+    data = wav_bytes(Waveform(tone(0.5), 16_000)) if job.command == "img2speech" else artifact()
+    count = len(job.indices) if job.layout == "single" else 1
+    persons = 1 if job.settings.average else len(job.of("source"))
+    return Done([Artifact(data, {})] * count, [[]] * persons, {"read": 0.0})
+
+
+@pytest.fixture
+def below(monkeypatch: pytest.MonkeyPatch) -> Below:
+    """Replaces what the commands call; what they say and write stays as it is."""
+    found = Below()
+    translator = SimpleNamespace(
+        notice="", models={}, bridge_at=SimpleNamespace(folder="bridge"), bridge=SimpleNamespace(config="config")
+    )
+    report = SimpleNamespace(write=lambda output, about: {"split": "val"})
+    from mmx.data.video_pairs import Cut
+    from mmx.models.doctor import Check
+
+    problems = ("unreadable", "silent", "short", "duplicate", "leak", "alone")
+    checked = SimpleNamespace(counts={"sources": 3}, unusable=0, names={name: [] for name in problems})
+    replaced: dict[str, Any] = {
+        "mmx.translate.load.load": translator,
+        "mmx.translate.job.run": run_job,
+        "mmx.evaluation.pairs.measure": report,
+        "mmx.training.card.add_evaluation": Path("card"),
+        "mmx.data.video_pairs.cut": Cut(kept=1),
+        "mmx.data.check.check": checked,
+        "mmx.data.spoken_captions.make_corpus": 3,
+        "mmx.training.decoders.unclip.train_decoder": None,
+        "mmx.training.decoders.speech.train_speech_decoder": None,
+        "mmx.training.bridges.train.train_bridge": None,
+        "mmx.models.store.push": None,
+        "mmx.models.hub.pull": [Path("folder")],
+        "mmx.models.hub.remove": (1, []),
+        "mmx.models.doctor.checks": [Check("disk", True, "there", "")],
+    }
+    for name, answer in replaced.items():
+        monkeypatch.setattr(name, found.note(name, answer))
+    monkeypatch.setattr("mmx.data.check.PROBLEMS", dict.fromkeys(problems, "a problem"))
+    monkeypatch.setitem(KINDS, "cuda", lambda: True)  # or --device cpu would be what auto is
+    return found
+
+
+def artifact() -> bytes:
+    """A picture whose record asks for a bark."""
+    record = {
+        "schema": SCHEMA,
+        "version": "0",
+        "synthetic": True,
+        "command": "sound2img",
+        "inputs": [{"role": "source", "name": "bark.wav", "sha256": sha256(BARK.read_bytes()), "weight": 1.0}],
+        "layout": "single",
+        "indices": [0],
+        "settings": {"seed": 0, "device": "cpu"},
+        "heard": [[]],
+        "libraries": {},
+        "bridge": {"name": "starter/sound2img", "sha256": "0"},
+        "decoder": {"name": "starter/image", "sha256": "0"},
+    }
+    return png_bytes(Image.new("RGB", (8, 8)), text_chunks(record))
+
+
+@dataclass
+class Folders:
+    """What the lines name; every run finds the same."""
+
+    root: Path
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        (self.root / "data").mkdir()
+        (self.root / "other" / "teacher").mkdir(parents=True)
+        (self.root / "video.mp4").write_bytes(b"")
+        (self.root / "made.png").write_bytes(artifact())
+
+    def fill(self, line: str) -> list[str]:
+        """A line's words, with an empty folder for what is written."""
+        self.runs += 1
+        self.out.mkdir()
+        names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
+        paths = {name: self.root / path for name, path in names.items()}
+        return [word.format(bark=BARK, sea=SEA, photo=PHOTO, **paths) for word in line.split()]
+
+    @property
+    def out(self) -> Path:
+        return self.root / f"out{self.runs}"
+
+    def plain(self, text: str) -> str:
+        """Without what differs between two equal runs: times, addresses, and the folder of this run."""
+        return re.sub(r"\d+\.\d+(e-\d+)? ?s\b| at 0x\w+", "", text.replace(self.out.name, "out"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
+
+
+@pytest.fixture
+def effect(mmx_in_process, below: Below, folders: Folders) -> Callable[[str], str]:
+    """All that a line does: its exit code, what it says, writes, and asks of the code below."""
+
+    def run(line: str, *, twice: bool = False) -> str:
+        words = folders.fill(line)
+        if twice:
+            mmx_in_process(*(word for word in words if word != "--overwrite"))
+        below.asked.clear()
+        code, out, err = mmx_in_process(*words)
+        assert code == 0 or twice, err.decode()
+        written = {path.relative_to(folders.out): sha256(path.read_bytes()) for path in folders.out.rglob("*.*")}
+        return folders.plain(f"{code}\n{out.decode()}\n{err.decode()}\n{sorted(written.items())}\n{shown(below.asked)}")
+
+    return run
+
+
+ROWS = [pytest.param(line, option, id=f"{line} {max(option.opts, key=len)}") for line, option in declared()]
+
+
+@pytest.mark.parametrize(("line", "option"), ROWS)
+def test_an_option_has_an_effect(effect, monkeypatch, tmp_path: Path, line: str, option: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmx.cli.train._command", lambda *_: "mmx")
+    name = max(option.opts, key=len)
+    base = f"{line} {LINES[line]} {BESIDE.get(name, '')}"
+    twice = name == "--overwrite"
+    assert effect(base, twice=twice) != effect(f"{base} {spelled(option)}", twice=twice)
+
+
+def test_two_equal_lines_have_equal_effects(effect, monkeypatch, tmp_path: Path) -> None:
+    """Or the test above would always pass."""
+    monkeypatch.chdir(tmp_path)
+    for line, rest in LINES.items():
+        assert effect(f"{line} {rest}") == effect(f"{line} {rest}"), line
+
+
+def test_every_command_has_a_line() -> None:
+    root = typer.main.get_command(app)
+    names = {
+        f"{name} {inner}" if inner else name
+        for name, command in root.commands.items()
+        for inner in getattr(command, "commands", {None: None})
+    }
+    with_options = {line if line.split()[0] in ("data", "models") else line.split()[0] for line in LINES}
+    assert names - {"models path", "models card"} == with_options
