@@ -33,7 +33,8 @@ LINES = {
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
     "reproduce": "{made} {bark} -o {tmp}/again.png",
-    "train-decoder image": "--data {data} -o {tmp}/run",
+    "train-decoder image": "--family gan --data {data} -o {tmp}/run",
+    "train-decoder face": "--data {data} -o {tmp}/run",
     "train-decoder speech": "--data {data} -o {tmp}/run",
     "train-bridge sound2img": "--data {data} -o {tmp}/run",
     "eval": "sound2img --data {data} -o {tmp}/report",
@@ -55,6 +56,7 @@ WORDS = {
     "--decoder": "{other}",
     "--encoder": "{other}",
     "--teacher": "{other}",
+    "--init": "{other}",
     "--judge": "{other}",
     "--cache": "{other}",
     "--device": "cpu",
@@ -82,8 +84,10 @@ BESIDE = {
 }
 # of the other families; a line that gives them is refused
 ELSEWHERE = {
-    "train-decoder image": {"--vocoder-steps"},
-    "train-decoder speech": {"--space-steps", "--denoiser-steps", "--finish-steps", "--teacher"},
+    "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"},
+    "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"},
+    "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
+    | {"--denoiser-steps", "--finish-steps"},
 }
 
 
@@ -165,6 +169,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.data.check.check": checked,
         "mmx.data.spoken_captions.make_corpus": 3,
         "mmx.training.decoders.unclip.train_decoder": None,
+        "mmx.training.decoders.gan_stages.train_gan_decoder": None,
         "mmx.training.decoders.speech.train_speech_decoder": None,
         "mmx.training.bridges.train.train_bridge": None,
         "mmx.models.store.push": None,
