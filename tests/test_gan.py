@@ -251,9 +251,11 @@ def test_all_stages_from_shards_to_a_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(GanTask, "loss", None)  # nothing is left to train
     train_gan_decoder(recipe)
     assert (tmp_path / "run" / "decoder" / "generator.safetensors").read_bytes() == weights
+    with pytest.raises(UsageError, match="--init"):
+        train_gan_decoder(replace(recipe, start=tmp_path / "run" / "decoder"))
     kept = {}
     monkeypatch.setattr(
-        gan_stages, "Run", lambda task, *_: kept.update({task.name: task.module}) or _Nothing(task.module)
+        gan_stages, "Run", lambda task, *_, **__: kept.update({task.name: task.module}) or _Nothing(task.module)
     )
     train_gan_decoder(replace(recipe, run=tmp_path / "next", start=tmp_path / "run" / "decoder"))
     torch.testing.assert_close(kept["gan"].generator.colours.weight, decoder.net.colours.weight)
@@ -262,6 +264,8 @@ def test_all_stages_from_shards_to_a_decoder(tmp_path, monkeypatch):
 
 class _Nothing:
     """A run of no steps."""
+
+    digest = ""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

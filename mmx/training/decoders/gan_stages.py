@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos, load_photos
+from mmx.decoders.base import fingerprint
 from mmx.decoders.gan import WEIGHTS, GanDecoder, save_gan_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.models.store import seal
@@ -21,9 +23,11 @@ from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask, settle
 from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
 from mmx.training.decoders.space import SpaceConfig, to_pixels
 from mmx.training.decoders.unclip import last_metrics
-from mmx.training.engine.loop import LoopConfig, Run
+from mmx.training.engine.identity import weights_digest
+from mmx.training.engine.loop import Run
+from mmx.training.engine.task import LoopConfig
 from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
-from mmx.training.teachers.features import NAME, kept, pooled
+from mmx.training.teachers.features import NAME, digest_of, kept, pooled
 
 SCHEDULES = {
     "space": LoopConfig(1200, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
@@ -100,32 +104,39 @@ def see(recipe: GanRecipe) -> Seen:
     return Seen(photos, val, (features[0], features[1]), net)
 
 
-def train_seen_space(recipe: GanRecipe, seen: Seen) -> Teacher:
-    """Stage 1: the space, and with it the teacher."""
+def identity_of(recipe: GanRecipe, seen: Seen) -> dict[str, Any]:
+    """What weights come out of beside the schedule: the photos, and the models that a run starts from."""
+    return {
+        "data": digest_of(seen.photos.pixels),
+        "teacher": recipe.teacher and fingerprint(recipe.teacher.parent, (recipe.teacher.name,)),
+        "init": recipe.start and fingerprint(recipe.start, ("teacher", WEIGHTS)),
+        "space": asdict(recipe.space),
+    }
+
+
+def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
+    """Stage 1: the space, and with it the teacher; and its run."""
     task = SeenSpaceTask(seen.photos, seen.val, seen.features, recipe.space, recipe.seed)
     if recipe.start is not None:
         take_weights(task.module.space, Teacher.load(recipe.start / "teacher").net)
-    run = Run(task, recipe.schedule("space"), recipe.run / "space")
+    run = Run(task, recipe.schedule("space"), recipe.run / "space", identity=identity_of(recipe, seen))
     run.fit(quiet=recipe.quiet)
-    return Teacher(run.averaged().space, task.tokenizer)
+    return Teacher(run.averaged().space, task.tokenizer), run
 
 
 def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
     """The teacher's raw embeddings of all photos, plain and mirrored (2, N, D); kept in `folder`."""
-    weights = hashlib.sha256()
-    for name, value in teacher.net.state_dict().items():
-        weights.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
 
     @torch.no_grad()
     def look(part: Tensor) -> Tensor:
         pixels = to_pixels(part)
         return torch.stack([teacher.net.encode_image(x) for x in (pixels, pixels.flip(3))], 1)
 
-    return kept(photos, look, weights.hexdigest(), folder).transpose(0, 1)
+    return kept(photos, look, weights_digest(teacher.net), folder).transpose(0, 1)
 
 
-def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher) -> Generator:
-    """Stage 2: the generator, settled."""
+def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher, after: Sequence[Run] = ()) -> Generator:
+    """Stage 2: the generator, settled. after: the runs that it builds on."""
     sizes = recipe.sizes
     dim, semantic = teacher.net.dim, teacher.net.semantic.out_features
     sizes = replace(sizes, generator=replace(sizes.generator, dim=dim), critic=replace(sizes.critic, dim=dim))
@@ -136,7 +147,8 @@ def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher) -> Generato
     task = GanTask(*splits, seen.net, sizes, recipe.seed)
     if recipe.start is not None and (recipe.start / WEIGHTS).exists():
         take_weights(task.module.generator, GanDecoder.load(recipe.start).net)
-    run = Run(task, recipe.schedule("gan"), recipe.run / "gan")
+    identity = identity_of(recipe, seen) | {"sizes": asdict(sizes)}
+    run = Run(task, recipe.schedule("gan"), recipe.run / "gan", identity=identity, after=after)
     run.fit(quiet=recipe.quiet)
     generator = run.averaged().generator.cpu()
     settle(generator, splits[0].embeds[0])
@@ -146,8 +158,12 @@ def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher) -> Generato
 def train_gan_decoder(recipe: GanRecipe) -> GanDecoder:
     """Both stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
     seen = see(recipe)
-    teacher = Teacher.load(recipe.teacher) if recipe.teacher else train_seen_space(recipe, seen)
-    generator = train_generator(recipe, seen, teacher)
+    if recipe.teacher:
+        teacher = Teacher.load(recipe.teacher)
+        generator = train_generator(recipe, seen, teacher)
+    else:
+        teacher, space = train_seen_space(recipe, seen)
+        generator = train_generator(recipe, seen, teacher, (space,))
     folder = recipe.run / "decoder"
     save_gan_decoder(folder, generator, teacher, name="starter-image/seen", teacher_folder=recipe.teacher)
     measured = {
