@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.options import BridgeOption, DecoderOption, EncoderOption, Json, Overwrite, Quiet
+from mmx.cli.options import Json
+from mmx.cli.takes import takes
 from mmx.digest import sha256
 from mmx.errors import InputError, MmxError, ModelError, UsageError
 from mmx.media.files import Source, Target, plan
 from mmx.media.provenance import ROLES, dumps, read_record
+from mmx.options import Models, Overwrite, Saying
 
 if TYPE_CHECKING:
     from mmx.translate.base import Translator
@@ -53,72 +56,63 @@ def inspect(
     print(f"  libraries: {', '.join(f'{k} {v}' for k, v in record['libraries'].items())}")
 
 
-def reproduce(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An artifact that mmx made.", show_default=False)],
+@dataclass(frozen=True)
+class Again:
+    """What is made again, from what, and where it goes."""
+
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An artifact that mmx made.", show_default=False)]
     inputs: Annotated[
-        Optional[list[str]],
+        list[str],
         typer.Argument(
             metavar="[INPUT...]",
             help="Its inputs. Default: found by sha256 beside it or in the current folder.",
             show_default=False,
         ),
-    ] = None,
+    ] = field(default_factory=list)
     output: Annotated[
         Optional[str],
         typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Keep what was made again."),
-    ] = None,
-    bridge: BridgeOption = None,
-    decoder: DecoderOption = None,
-    encoder: EncoderOption = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+    ] = None
+    overwrite: Overwrite = False
+
+
+@takes(Again, Models, Saying)
+def reproduce(again: Again, models: Models, saying: Saying) -> None:
     """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree."""
-    made = _read(file)
-    record = read_record(made, file)
-    suffix = {b"RIFF": ".wav", b"GIF8": ".gif"}.get(made[:4], ".png")
-    keep = _keep(output, Path(file).with_suffix(suffix), overwrite=overwrite, as_json=as_json)
-    contents = _contents(record, inputs or [], Path(file))
-    from mmx.translate.job import job_from_record, run
+    made = _read(again.file)
+    record = read_record(made, again.file)
+    keep = _keep(again, made, as_json=saying.as_json)
+    contents = _contents(record, again.inputs, Path(again.file))
+    from mmx.translate.job import job_from_record, run  # from here on it is slow: torch and the models
     from mmx.translate.load import load
 
     job = job_from_record(record, contents)
-    settings = job.settings
-    translator = load(
-        record["command"],
-        bridge=bridge,
-        decoder=decoder,
-        encoder=encoder,
-        device=settings.device,
-        dtype=settings.dtype,
-        low_memory=settings.low_memory,
-        compile=settings.compile,
-    )
+    translator = load(record["command"], **vars(models), **job.settings.placement)
     different = _other_models(record, translator)
     artifact = run(translator, job).artifacts[0]
     if keep:
         keep.write(artifact.data)
     same = artifact.data == made
-    if as_json:
-        print(json.dumps({"schema": "mmx.reproduce/1", "file": file, "same": same, "differences": different}))
+    if saying.as_json:
+        print(json.dumps({"schema": "mmx.reproduce/1", "file": again.file, "same": same, "differences": different}))
     if not same:
         raise _Differs(
-            f"{file}: made again, and the bytes differ",
+            f"{again.file}: made again, and the bytes differ",
             hint="; ".join(different) or "the file was changed, or this machine computes differently",
         )
-    if not quiet and not as_json:
-        print(f"{file}: the same bytes", file=sys.stderr)
+    if not saying.quiet and not saying.as_json:
+        print(f"{again.file}: the same bytes", file=sys.stderr)
 
 
-def _keep(output: str | None, file: Path, *, overwrite: bool, as_json: bool) -> Target | None:
+def _keep(again: Again, made: bytes, *, as_json: bool) -> Target | None:
     """Where what is made again goes, if anywhere. Raises UsageError before any work where it can't."""
-    if output is None:
+    if again.output is None:
         return None
-    if as_json and output == "-":
+    if as_json and again.output == "-":
         raise UsageError("--json and the result both want stdout", hint="give -o FILE")
-    ((target,),) = plan([Source(file, Path(file.stem))], output, 1, file.suffix)
-    target.check(overwrite=overwrite)
+    file, suffix = Path(again.file), {b"RIFF": ".wav", b"GIF8": ".gif"}.get(made[:4], ".png")
+    ((target,),) = plan([Source(file, Path(file.stem))], again.output, 1, suffix)
+    target.check(overwrite=again.overwrite)
     return target
 
 

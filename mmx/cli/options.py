@@ -13,7 +13,6 @@ Json = get_type_hints(options.Json, include_extras=True)["as_json"]
 Quiet = get_type_hints(options.Quiet, include_extras=True)["quiet"]
 Device = get_type_hints(options.Device, include_extras=True)["device"]
 BridgeOption, DecoderOption, EncoderOption = get_type_hints(options.Models, include_extras=True).values()
-Overwrite = options.Overwrite
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", show_default=False, help="The folder with the training data.")
 ]
