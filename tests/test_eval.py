@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_data import pair_folder
+from tests import tiny, tiny_speech
+from tests.debug import LABELS
+from tests.small_data import pair_folder, png, wav, write_shard
 
 
 def test_pairs_are_measured_beside_oracle_and_random(mmx_in_process, debug_options, tmp_path: Path) -> None:
@@ -53,10 +55,10 @@ def test_distances_of_gaussians_are_known() -> None:
 
 
 def test_what_is_heard_is_counted_by_name_and_by_concept() -> None:
-    from mmx.evaluation.img2speech import named, word_errors
+    from mmx.evaluation.img2speech import name_accuracy, word_errors
 
     concepts = {"a tabby": "cat", "a lynx": "cat", "a pug": "dog", "a sock": None}
-    counted = named(["a tabby", "a lynx", "a sock", None], ["a tabby", "a tabby", "a pug", "a sock"], concepts)
+    counted = name_accuracy(["a tabby", "a lynx", "a sock", None], ["a tabby", "a tabby", "a pug", "a sock"], concepts)
     assert counted == {"name": 0.25, "name_or_concept": 0.5, "nothing": 0.25}
     assert word_errors(["a cat sat"], ["a cat sat down"]) == pytest.approx(1 / 4)
 
@@ -72,3 +74,116 @@ def test_cepstral_distortion_by_its_formula() -> None:
     naive = (10 / np.log(10) * np.sqrt(2 * ((cepstra[0] - cepstra[1]) ** 2).sum(1))).mean()
     assert mel_cepstral_distortion(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(naive, rel=1e-4)
     assert mel_cepstral_distortion(torch.from_numpy(b), torch.from_numpy(b)) == 0
+
+
+def labelled(folder: Path, prefix: str, samples: dict[str, dict[str, bytes]]) -> None:
+    folder.mkdir(exist_ok=True)
+    write_shard(folder / f"{prefix}-000.tar", samples)
+
+
+def about(**meta: object) -> bytes:
+    return json.dumps(meta).encode()
+
+
+@pytest.fixture(scope="module")
+def concepts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sounds and photos of the debug bridge's labels, and of something that it has no name for."""
+    folder, names = tmp_path_factory.mktemp("concepts"), [*LABELS, "unheard"]
+    sounds, images = {}, {}
+    for number, name in enumerate(names * 4):
+        split = "val" if number // len(names) % 2 else "train"
+        sounds[f"s{number:02d}"] = {"wav": wav(200 + 20 * number, 0.3), "json": about(concept=name, split=split)}
+        images[f"i{number:02d}"] = {"png": png(9 * number), "json": about(concept=name, split=split)}
+    labelled(folder, "sounds", sounds)
+    labelled(folder, "images", images)
+    return folder
+
+
+def measured(mmx_in_process, report: Path, task: str, data: Path, *options: object) -> dict:
+    command = ("eval", task, "--data", data, "-o", report, "--json", "--judge-steps", 1, "--device", "cpu")
+    code, out, err = mmx_in_process(*command, *options)
+    assert code == 0, err.decode()
+    assert (report / "report.html").exists()
+    return json.loads(out)
+
+
+def test_sounds_are_named_and_drawn_by_concept(mmx_in_process, debug_options, tmp_path: Path, concepts: Path) -> None:
+    result = measured(mmx_in_process, tmp_path / "r", "sound2img", concepts, "--limit", 2, *debug_options[:4])
+    assert set(result["naming"]) == {"sound2img", "oracle: photos", "random"}
+    assert result["naming"]["random"]["top1"] == 1 / len(LABELS)
+    counts = {name: row["count"] for name, row in result["pictures"].items()}
+    assert len(counts) == 5 and counts["sound2img"] == counts["text: the concept's name"] > 0
+    assert result["pictures"]["real photos"]["fid"] == pytest.approx(0, abs=1e-3)
+    assert len(result["nearest_training_photo"]) == 4
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "sounds-000.tar").symlink_to(concepts / "sounds-000.tar")
+    write_shard(tmp_path / "few" / "images-000.tar", {"x": {"png": png(1), "json": about(concept="dog", split="val")}})
+    command = ("eval", "sound2img", "--data", tmp_path / "few", "-o", tmp_path / "s", "--device", "cpu")
+    code, _, err = mmx_in_process(*command, *debug_options[:4])
+    assert code == 3 and b"no photo of ca" in err
+
+
+def test_voices_are_measured_by_gender(mmx_in_process, face_options, tmp_path: Path, low: Path, high: Path) -> None:
+    voices = {
+        f"v{k}": {"wav": path.read_bytes(), "json": about(gender=gender, split="val")}
+        for k, (path, gender) in enumerate(((low, "male"), (high, "female")))
+    }
+    faces = {
+        f"f{k}": {"png": png(20 * k), "json": about(gender=("male", "female")[k % 2], split=("train", "val")[k // 4])}
+        for k in range(8)
+    }
+    labelled(tmp_path / "data", "voices", voices)
+    labelled(tmp_path / "data", "faces", faces)
+    result = measured(mmx_in_process, tmp_path / "r", "voice2face", tmp_path / "data", *face_options[:4])
+    counts = [row["count"] for row in result["faces"].values()]
+    assert counts == [4, 4, 16, 16] and set(result["retrieval"]) == {"voice2face", "random"}
+    assert result["faces"]["real faces"]["fid"] == pytest.approx(0, abs=1e-3)
+    assert result["separation"]["same speaker"]["auc"] == 1 and len(result["nearest_training_face"]) == 3
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of two synsets, and what a voice says of them."""
+    folder = tmp_path_factory.mktemp("spoken")
+    meta = {name: {"synset": name, "name": name, "concept": "pet"} for name in ("cat", "dog")}
+    images = {
+        f"i{k}": {"png": png(30 * k), "json": about(synset=("cat", "dog", "sock")[k % 3], split="val")}
+        for k in range(6)
+    }
+    said = {
+        f"u{k}{name}": {"wav": wav(300 + 50 * k, 0.7), "json": about(**own, text=f"a {name}", voice="slt", split="val")}
+        for name, own in meta.items()
+        for k in range(2)
+    }
+    labelled(folder, "images", images)
+    labelled(folder, "spoken", said)
+    return folder
+
+
+TABLES = {"naming", "unit_bleu", "utterances", "resynthesis"}
+
+
+def test_speech_of_photos_is_heard_and_compared(mmx_in_process, speech_options, tmp_path: Path, spoken: Path) -> None:
+    result = measured(mmx_in_process, tmp_path / "r", "img2speech", spoken, *speech_options)
+    assert set(result) >= TABLES and len(result["naming"]) == 4 and len(result["resynthesis"]) == 6
+    assert (tmp_path / "r" / "report.html").read_text().count("<audio") == 2  # one of each synset
+
+
+def test_captions_are_measured_as_any_speech(mmx_in_process, speech_models, tmp_path: Path, spoken: Path) -> None:
+    """A bridge that goes through words has no config and no frontend, and speaks nevertheless."""
+    captioner = "+".join(map(str, tiny_speech.captioner(tmp_path / "captioner")))
+    options = ("--bridge", "caption", "--encoder", captioner, "--decoder", speech_models[1])
+    result = measured(mmx_in_process, tmp_path / "r", "img2speech", spoken, "--limit", 1, *options)
+    assert set(result) >= TABLES and 0 <= result["naming"]["img2speech"]["nothing"] <= 1
+    command = ("eval", "img2speech", "--data", spoken, "-o", tmp_path / "c", "--card", *options)
+    code, _, err = mmx_in_process(*command)
+    assert code == 2 and b"is not trained, and has no card" in err and not (tmp_path / "c").exists()
+
+
+def test_tags_are_measured_by_what_is_drawn(mmx_in_process, tmp_path: Path) -> None:
+    """CLAP's points lie in a space of their own: pictures are sought by what the decoder is given."""
+    encoder, decoder = tiny.clap(tmp_path / "clap"), "+".join(map(str, tiny.kandinsky(tmp_path / "kandinsky")))
+    options = ("--bridge", "tags", "--encoder", encoder, "--decoder", decoder)
+    pairs = pair_folder(tmp_path / "pairs", 60)
+    result = measured(mmx_in_process, tmp_path / "r", "sound2img", pairs, "--split", "train", "--limit", 3, *options)
+    assert len(result["retrieval"]) == 3 and result["data"]["train"]["pairs"] == 3

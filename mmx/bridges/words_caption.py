@@ -32,6 +32,11 @@ class CaptionBridge(WordsBridge):
         """An RGB picture of any size → the captioner's pixels (1, 3, S, S)."""
         return self.processor(images=media, return_tensors="pt").pixel_values
 
+    @property
+    def side(self) -> int:
+        """Pixels of a side of the pictures that the captioner looks at."""
+        return int(self.processor.image_processor.size["height"])
+
     def caption(self, features: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[str, float]:
         """What the captioner says of a picture, and how sure it is of a token: the geometric mean of their probabilities."""
         draws = sampling.temperature > 0 and sampling.candidates == 1

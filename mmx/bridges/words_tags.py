@@ -45,7 +45,7 @@ class TagsBridge(WordsBridge):
                 f"{listener.name} can't be asked in words", hint="--bridge tags wants a CLAP model: --encoder clap"
             )
         self.listener, self.prompter, self.tags = listener, prompter, list(tags)
-        self.points = F.normalize(listener.embed_texts([PROMPT.format(tag) for tag in tags]), dim=-1)
+        self.points = self.points_of(tags)
         self.rate = listener.rate
 
     @property
@@ -56,6 +56,10 @@ class TagsBridge(WordsBridge):
     def labelled(self, decoder: Decoder) -> tuple[list[str], Tensor]:
         """The K tags, and their texts in CLAP's space, unit norm (K, C)."""
         return self.tags, self.points
+
+    def points_of(self, names: Sequence[str]) -> Tensor:
+        """What may be heard → unit-norm CLAP embeddings (K, C)."""
+        return F.normalize(self.listener.embed_texts([PROMPT.format(name) for name in names]), dim=-1)
 
     def point(self, wave: Waveform) -> Tensor:
         """A sound → its unit-norm CLAP embedding (C,)."""

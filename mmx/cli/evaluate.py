@@ -53,7 +53,10 @@ def evaluate(
     oracle row and a random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
     side by side.
     """
-    protocol = _protocol(find_task(name.task, having="protocol"), measuring.data)
+    row = find_task(name.task, having="protocol")
+    if report.card and models.bridge in row.by_words:
+        raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
+    protocol = _protocol(row, measuring.data)
     from mmx.translate.load import load  # from here on it is slow: torch and the models
 
     translator = load(name.task, **vars(models), device=where.device)

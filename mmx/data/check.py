@@ -18,7 +18,7 @@ from mmx.errors import InputError, SilenceError
 from mmx.media.audio import read_audio
 from mmx.media.image import read_image
 from mmx.media.voice_activity import speech_part
-from mmx.tasks import TASKS
+from mmx.tasks import TASKS, Side, Task
 
 SHORT = 0.5  # seconds: less of a sound says little
 SAMPLE_RATE = 16_000  # Hz
@@ -47,27 +47,26 @@ class Findings:
 
 def check(data: str, task: str, workers: int = 4) -> Findings:
     """Read every item once. Raises InputError where there is no data at all."""
-    pairing, manifest, found = TASKS[task], read_manifest(data, task), Findings()
-    for name, side, kind in (
-        ("source", manifest.sources, pairing.source),
-        ("target", manifest.targets, pairing.target),
-    ):
+    row, manifest, found = TASKS[task], read_manifest(data, task), Findings()
+    for name, listing, side in (("source", manifest.sources, row.source), ("target", manifest.targets, row.target)):
         for number, split in enumerate((*SPLITS, "other")):
-            count = sum(1 for s in side.splits if s == number)
+            count = listing.splits.count(number)
             if count:
                 found.counts[f"{name}s, {split}"] = count
-        _read_side(side, kind.modality, kind.prefix == "voices", name == "source", found, workers)
-    _mismatched(data, task, manifest, found)
+        _read_side(listing, side, found, workers, is_source=name == "source")
+    _mismatched(data, row, manifest, found)
     return found
 
 
-def _read_side(side: Listing, modality: str, speech: bool, is_source: bool, found: Findings, workers: int) -> None:
+def _read_side(listing: Listing, side: Side, found: Findings, workers: int, *, is_source: bool) -> None:
     seen: dict[int, tuple[str, int]] = {}
     with ThreadPoolExecutor(workers) as pool:
-        judged = _in_order(pool, lambda item: _judge(item, modality, speech), side.items)
-        for (item, key, problem), split in zip(judged, side.splits, strict=True):
+        judged = _in_order(pool, lambda item: _judge(item, side), listing.items)
+        for (item, key, problem), split in zip(judged, listing.splits, strict=True):
             if problem:
                 found.names[problem].append(item.name)
+            if key is None:
+                continue
             if key in seen and seen[key][0] != item.name:
                 if is_source and seen[key][1] != split:
                     found.names["leaking"].append(f"{item.name} = {seen[key][0]}")
@@ -85,14 +84,14 @@ def _in_order(pool: ThreadPoolExecutor, work, items: Iterable[Item], ahead: int 
         waiting += [pool.submit(work, item) for item in islice(rest, 1)]
 
 
-def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | None]:
+def _judge(item: Item, side: Side) -> tuple[Item, int | None, str | None]:
     try:
         data = item.read()
     except InputError:
-        return item, hash(item.name), "unreadable"
+        return item, None, "unreadable"
     key = content_key(data)
     try:
-        if modality == "image":
+        if side.modality == "image":
             read_image(io.BytesIO(data), name=item.name)
             return item, key, None
         wave = read_audio(data, sample_rate=SAMPLE_RATE, name=item.name)
@@ -100,7 +99,7 @@ def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | No
         return item, key, "silent"
     except InputError:
         return item, key, "unreadable"
-    if speech:
+    if side.prefix == "voices":
         try:
             speech_part(wave, limit=3.0, name=item.name)
         except InputError:
@@ -108,21 +107,21 @@ def _judge(item: Item, modality: str, speech: bool) -> tuple[Item, int, str | No
     return item, key, "short" if wave.seconds < SHORT else None
 
 
-def _mismatched(data: str, task: str, manifest: Manifest, found: Findings) -> None:
-    pairing, path = TASKS[task], Path(data)
+def _mismatched(data: str, row: Task, manifest: Manifest, found: Findings) -> None:
+    path = Path(data)
     if not manifest.direct:
-        both = [set(side.labels) for side in (manifest.sources, manifest.targets)]
+        both = [set(listing.labels) for listing in (manifest.sources, manifest.targets)]
         lonely = (both[0] ^ both[1]) - {-1}
         found.names["mismatched"] += [f"label {manifest.label_names[number]}" for number in sorted(lonely)]
         return
     if not path.is_dir():
         return
     stems = defaultdict(set)
-    for kind in (pairing.source, pairing.target):
-        folder = next((path / f for f in kind.folders if (path / f).is_dir()), None)
+    for side in (row.source, row.target):
+        folder = next((path / f for f in side.folders if (path / f).is_dir()), None)
         if folder is not None:
             for file in folder.rglob("*"):
-                if file.suffix[1:].lower() in SUFFIXES[kind.modality]:
+                if file.suffix[1:].lower() in SUFFIXES[side.modality]:
                     stems[file.relative_to(folder).with_suffix("").as_posix()].add(
                         f"{folder.name}/{file.relative_to(folder)}"
                     )

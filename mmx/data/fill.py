@@ -87,8 +87,8 @@ def resolve(
         for number, start in enumerate(range(0, len(items), CHUNK)):
             chunk = [items[i] for i in range(start, min(start + CHUNK, len(items)))]
             found = np.array(digests.known(chunk), np.uint64)
-            if group.mine(number) and (lacks := space.lacks(found)).any():
-                found = own[start] = _compute(chunk, found, lacks, space, digests, pool)
+            if group.mine(number) and space.lacks(found).any():
+                found = own[start] = _compute(chunk, found, space, digests, pool)
             keys[start : start + CHUNK] = found
             tell(start + len(chunk))
         for computed in group.share(own, space.cache.written):
@@ -97,16 +97,16 @@ def resolve(
         space.cache.refresh()
         for start in sorted({int(i) // CHUNK * CHUNK for i in np.flatnonzero(space.lacks(keys))} - set(own)):
             chunk = [items[i] for i in range(start, min(start + CHUNK, len(items)))]
-            found = keys[start : start + CHUNK]
-            keys[start : start + CHUNK] = _compute(chunk, found, space.lacks(found), space, digests, pool)
+            keys[start : start + CHUNK] = _compute(chunk, keys[start : start + CHUNK], space, digests, pool)
     space.cache.refresh()
     return _usable(items, keys, space, group)
 
 
 def _compute(
-    chunk: Sequence[Item], keys: np.ndarray, lacks: np.ndarray, space: Space, digests: Digests, pool: ThreadPoolExecutor
+    chunk: Sequence[Item], keys: np.ndarray, space: Space, digests: Digests, pool: ThreadPoolExecutor
 ) -> np.ndarray:
     """Read and encode what a chunk lacks; returns the keys (N,) of all of it, 0 for what can't be read."""
+    lacks = space.lacks(keys)
     picks = [chunk[i] for i in np.flatnonzero(lacks)]
     stats = [stat_of(item.path) for item in picks]
     payloads = list(pool.map(_read_or_none, picks))

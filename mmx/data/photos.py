@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,12 +34,12 @@ class Photos:
 
     def split(self, name: str) -> Photos:
         """The photos whose metadata names this split."""
-        keep = [i for i, meta in enumerate(self.meta) if meta.get("split", "train") == name]
+        keep = [i for i, meta in enumerate(self.meta) if _split_of(meta) == name]
         return Photos(self.pixels[keep], [self.meta[i] for i in keep])
 
 
-def load_photos(folder: Path, size: int, prefix: str = "images") -> Photos:
-    """Every photo of a folder's image shards, squared to `size` pixels.
+def load_photos(folder: Path, size: int, prefix: str = "images", split: str | None = None) -> Photos:
+    """Every photo of a folder's image shards, or those of one split, squared to `size` pixels.
 
     Raises InputError when there are no shards, or when more than 5 % of the photos can't be read.
     """
@@ -47,8 +47,8 @@ def load_photos(folder: Path, size: int, prefix: str = "images") -> Photos:
     def decode(payload: bytes, name: str) -> np.ndarray:
         return np.asarray(fit_square(read_image(io.BytesIO(payload), name=name), size))
 
-    pixels, meta = _load(folder, prefix, "image", decode)
-    return Photos(torch.from_numpy(np.stack(pixels)), meta)
+    pixels, meta = _load(folder, prefix, "image", decode, split)
+    return Photos(torch.from_numpy(np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)), meta)
 
 
 @dataclass
@@ -63,7 +63,10 @@ class Sounds:
 
     def split(self, name: str) -> Sounds:
         """The sounds whose metadata names this split."""
-        keep = [i for i, meta in enumerate(self.meta) if meta.get("split", "train") == name]
+        return self.only([i for i, meta in enumerate(self.meta) if _split_of(meta) == name])
+
+    def only(self, keep: Sequence[int]) -> Sounds:
+        """Some of the sounds."""
         return Sounds([self.waves[i] for i in keep], [self.meta[i] for i in keep])
 
 
@@ -79,14 +82,14 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
 
 
 def _load(
-    folder: Path, prefix: str, modality: str, decode: Callable[[bytes, str], T]
+    folder: Path, prefix: str, modality: str, decode: Callable[[bytes, str], T], split: str | None = None
 ) -> tuple[list[T], list[dict[str, Any]]]:
     """What is decoded of every sample of `prefix`-*.tar that holds the modality, and the metadata of each, with its `key`."""
     found, meta, bad = [], [], []
     for path in find_shards(folder, prefix):
         for sample in stream(path):
             payload = sample.of(modality)
-            if payload is None:
+            if payload is None or split not in (None, _split_of(sample.meta)):
                 continue
             try:
                 found.append(decode(payload, sample.key))
@@ -96,3 +99,7 @@ def _load(
             meta.append(sample.meta | {"key": sample.key})
     refuse_many_bad(bad, len(bad) + len(meta), f"{folder}: ")
     return found, meta
+
+
+def _split_of(meta: dict[str, Any]) -> str:
+    return meta.get("split", "train")

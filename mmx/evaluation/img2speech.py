@@ -6,6 +6,7 @@ Every table has an oracle row and a random row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor
 from mmx.compat import torchaudio
 from mmx.data.photos import Photos, load_photos
 from mmx.data.spoken_captions import SPOKEN, load_spoken, with_article
+from mmx.decoders.base import Decoder
 from mmx.decoders.speech import EDGE, SpeechDecoder, polished
 from mmx.errors import UsageError
+from mmx.evaluation.metrics import first_of_each
 from mmx.evaluation.recogniser import Ear, NameEar
 from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
@@ -147,7 +150,9 @@ def unit_bleu(written: Sequence[Tensor], references: Sequence[Sequence[Tensor]])
     return bleu_score([line(u) for u in written], [[line(u) for u in own] for own in references]).item()
 
 
-def named(heard: Sequence[str | None], truth: Sequence[str], concepts: dict[str, str | None]) -> dict[str, float]:
+def name_accuracy(
+    heard: Sequence[str | None], truth: Sequence[str], concepts: dict[str, str | None]
+) -> dict[str, float]:
     """How often the right name is heard, how often that or another of the same concept, and how often none."""
     right = [h == t for h, t in zip(heard, truth, strict=True)]
     kin = [
@@ -178,66 +183,116 @@ def fitness(waves: Sequence[Waveform], written: Sequence[Tensor]) -> dict[str, f
 
 def measure(translator: ImageTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
-    photos = load_photos(Path(options.data), translator.bridge.frontend.encoder.size).split(options.split)
+    photos = load_photos(Path(options.data), translator.side, split=options.split)
     clips = list(load_spoken(Path(options.data)))
     if not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
     # new photos may come without new speech: what is said again is then that of val
     spoken = options.split if any(meta["split"] == options.split for _, meta in clips) else "val"
-    return evaluate(translator, photos, clips, spoken, options.seed, options.limit or 5)
+    return evaluate(translator, photos, clips, spoken, seed=options.seed, limit=options.limit or 5)
+
+
+@dataclass
+class Utterances:
+    """What was said of photos, and what the corpus says of them. Of each photo: the name of what it shows, the photo, the speech, its
+    units, a true caption, that caption's units, and the units of all captions of the name. shuffled: other photos in their places."""
+
+    names: list[str]
+    pictures: list[Image.Image]
+    waves: list[Waveform]
+    written: list[Tensor]
+    captions: list[Clip]
+    caption_units: list[Tensor]
+    references: list[list[Tensor]]
+    shuffled: list[int]
+
+
+def utterances(
+    translator: ImageTranslator, photos: Photos, spoken: Sequence[Clip], seed: int, limit: int
+) -> Utterances:
+    """At most `limit` photos of each synset that the corpus has captions of."""
+    by_synset = {meta["synset"]: with_article(meta["name"]) for _, meta in spoken}
+    picks = first_of_each([meta.get("synset") for meta in photos.meta], sorted(by_synset), limit)
+    names = [by_synset[photos.meta[i]["synset"]] for i in picks]
+    pictures = [Image.fromarray(photos.pixels[i].numpy()) for i in picks]
+    said = [translator.translate(picture, seed=seed) for picture in pictures]
+    clips: dict[str, list[tuple[Clip, Tensor]]] = {}
+    for clip in spoken:
+        own = (clip, translator.decoder.targets([clip[0]])[0])
+        clips.setdefault(with_article(clip[1]["name"]), []).append(own)
+    draw = np.random.default_rng(seed)
+    drawn = [clips[name][int(draw.integers(len(clips[name])))] for name in names]
+    return Utterances(
+        names,
+        pictures,
+        waves=[one.media[0] for one in said],
+        written=[one.conditioning[0] for one in said],
+        captions=[clip for clip, _ in drawn],
+        caption_units=[units for _, units in drawn],
+        references=[[units for _, units in clips[name]] for name in names],
+        shuffled=draw.permutation(len(names)).tolist(),
+    )
 
 
 def evaluate(
-    translator: ImageTranslator, photos: Photos, clips: Sequence[Clip], split: str, seed: int = 0, limit: int = 5
+    translator: ImageTranslator, photos: Photos, clips: Sequence[Clip], split: str, *, seed: int = 0, limit: int = 5
 ) -> Report:
     """Tables, with at most `limit` photos a synset, and each synset's first photo with its utterance.
 
-    clips: all utterances of the corpus, with their metadata.
+    clips: all utterances of the corpus, with their metadata. split: of those that are said again.
     """
     decoder = translator.decoder
     spoken = [clip for clip in clips if clip[1]["kind"] == "spoken"]
-    names = {meta["synset"]: with_article(meta["name"]) for _, meta in spoken}
+    again = [clip for clip in spoken if clip[1]["split"] == split]
+    read = [clip for clip in clips if clip[1]["kind"] == "speech" and clip[1]["split"] == split]
     concepts = {with_article(meta["name"]): meta.get("concept") for _, meta in spoken}
     ear = NameEar(sorted(concepts), SPOKEN)
-    picks = [i for s in sorted(names) for i in [j for j, m in enumerate(photos.meta) if m["synset"] == s][:limit]]
-    truth = [names[photos.meta[i]["synset"]] for i in picks]
-    pictures = [Image.fromarray(photos.pixels[i].numpy()) for i in picks]
-    said = [translator.translate(picture, seed=seed) for picture in pictures]
-    waves, written = [t.media[0] for t in said], [t.conditioning[0] for t in said]
-    by_name: dict[str, list[Clip]] = {}
-    for clip in spoken:
-        by_name.setdefault(with_article(clip[1]["name"]), []).append(clip)
-    draw = np.random.default_rng(seed)
-    own = [by_name[name][int(draw.integers(len(by_name[name])))] for name in truth]
-    units = {id(clip[0]): decoder.targets([clip[0]])[0] for clip in spoken}
-    references = [[units[id(w)] for w, _ in by_name[name]] for name in truth]
-    oracle = [units[id(wave)] for wave, _ in own]
-    shuffled = draw.permutation(len(truth))
-    heard = [ear(wave) for wave in waves]
+    said = utterances(translator, photos, spoken, seed, limit)
+    heard = [ear(wave) for wave in said.waves]
+    original = [wave for wave, _ in said.captions]
     tables: dict[str, Table] = {
-        "naming": {
-            "img2speech": named(heard, truth, concepts),
-            "oracle: units of a true caption": named([ear(w) for w in decoder.decode(oracle)], truth, concepts),
-            "original: the synthesiser's caption": named([ear(wave) for wave, _ in own], truth, concepts),
-            "random: another photo's utterance": named([heard[i] for i in shuffled], truth, concepts),
+        "naming": naming(decoder, said, heard, ear, concepts),
+        "unit_bleu": bleus(said),
+        "utterances": {
+            "img2speech": fitness(said.waves, said.written),
+            "original": fitness(original, said.caption_units),
         },
-        "unit_bleu": {
-            "img2speech": {"bleu": unit_bleu(written, references)},
-            "oracle: a true caption against the others": {
-                "bleu": unit_bleu(
-                    oracle, [[u for u in own if u is not o] for o, own in zip(oracle, references, strict=True)]
-                )
-            },
-            "random: another photo's utterance": {"bleu": unit_bleu([written[i] for i in shuffled], references)},
-        },
-        "utterances": {"img2speech": fitness(waves, written), "original": fitness([w for w, _ in own], oracle)},
-        "resynthesis": resynthesis(decoder, [c for c in spoken if c[1]["split"] == split], ear),
+        # of a decoder without a mel between units and samples only the whole way can be measured
+        "resynthesis": resynthesis(decoder, again, ear)
+        if isinstance(decoder, SpeechDecoder)
+        else people(decoder, again),
     }
-    read = [clip for clip in clips if clip[1]["kind"] == "speech" and clip[1]["split"] == split]
     if read:
         tables["people"] = people(decoder, read)
-    examples = [
-        Example(f"{truth[k]}; heard: {heard[k] or 'nothing'}", pictures[k], [waves[k]])
-        for k in range(0, len(picks), limit)
+    firsts = first_of_each(said.names, list(dict.fromkeys(said.names)), 1)
+    titles = [f"{said.names[k]}; heard: {heard[k] or 'nothing'}" for k in firsts]
+    shown = zip(titles, firsts, strict=True)
+    return Report(tables, [Example(title, said.pictures[k], [said.waves[k]]) for title, k in shown])
+
+
+def naming(
+    decoder: Decoder, said: Utterances, heard: Sequence[str | None], ear: NameEar, concepts: dict[str, str | None]
+) -> Table:
+    """Which names are heard in what was said, in true captions and in what was said of other photos."""
+    oracle = [ear(wave) for wave in decoder.decode(said.caption_units)]
+    original = [ear(wave) for wave, _ in said.captions]
+    return {
+        "img2speech": name_accuracy(heard, said.names, concepts),
+        "oracle: units of a true caption": name_accuracy(oracle, said.names, concepts),
+        "original: the synthesiser's caption": name_accuracy(original, said.names, concepts),
+        "random: another photo's utterance": name_accuracy([heard[i] for i in said.shuffled], said.names, concepts),
+    }
+
+
+def bleus(said: Utterances) -> Table:
+    """BLEU of the units against those of all captions of the name."""
+    others = [
+        [units for units in own if units is not caption]
+        for caption, own in zip(said.caption_units, said.references, strict=True)
     ]
-    return Report(tables, examples)
+    shuffled = [said.written[i] for i in said.shuffled]
+    return {
+        "img2speech": {"bleu": unit_bleu(said.written, said.references)},
+        "oracle: a true caption against the others": {"bleu": unit_bleu(said.caption_units, others)},
+        "random: another photo's utterance": {"bleu": unit_bleu(shuffled, said.references)},
+    }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.errors import InputError
+from mmx.evaluation.metrics import top_accuracy
 from mmx.media.image import fit_square
 from mmx.training.decoders.space import random_crops, to_pixels
 from mmx.training.engine.loop import LoopConfig, Run
@@ -26,7 +30,7 @@ class _Residual(nn.Module):
         self.body = nn.Sequential(
             nn.BatchNorm2d(inputs),
             nn.ReLU(),
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
@@ -45,7 +49,7 @@ class JudgeNet(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()
         self.num_features = widths[-1]
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 5, 2, 2, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 5, 2, padding=2, bias=False)]
         for before, width in zip((widths[0], *widths), widths, strict=False):
             layers += [_Residual(before, width, 1 if width == widths[0] else 2), _Residual(width, width, 1)]
         self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU())
@@ -86,6 +90,9 @@ class JudgeTask:
         self.module = JudgeNet(len(labels)).to(memory_format=torch.channels_last)
         truth = torch.tensor([self.labels.index(m[key]) if m.get(key) in self.labels else -1 for m in photos.meta])
         self.members = [(truth == k).nonzero()[:, 0] for k in range(len(labels))]
+        lacking = next((label for label, own in zip(labels, self.members, strict=True) if not len(own)), None)
+        if lacking is not None:
+            raise InputError(f"the train split has no photo of {lacking}, which a judge has to learn")
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         labels = torch.randint(len(self.labels), (size,), generator=generator)
@@ -105,19 +112,10 @@ class JudgeTask:
     def validate(self, module: nn.Module) -> dict[str, float]:
         keep = [i for i, meta in enumerate(self.val.meta) if meta.get(self.key) in self.labels]
         truth = torch.tensor([self.labels.index(self.val.meta[i][self.key]) for i in keep])
-        return named(module(to_pixels(self.val.pixels[keep])), truth)
+        return top_accuracy(module(to_pixels(self.val.pixels[keep])), truth)
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """A judge has nothing to show."""
-
-
-def named(logits: Tensor, truth: Tensor) -> dict[str, float]:
-    """Top-1 and top-5 of (N, K) logits, as means over the classes that occur in `truth` (N,)."""
-    ranks = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
-    classes = truth.unique()
-    top1 = torch.stack([ranks[truth == k, 0].float().mean() for k in classes])
-    top5 = torch.stack([ranks[truth == k].any(1).float().mean() for k in classes])
-    return {"top1": top1.mean().item(), "top5": top5.mean().item()}
 
 
 class Judge:
@@ -129,8 +127,6 @@ class Judge:
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Pictures → logits (N, K) and features (N, C)."""
-        import numpy as np
-
         pixels = torch.from_numpy(np.stack([np.asarray(fit_square(picture, SIDE)) for picture in pictures]))
         features = torch.cat([self.net.features(to_pixels(part)) for part in pixels.split(256)])
         return self.net.out(features), features
@@ -145,9 +141,7 @@ def train_judge(
     max_steps: int = SCHEDULE.max_steps,
     quiet: bool = False,
 ) -> Judge:
-    """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes."""
-    from dataclasses import replace
-
+    """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes. Raises InputError."""
     photos = small(photos)
     task = JudgeTask(photos.split("train"), photos.split("val"), labels, key)
     run = Run(task, replace(SCHEDULE, max_steps=max_steps, warmup=min(SCHEDULE.warmup, max_steps // 10 + 1)), folder)

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.data.photos import Photos
+from mmx.media.image import fit_square
 from mmx.translate.base import generator_for
 from mmx.translate.sound2img import SoundTranslator
 
 
 @dataclass
-class Row:
+class PictureSet:
     """Pictures to be judged, and the class that each should show (an index into the labels)."""
 
     name: str
@@ -25,13 +26,40 @@ class Row:
     truth: Tensor
 
 
+def first_of_each(values: Sequence[str | None], classes: Sequence[str], limit: int) -> list[int]:
+    """The first `limit` positions of each class among `values`, class by class."""
+    members: dict[str, list[int]] = {name: [] for name in classes}
+    for position, value in enumerate(values):
+        if value in members and len(members[value]) < limit:
+            members[value].append(position)
+    return [position for own in members.values() for position in own]
+
+
+def top_accuracy(logits: Tensor, truth: Tensor) -> dict[str, float]:
+    """Top-1 and top-5 of (N, K) logits, as means over the classes that occur in `truth` (N,)."""
+    ranks = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
+    classes = truth.unique()
+    top1 = torch.stack([ranks[truth == k, 0].float().mean() for k in classes])
+    top5 = torch.stack([ranks[truth == k].any(1).float().mean() for k in classes])
+    return {"top1": top1.mean().item(), "top5": top5.mean().item()}
+
+
 def draw(
     translator: SoundTranslator, points: Sequence[Tensor], seed: int, indices: Sequence[int] | None = None
 ) -> list[Image.Image]:
     """A picture for each point (D,) of the space, as the command would draw it; item i is the result `indices[i]`."""
     indices = range(len(points)) if indices is None else indices
-    drawn = [translator.conditioning(point, seed, index) for point, index in zip(points, indices, strict=True)]
-    return translator.decoder.decode(torch.stack([c for c, _ in drawn]), generators=[g for _, g in drawn])
+    pairs = zip(points, indices, strict=True)
+    return _drawn(translator, [translator.conditioning(point, seed, index) for point, index in pairs])
+
+
+def draw_texts(translator: SoundTranslator, labels: Sequence[str], seed: int) -> list[Image.Image]:
+    """A picture for each name, as if it had been heard."""
+    return _drawn(translator, [translator.text_conditioning(label, seed, index) for index, label in enumerate(labels)])
+
+
+def _drawn(translator: SoundTranslator, given: Sequence[tuple[Tensor, torch.Generator]]) -> list[Image.Image]:
+    return translator.decoder.decode(torch.stack([c for c, _ in given]), generators=[g for _, g in given])
 
 
 def decode(translator: SoundTranslator, targets: Tensor, seed: int) -> list[Image.Image]:
@@ -66,7 +94,8 @@ def distances(features: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]
 
 def nearest(pictures: Sequence[Image.Image], training: Photos, part: int = 2048) -> Tensor:
     """RMS pixel difference (0..1) of each picture to its nearest training picture, plain or mirrored. (N,)"""
-    array = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    side = training.pixels.shape[1]
+    array = torch.from_numpy(np.stack([np.asarray(fit_square(picture, side)) for picture in pictures]))
     queries = torch.cat((array, array.flip(2))).flatten(1).float()
     best = torch.full((len(queries),), float("inf"))
     for bank in training.pixels.split(part):

@@ -62,12 +62,13 @@ def evaluate(
 ) -> Report:
     """Tables, each with an oracle row (the target itself, mirrored, or its own embedding decoded) and a random row."""
     teacher = translator.decoder.targets
-    points = torch.stack([translator.point(source) for source in sources])
+    heard = [translator.point(source) for source in sources]
+    points = torch.stack([translator.among_targets(point, seed, index) for index, point in enumerate(heard)])
     raw = teacher(targets)
     mirrored = teacher([ImageOps.mirror(picture) for picture in targets])
     other = torch.arange(len(targets)).roll(1)
     own = torch.arange(len(targets))
-    drawn = draw(translator, list(points), seed)
+    drawn = draw(translator, heard, seed)
     rows = {
         "oracle: a target's own embedding": (decode(translator, raw, seed), own),
         translator.task: (drawn, own),

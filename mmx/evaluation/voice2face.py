@@ -17,8 +17,8 @@ from torch import Tensor
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, train_judge
-from mmx.evaluation.metrics import Row, decode, distances, draw, nearest, quantiles
-from mmx.evaluation.report import Example, Report
+from mmx.evaluation.metrics import PictureSet, decode, distances, draw, first_of_each, nearest, quantiles
+from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
 from mmx.options import Measuring
@@ -41,7 +41,7 @@ def detected(pictures: Sequence[Image.Image]) -> dict[str, float]:
             picture.convert("L").resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
         )
         edge = gray.shape[0] // 4
-        gray = cv2.copyMakeBorder(gray, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+        gray = np.pad(gray, edge, mode="edge")
         side = gray.shape[0] // 3
         counts.append(len(cascade.detectMultiScale(gray, 1.05, 4, minSize=(side, side))))
     found = np.array(counts)
@@ -55,7 +55,7 @@ def agreement(logits: Tensor, truth: Tensor) -> dict[str, float]:
     return {"gender": sum(shares.values()) / len(shares)} | shares
 
 
-def retrieval(points: Tensor, truth: Tensor, faces: Tensor, face_truth: Tensor) -> dict[str, dict[str, float]]:
+def gender_recall(points: Tensor, truth: Tensor, faces: Tensor, face_truth: Tensor) -> dict[str, dict[str, float]]:
     """R@1/5/10: whether a face of the voice's gender is among the nearest; and by chance. points (N, D), faces (M, D)."""
     order = (F.normalize(points, dim=-1) @ F.normalize(faces, dim=-1).T).topk(min(10, len(faces))).indices
     right = face_truth[order] == truth[:, None]
@@ -96,7 +96,7 @@ def separation(translator: VoiceTranslator, voices: Sequence[Waveform], truth: T
     }
 
 
-def spread(pictures: Sequence[Image.Image]) -> float:
+def pixel_diversity(pictures: Sequence[Image.Image]) -> float:
     """Mean RMS pixel difference (0..1) over all pairs of pictures."""
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).flatten(1).float() / 255
     distance = torch.cdist(pixels, pixels) / pixels.shape[1] ** 0.5
@@ -115,55 +115,54 @@ def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     judge = train_judge(
         everything, GENDERS, options.judge, key="gender", max_steps=options.judge_steps, quiet=options.quiet
     )
-    return evaluate(translator, voices, photos, everything.split("train"), judge, options.seed, options.limit or 100)
+    real = first_of_each([meta["gender"] for meta in photos.meta], GENDERS, options.limit or 100)
+    pictures = [Image.fromarray(photos.pixels[i].numpy()) for i in real]
+    truth = torch.tensor([GENDERS.index(photos.meta[i]["gender"]) for i in real])
+    real_faces = PictureSet("real faces", pictures, truth)
+    return evaluate(translator, voices, real_faces, everything.split("train"), judge, seed=options.seed)
 
 
 def evaluate(
-    translator: VoiceTranslator,
-    voices: Sounds,
-    photos: Photos,
-    training: Photos,
-    judge: Judge,
-    seed: int = 0,
-    limit: int = 100,
+    translator: VoiceTranslator, voices: Sounds, real: PictureSet, training: Photos, judge: Judge, *, seed: int = 0
 ) -> Report:
-    """Tables, with at most `limit` real faces a gender, and every voice with its faces."""
+    """Tables, and every voice with its faces. training: the faces that may have been copied."""
     points = torch.stack([translator.point(wave) for wave in voices.waves])
     truth = torch.tensor([GENDERS.index(meta["gender"]) for meta in voices.meta])
-    keep = [i for name in GENDERS for i in [j for j, m in enumerate(photos.meta) if m["gender"] == name][:limit]]
-    real = [Image.fromarray(photos.pixels[i].numpy()) for i in keep]
-    real_truth = torch.tensor([GENDERS.index(photos.meta[i]["gender"]) for i in keep])
-    targets = translator.decoder.targets(real)
-    many = [point for point in points for _ in range(FACES)]
-    drawn = draw(translator, many, seed, [index for _ in points for index in range(FACES)])
+    targets = translator.decoder.targets(real.pictures)
+    drawn = draw(translator, [point for point in points for _ in range(FACES)], seed, [*range(FACES)] * len(points))
     drawn_truth = truth.repeat_interleave(FACES)
     shuffled = drawn_truth[torch.randperm(len(drawn_truth), generator=torch.Generator().manual_seed(seed))]
-    rows = [
-        Row("real faces", real, real_truth),
-        Row("oracle: a face's own feature", decode(translator, targets, seed), real_truth),
-        Row("voice2face", drawn, drawn_truth),
-        Row("random: another voice's face", drawn, shuffled),
+    sets = [
+        real,
+        PictureSet("oracle: a face's own feature", decode(translator, targets, seed), real.truth),
+        PictureSet("voice2face", drawn, drawn_truth),
+        PictureSet("random: another voice's face", drawn, shuffled),
     ]
-    judged = [judge(row.pictures) for row in rows]
     tables = {
-        "faces": {
-            row.name: agreement(logits, row.truth)
-            | detected(row.pictures)
-            | distances(features, judged[0][1])
-            | {"count": len(row.pictures)}
-            for row, (logits, features) in zip(rows, judged, strict=True)
-        },
+        "faces": faces(sets, judge),
         "naming": {"voice2face": _suggested(translator, points, truth), "random": {"gender": 0.5}},
-        "retrieval": retrieval(points, truth, targets, real_truth),
+        "retrieval": gender_recall(points, truth, targets, real.truth),
         "separation": separation(translator, voices.waves, truth),
-        "diversity": _diversity(drawn, real, real_truth),
-        "nearest_training_face": {row.name: quantiles(nearest(row.pictures, training)) for row in rows[:3]},
+        "diversity": _diversity(drawn, real.pictures, real.truth),
+        "nearest_training_face": {shown.name: quantiles(nearest(shown.pictures, training)) for shown in sets[:3]},
     }
     examples = [
         Example(f"{meta['gender']} {meta['key']}", wave, drawn[number * FACES : (number + 1) * FACES])
         for number, (wave, meta) in enumerate(zip(voices.waves, voices.meta, strict=True))
     ]
     return Report(tables, examples)
+
+
+def faces(sets: Sequence[PictureSet], judge: Judge) -> Table:
+    """What the judge and the detector make of sets of faces, and how far each is from the first, the real ones."""
+    judged = [judge(shown.pictures) for shown in sets]
+    return {
+        shown.name: agreement(logits, shown.truth)
+        | detected(shown.pictures)
+        | distances(features, judged[0][1])
+        | {"count": len(shown.pictures)}
+        for shown, (logits, features) in zip(sets, judged, strict=True)
+    }
 
 
 def _suggested(translator: VoiceTranslator, points: Tensor, truth: Tensor) -> dict[str, float]:
@@ -179,9 +178,10 @@ def _suggested(translator: VoiceTranslator, points: Tensor, truth: Tensor) -> di
 def _diversity(
     drawn: Sequence[Image.Image], real: Sequence[Image.Image], real_truth: Tensor
 ) -> dict[str, dict[str, float]]:
-    own = [spread(drawn[start : start + FACES]) for start in range(0, len(drawn), FACES)]
+    own = [pixel_diversity(drawn[start : start + FACES]) for start in range(0, len(drawn), FACES)]
     groups = [
-        spread([real[i] for i in (real_truth == k).nonzero()[:, 0].tolist()]) for k in real_truth.unique().tolist()
+        pixel_diversity([real[i] for i in (real_truth == k).nonzero()[:, 0].tolist()])
+        for k in real_truth.unique().tolist()
     ]
     return {
         "voice2face: faces of one voice": {"rms": float(np.mean(own))},

@@ -73,11 +73,6 @@ class FaceEncoder(nn.Module):
         """Raw features (B, D) → probabilities (B, age bands), summed over genders."""
         return self.classify(raw).float().softmax(-1).unflatten(-1, (len(GENDERS), len(self.ages))).sum(-2)
 
-    def band_names(self) -> list[str]:
-        """The age bands in words: "18-25", ..., "56+"."""
-        ends = [f"-{following - 1}" for following in self.ages[1:]] + ["+"]
-        return [f"{start}{end}" for start, end in zip(self.ages, ends, strict=True)]
-
 
 def first_layer(unet: nn.Module, raw: Tensor) -> Tensor:
     """What the frozen face decoder makes of raw features (B, D) first: its conditioning tokens, flat (B, N)."""

@@ -27,6 +27,10 @@ class CaptionTranslator(ImageTranslator):
         at = Located("caption", encoder_at.folder, encoder_at.companion)
         return cls(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at, encoder_at=encoder_at)
 
+    @property
+    def side(self) -> int:
+        return self.bridge.side
+
     def written(
         self, features: Tensor, how: Sampling, generator: torch.Generator
     ) -> tuple[Tensor, list[tuple[str, float]]]:

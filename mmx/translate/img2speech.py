@@ -33,6 +33,11 @@ class ImageTranslator(Translator):
             return to_rgb(source)
         return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
 
+    @property
+    def side(self) -> int:
+        """Pixels of a side of the pictures that its bridge looks at."""
+        return self.bridge.frontend.encoder.size
+
     def notes(self, name: str, picture: Image.Image) -> list[str]:
         found = super().notes(name, picture)
         if all(low == high for low, high in picture.getextrema()):

@@ -52,9 +52,26 @@ class SoundTranslator(Translator):
         """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that looks, too."""
         return self.bridge.point(waveform, **({} if seen is None else {"seen": self.decoder.targets([seen])}))
 
-    def label_points(self) -> Tensor:
-        """The labels' texts in the joint space, unit norm (K, D)."""
-        return self._labelled[1]
+    def nameable(self, concepts: Sequence[str]) -> list[str]:
+        """By which names sounds can be told apart, of some data's concepts: its bridge's labels, whatever the data holds."""
+        return list(self.bridge.config.labels)
+
+    def texts_of(self, labels: Sequence[str]) -> list[str]:
+        """Of some names the texts that stand for them."""
+        return [self.bridge.config.labels[label] for label in labels]
+
+    def text_points(self, labels: Sequence[str]) -> Tensor:
+        """Of some names the texts where the points of sounds are, unit norm (K, D)."""
+        names, points = self._labelled
+        return points[[names.index(label) for label in labels]]
+
+    def text_conditioning(self, label: str, seed: int, index: int) -> tuple[Tensor, torch.Generator]:
+        """As `conditioning`, of a name in the place of a sound."""
+        return self.conditioning(self.text_points([label])[0], seed, index)
+
+    def among_targets(self, point: Tensor, seed: int, index: int) -> Tensor:
+        """A point (D,) as it can be compared with the decoder's targets."""
+        return point
 
     def notes(self, name: str, sound: Waveform) -> list[str]:
         found = super().notes(name, sound)

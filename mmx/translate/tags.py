@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.words_prompt import prompter_of
-from mmx.bridges.words_tags import TagsBridge
+from mmx.bridges.words_tags import SHOWN, TagsBridge
 from mmx.models.store import Located, locate
-from mmx.translate.base import Names
+from mmx.translate.base import Names, generator_for
 from mmx.translate.sound2img import SoundTranslator
 
 
@@ -26,3 +30,21 @@ class TagsTranslator(SoundTranslator):
         prompter, _ = prompter_of(decoder, None, decoder_at)
         bridge, at = TagsBridge(Listener.load(encoder_at), prompter), Located("tags", encoder_at.folder)
         return cls(task, bridge, decoder, bridge_at=at, decoder_at=decoder_at, encoder_at=encoder_at)
+
+    def nameable(self, concepts: Sequence[str]) -> list[str]:
+        return list(concepts)  # CLAP can be asked for any
+
+    def texts_of(self, labels: Sequence[str]) -> list[str]:
+        return [SHOWN.format(label) for label in labels]
+
+    def text_points(self, labels: Sequence[str]) -> Tensor:
+        return self.bridge.points_of(labels)
+
+    @torch.inference_mode()
+    def text_conditioning(self, label: str, seed: int, index: int) -> tuple[Tensor, torch.Generator]:
+        generator = generator_for(seed, index)
+        return self.bridge.prompter(SHOWN.format(label), generator), generator
+
+    def among_targets(self, point: Tensor, seed: int, index: int) -> Tensor:
+        """What is drawn for it: the point itself lies in CLAP's space, and the targets in the decoder's."""
+        return self.conditioning(point, seed, index)[0]
