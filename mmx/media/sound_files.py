@@ -117,21 +117,22 @@ def av_track(file: BinaryIO | str, name: str, *, in_time: bool = False) -> Track
         raise InputError(f"{name}: there is no sound in it", hint="copy or download it again")
     _check(first.sample_rate, first.layout.nb_channels, name)
     track.rate, track.start = first.sample_rate, first.time or 0.0
-    promised, planar = _promised_av(container, stream, track.rate), Planar(first)
+    promised, interleaved = _promised_av(container, stream, track.rate), Interleaved(first)
 
     def pieces() -> Iterator[np.ndarray]:
         at = 0
         for frame in chain((first,), frames):
             late = 0 if not in_time or frame.time is None else round((frame.time - track.start) * track.rate) - at
-            for piece in planar(frame):
+            for piece in interleaved(frame):
                 if abs(late) > JUMP * track.rate:
-                    yield from (np.zeros((len(piece), min(BLOCK, late - k)), np.float32) for k in range(0, late, BLOCK))
+                    for k in range(0, late, BLOCK):
+                        yield np.zeros((min(BLOCK, late - k), piece.shape[1]), np.float32)
                     at += max(0, late)
-                    piece = piece[:, max(0, -late) :]
+                    piece = piece[max(0, -late) :]
                 late = 0
-                at += piece.shape[1]
+                at += len(piece)
                 yield piece
-        yield from planar.rest()
+        yield from interleaved.rest()
 
     def blocks() -> Iterator[np.ndarray]:
         with container:
@@ -145,8 +146,8 @@ def av_track(file: BinaryIO | str, name: str, *, in_time: bool = False) -> Track
     return track
 
 
-class Planar:
-    """FFmpeg's frames → float32 (C, T) of the first one's rate and channels, though they change on the way."""
+class Interleaved:
+    """FFmpeg's frames → float32 (T, C) of the first one's rate and channels, though they change on the way."""
 
     def __init__(self, first: Any) -> None:
         self.rate, self.layout = first.sample_rate, first.layout
@@ -160,13 +161,17 @@ class Planar:
         if kind != self._kind:
             rest = self.rest()
             self._kind = kind
-            self._resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
+            # not planar: PyAV reads past the end of eight planes
+            self._resampler = av.AudioResampler(format="flt", layout=self.layout, rate=self.rate)
         frame.pts = None  # a clock that jumps back would be an error of the filter
-        return rest + [piece.to_ndarray() for piece in self._resampler.resample(frame)]
+        return rest + self._arrays(self._resampler.resample(frame))
 
     def rest(self) -> list[np.ndarray]:
         """What is held back at the end."""
-        return [] if self._resampler is None else [piece.to_ndarray() for piece in self._resampler.resample(None)]
+        return [] if self._resampler is None else self._arrays(self._resampler.resample(None))
+
+    def _arrays(self, frames: list[Any]) -> list[np.ndarray]:
+        return [frame.to_ndarray().reshape(-1, self.layout.nb_channels) for frame in frames]
 
 
 def open_av(file: BinaryIO | str, name: str) -> Any:
@@ -203,17 +208,17 @@ def decoded(container: Any, stream: Any, track: Track) -> Iterator[Any]:
 
 
 def _joined(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pieces (C, T) → blocks (T, C) of BLOCK frames and more."""
+    """Pieces (T, C) → blocks of BLOCK frames and more."""
     waiting: list[np.ndarray] = []
     held = 0
     for piece in pieces:
         waiting.append(piece)
-        held += piece.shape[1]
+        held += len(piece)
         if held >= BLOCK:
-            yield np.concatenate(waiting, axis=1).T
+            yield np.concatenate(waiting)
             waiting, held = [], 0
     if waiting:
-        yield np.concatenate(waiting, axis=1).T
+        yield np.concatenate(waiting)
 
 
 def _unreadable(name: str, why: str) -> InputError:
