@@ -72,10 +72,10 @@ def test_a_sound_is_what_ffmpeg_decodes(name: str) -> None:
     samples = resample(read.samples, read.sample_rate, rate)  # of Opus libsndfile keeps the rate that was encoded
     # FFmpeg leaves the last packet out of ALAC in CAF
     assert abs(len(samples) - len(expected)) <= 0.03 * rate or len(samples) == 2 * rate
-    assert likeness(samples, expected) > 0.999
+    assert likeness(samples, expected, lag=24 * (rate != read.sample_rate)) > 0.999
     assert read.notes == ()
     again = read_audio(data, sample_rate=16_000, window=0.5)
-    assert abs(again.seconds - 0.5) < 0.001 and again.rms_db > read.rms_db + 3  # the loud end
+    assert abs(again.seconds - 0.5) < 0.001 and again.rms_db > read.rms_db + 1  # the loud end
 
 
 PICTURES = {
