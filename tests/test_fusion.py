@@ -117,7 +117,7 @@ def test_pictures_beside_sounds_from_a_manifest(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     manifest = read_manifest(str(path), "sound2img")
-    assert [item.read() for item in manifest.seconds.items] == [png(9 * (2 - k)) for k in range(3)]
+    assert [item.read() for item in manifest.second_sources.items] == [png(9 * (2 - k)) for k in range(3)]
     del rows[1]["source2"]
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match="some rows have a source2"):

@@ -93,18 +93,18 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture beside it."""
         return self(self.prepare(waveform)[None], seen)[0]
 
-    def forward(self, features: Tensor, seconds: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, seen: Tensor | None = None) -> Tensor:
         """Features (B, W, ...) → unit-norm points of the joint space (B, D): the mean over the windows.
 
-        seconds (B, D): raw image embeddings of the decoder's teacher, for a bridge that looks, too; without them it only hears.
+        seen (B, D): raw image embeddings of the decoder's teacher, for a bridge that looks, too; without them it only hears.
         """
         flat = F.normalize(self.encoder(features.flatten(0, 1)), dim=-1)
         points = F.normalize(flat.unflatten(0, features.shape[:2]).mean(1), dim=-1)
-        if not self.looks or seconds is None:
+        if not self.looks or seen is None:
             return points
         there = torch.ones(len(points), 2, dtype=torch.bool, device=points.device)
-        return self.fused(points, seconds, there)
+        return self.fused(points, seen, there)
 
-    def fused(self, points: Tensor, seconds: Tensor, there: Tensor) -> Tensor:
+    def fused(self, points: Tensor, seen: Tensor, there: Tensor) -> Tensor:
         """Points of sounds (B, D), raw image embeddings (B, D), and which of them are there (B, 2) → unit-norm points (B, D)."""
-        return self.fusion(torch.stack((points.float(), self.looking(seconds.float()).float()), 1), there)
+        return self.fusion(torch.stack((points.float(), self.looking(seen.float()).float()), 1), there)

@@ -157,10 +157,10 @@ def pairs(videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Dev
     files = videos.files()
     if (videos.output / "pairs.jsonl").exists():
         raise UsageError(f"{videos.output} already holds pairs", hint="give a new folder")
-    from mmx.data.video_pairs import cut
+    from mmx.data.video_pairs import make_pairs
     from mmx.translate.load import load
 
-    done = cut(files, videos.output, load("sound2img", **vars(models), device=where.device), **asdict(moments))
+    done = make_pairs(files, videos.output, load("sound2img", **vars(models), device=where.device), **asdict(moments))
     if saying.as_json:
         print(json.dumps({"schema": "mmx.pairs/1"} | asdict(done)))
     elif not saying.quiet:

@@ -21,7 +21,7 @@ from mmx.data.shards import SUFFIXES, fetch, located, urls
 from mmx.errors import InputError
 from mmx.tasks import TASKS, Task
 
-SECONDS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
+HINTS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
 HELD_OUT = 20  # one of so many pairs that name no split is held out
 
 
@@ -44,7 +44,7 @@ class Manifest:
     sources: Listing
     targets: Listing
     direct: bool
-    seconds: Listing | None = None  # of direct pairs: pictures to take the sources with, where there are any
+    second_sources: Listing | None = None  # of direct pairs: pictures to take the sources with, where there are any
     label_names: list[str] = field(default_factory=list)
     key: str = ""  # of the metadata that the labels come from
     remote: list[str] = field(default_factory=list)  # shards to be streamed
@@ -93,13 +93,13 @@ def held_out(name: str) -> str:
 def _from_folders(sources: Path, targets: Path, task: Task) -> Manifest:
     by_stem = []
     kinds = [(sources, task.source.modality), (targets, task.target.modality)]
-    if (sources.parent / SECONDS).is_dir():
-        kinds.append((sources.parent / SECONDS, "image"))
+    if (sources.parent / HINTS).is_dir():
+        kinds.append((sources.parent / HINTS, "image"))
     for folder, modality in kinds:
         files = (p for p in folder.rglob("*") if p.suffix[1:].lower() in SUFFIXES[modality])
         by_stem.append({p.relative_to(folder).with_suffix("").as_posix(): str(p) for p in files})
-    manifest = Manifest(Listing(), Listing(), direct=True, seconds=Listing() if len(kinds) > 2 else None)
-    sides = [manifest.sources, manifest.targets, manifest.seconds]
+    manifest = Manifest(Listing(), Listing(), direct=True, second_sources=Listing() if len(kinds) > 2 else None)
+    sides = [manifest.sources, manifest.targets, manifest.second_sources]
     for stem in sorted(set.intersection(*(set(paths) for paths in by_stem))):
         for side, paths in zip(sides, by_stem, strict=False):
             side.add(held_out(stem), -1, 1.0, Item(paths[stem], paths[stem]))
@@ -115,7 +115,7 @@ def _from_rows(path: Path) -> Manifest:
         if not isinstance(row, dict) or not row.get("source") or not row.get("target"):
             raise InputError(f"{path}:{line}: a row needs a source and a target")
         weight = _weight(row, f"{path}:{line}")
-        if bool(row.get("source2")) != (manifest.seconds is not None) and len(manifest.sources.items):
+        if bool(row.get("source2")) != (manifest.second_sources is not None) and len(manifest.sources.items):
             raise InputError(f"{path}:{line}: some rows have a source2 and some have none")
         label = row.get("label")
         number = -1 if label in (None, "") else numbers.setdefault(str(label), len(numbers))
@@ -123,8 +123,10 @@ def _from_rows(path: Path) -> Manifest:
             place = str(path.parent / name)
             side.add(row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place))
         if row.get("source2"):
-            manifest.seconds, place = manifest.seconds or Listing(), str(path.parent / row["source2"])
-            manifest.seconds.add(row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place))
+            manifest.second_sources, place = manifest.second_sources or Listing(), str(path.parent / row["source2"])
+            manifest.second_sources.add(
+                row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place)
+            )
     if not len(manifest.sources.items):
         raise InputError(f"{path}: no rows")
     if numbers and -1 in manifest.sources.labels:

@@ -70,7 +70,7 @@ class Pairs:
     targets: Rows
     direct: bool
     weights: Tensor
-    seconds: Rows | None = None  # of direct pairs with two sources: what is seen beside each
+    second_sources: Rows | None = None  # of direct pairs with two sources: what is seen beside each
 
     @cached_property
     def groups(self) -> tuple[Groups, Groups]:
@@ -97,10 +97,10 @@ class Pairs:
         targets = self.targets
         if self.direct:
             targets = Rows(targets.cache, targets.rows[picks], targets.labels[picks])
-        seconds = self.seconds
-        if seconds is not None:
-            seconds = Rows(seconds.cache, seconds.rows[picks], seconds.labels[picks])
-        return Pairs(sources, targets, self.direct, self.weights[picks], seconds)
+        second = self.second_sources
+        if second is not None:
+            second = Rows(second.cache, second.rows[picks], second.labels[picks])
+        return Pairs(sources, targets, self.direct, self.weights[picks], second)
 
     def targets_of(self, picks: Tensor, labels: Tensor, places: Tensor) -> Tensor:
         """A target for each source: its own in direct pairs, else any of its label."""
@@ -115,8 +115,8 @@ def either_view(pairs: Pairs, picks: Tensor, places: Tensor) -> Tensor:
 
 def others_of(pairs: Pairs, picks: Tensor, labels: Tensor, places: Tensor, views: Tensor) -> Tensor:
     """The second source of each item (B, D): its own picture in direct pairs, else any picture of its label."""
-    if pairs.seconds is not None:
-        rows = [pairs.seconds.get(i).float() for i in picks.tolist()]
+    if pairs.second_sources is not None:
+        rows = [pairs.second_sources.get(i).float() for i in picks.tolist()]
         return torch.stack([row[int(view * len(row))] for row, view in zip(rows, views.tolist(), strict=True)])
     return either_view(pairs, pairs.groups[1].draw(labels, places), views)
 
@@ -151,8 +151,8 @@ def load_pairs(
     if manifest.remote:
         settle(manifest, spaces, group, quiet=quiet)
     wanted = list(zip((manifest.sources, manifest.targets), spaces, strict=True))
-    if looks and manifest.seconds is not None:
-        wanted.append((manifest.seconds, spaces[1]))
+    if looks and manifest.second_sources is not None:
+        wanted.append((manifest.second_sources, spaces[1]))
     sides = []
     for side, space in wanted:
         tell = _teller(space.features.name, len(side.items), quiet)
@@ -174,12 +174,12 @@ def load_pairs(
     if manifest.direct and not splits[0].weights.any():
         raise InputError("all weights of the train split are zero")
     # names and places take memory, and are not asked again
-    manifest.sources, manifest.targets, manifest.seconds = Listing(), Listing(), None
+    manifest.sources, manifest.targets, manifest.second_sources = Listing(), Listing(), None
     return Loaded(splits[0], splits[1], manifest, skipped)
 
 
 def _split(manifest: Manifest, sides, labels: tuple[np.ndarray, np.ndarray], number: int) -> Pairs | None:
-    all_sides = [manifest.sources, manifest.targets, manifest.seconds][: len(sides)]
+    all_sides = [manifest.sources, manifest.targets, manifest.second_sources][: len(sides)]
     keeps = [
         (found.rows >= 0) & (np.frombuffer(side.splits, np.int8) == number)
         for (_, found), side in zip(sides, all_sides, strict=True)

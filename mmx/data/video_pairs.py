@@ -27,7 +27,7 @@ OUTLIER = 2.0  # robust standard deviations below the median of all scores
 
 
 @dataclass
-class Cut:
+class VideoPairs:
     """What became of the videos."""
 
     kept: int = 0
@@ -41,14 +41,14 @@ def score(translator: SoundTranslator, moment: Moment) -> float:
     return float(F.normalize(translator.decoder.targets([moment.frame])[0], dim=-1) @ point)
 
 
-def cut(
+def make_pairs(
     videos: Sequence[Path], output: Path, translator: SoundTranslator, *, every: float, window: float, top: int
-) -> Cut:
+) -> VideoPairs:
     """Write `output`/audios, images and pairs.jsonl: of each video at most `top` moments, without outliers among all.
 
     A pair's rows say video, seconds and score; pairs of one video share a split.
     """
-    found, rows = Cut(), []
+    found, rows = VideoPairs(), []
     for number, path in enumerate(videos):
         try:
             scored = []
@@ -79,7 +79,7 @@ def _useless(moment: Moment) -> str | None:
     return "flat" if np.asarray(moment.frame).std() < FLAT else None
 
 
-def _write(output: Path, rows: list[tuple[float, str, str, float]], found: Cut) -> None:
+def _write(output: Path, rows: list[tuple[float, str, str, float]], found: VideoPairs) -> None:
     """The manifest of the rows that are no outliers; the others' files are taken away."""
     from mmx.data.manifest import held_out
 

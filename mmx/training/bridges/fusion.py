@@ -32,7 +32,7 @@ class FusionTask(SoundBridgeTask):
 
     @classmethod
     def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
-        if manifest.direct and manifest.seconds is None:
+        if manifest.direct and manifest.second_sources is None:
             raise InputError(
                 f"{recipe.data}: no pictures to hear the sounds with",
                 hint="a folder hints/ with equal stems, or a column source2 in the manifest",
@@ -44,12 +44,12 @@ class FusionTask(SoundBridgeTask):
         draws = torch.rand(size, 3, generator=generator)[part]
         lost = draws[:, 0]
         there = torch.stack((lost >= LOST, (lost < LOST) | (lost >= 2 * LOST)), 1)
-        seconds = others_of(self.pairs, batch["picks"], batch["labels"][:, 0], draws[:, 1], draws[:, 2])
-        return batch | {"seconds": seconds, "there": there}
+        seen = others_of(self.pairs, batch["picks"], batch["labels"][:, 0], draws[:, 1], draws[:, 2])
+        return batch | {"seen": seen, "there": there}
 
     def points(self, batch: dict[str, Tensor]) -> Tensor:
         bridge = self.module.bridge
-        return bridge.fused(bridge.encoder(batch["features"]), batch["seconds"], batch["there"])
+        return bridge.fused(bridge.encoder(batch["features"]), batch["seen"], batch["there"])
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         return validate_ways(self.val, module.bridge)
@@ -69,12 +69,12 @@ def validate_ways(val: Pairs | None, bridge: SoundBridge) -> dict[str, float]:
     targets = torch.stack([val.targets.get(i)[0].float() for i in theirs.tolist()])
     sounds = points_of(bridge, val.sources, picks)
     places = torch.rand(len(picks), generator=torch.Generator().manual_seed(0))
-    seconds = others_of(val, picks, labels, places, torch.zeros(len(picks)))
+    seen = others_of(val, picks, labels, places, torch.zeros(len(picks)))
     device = next(bridge.parameters()).device
     found: dict[str, float] = {}
     for way, (hears, sees) in WAYS.items():
         there = torch.tensor([[hears, sees]], device=device).expand(len(picks), -1)
-        points = bridge.fused(sounds.to(device), seconds.to(device), there).cpu()
+        points = bridge.fused(sounds.to(device), seen.to(device), there).cpu()
         measured = retrieval(points, targets, labels, val.targets.labels[theirs])
         found |= {
             name.replace("val_", f"val_{way}", 1): value

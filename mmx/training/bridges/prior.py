@@ -108,8 +108,8 @@ def _seen(pairs: Pairs, bridge: SoundBridge, pick: int, points: Tensor, generato
     count = len(points)
     draws = torch.rand(count, 2, generator=generator)
     picks, labels = torch.full((count,), pick), pairs.sources.labels[pick].expand(count)
-    seconds = others_of(pairs, picks, labels, draws[:, 0], draws[:, 1]).to(points.device)
-    return bridge.fused(points, seconds, torch.ones(count, 2, dtype=torch.bool, device=points.device)).cpu()
+    seen = others_of(pairs, picks, labels, draws[:, 0], draws[:, 1]).to(points.device)
+    return bridge.fused(points, seen, torch.ones(count, 2, dtype=torch.bool, device=points.device)).cpu()
 
 
 class Previews:
