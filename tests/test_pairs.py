@@ -243,12 +243,12 @@ def test_keys_are_the_sha256() -> None:
     assert content_key(b"mmx") == int.from_bytes(hashlib.sha256(b"mmx").digest()[:8], "little")
 
 
-@pytest.mark.parametrize("architecture", ["cnn", "transformer"])
-def test_two_processes_train_as_one_with_the_doubled_batch(tmp_path: Path, debug_models, architecture: str) -> None:
+@pytest.mark.parametrize("hears", ["--norm=group", "--norm=batch", "--architecture=transformer"])
+def test_two_processes_train_as_one_with_the_doubled_batch(tmp_path: Path, debug_models, hears: str) -> None:
     """Over gloo: negatives, batch normalisation and gradients are those of the whole batch."""
     folder = pair_folder(tmp_path / "pairs", 40)
     command = ["-m", "mmx", "train-bridge", "sound2img", "--data", str(folder), "--decoder", str(debug_models[1])]
-    command += [*COMMON, "--architecture", architecture]
+    command += [*COMMON, hears]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     one = [sys.executable, *command, "-o", str(tmp_path / "one"), "--batch-size", "12"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]

@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import fingerprint
+from mmx.errors import ModelError
+from mmx.nets.sound import SoundCNN
 from tests import tiny
 from tests.conftest import training
-from tests.small_data import png, wav
+from tests.small_data import pair_folder, png, wav
 
 # task, its decoder's fixture, the encoder, further options
 CASES: dict[str, tuple[str, str, Callable[[Path], Path] | None, tuple]] = {
@@ -70,3 +74,42 @@ def test_every_task_trains_on_another_device(
         assert torch.allclose(value.float(), there[name].float(), atol=0.02), name
     prior = json.loads((tmp_path / "cpu" / "config.json").read_text())["prior"]
     assert (prior is None) == (task == "img2speech") and any(n.startswith("prior.") for n in here) == bool(prior)
+
+
+def test_new_bridges_normalise_by_group_and_old_ones_by_batch(mmx_in_process, debug_models, tmp_path: Path) -> None:
+    """A folder of the version before, whose config names no normalisation, is read as it was written."""
+    old = shutil.copytree(debug_models[0], tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    assert config.pop("norm") == "batch"
+    (old / "config.json").write_text(json.dumps(config))
+    features = torch.randn(2, 3, 64, 300, generator=torch.Generator().manual_seed(0))
+    read, written = SoundBridge.load(old), SoundBridge.load(debug_models[0])
+    assert torch.equal(read(features), written(features)) and has_norm(read, nn.BatchNorm2d)
+    (old / "config.json").write_text(json.dumps(config | {"norm": "none"}))
+    with pytest.raises(ModelError, match="can't be read"):
+        SoundBridge.load(old)
+    data = pair_folder(tmp_path / "pairs", 12)
+    for norm, options in (("group", ()), ("batch", ("--norm", "batch"))):
+        command = training("sound2img", data, tmp_path / norm, debug_models[1], "--prior-steps", 0, *options)
+        code, _, err = mmx_in_process(*command)
+        assert code == 0, err.decode()
+        assert json.loads((tmp_path / norm / "config.json").read_text())["norm"] == norm
+    assert not has_norm(SoundBridge.load(tmp_path / "group"), nn.BatchNorm2d)
+    assert mmx_in_process(*command, "--norm", "layer")[0] == 2
+
+
+def has_norm(bridge: SoundBridge, kind: type[nn.Module]) -> bool:
+    return any(isinstance(module, kind) for module in bridge.encoder.modules())
+
+
+def test_group_normalisation_sees_one_item_at_a_time() -> None:
+    """While it trains, what an item becomes depends on no other; against a naive twin of the first layer."""
+    torch.manual_seed(0)
+    net = SoundCNN(6, channels=(16, 12), dropout=0.0, norm="group").train()
+    features = torch.randn(3, 64, 300)
+    assert torch.allclose(net(features)[1:2], net(features[1:2]), atol=1e-5)
+    convolved = net.blocks[0][0](features[:1, None])
+    groups = convolved.reshape(8, -1)  # two channels each
+    naive = (groups - groups.mean(1, keepdim=True)) / (groups.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    assert torch.allclose(net.blocks[0][1](convolved), naive.view_as(convolved), atol=1e-5)
+    assert net.blocks[1][1].num_groups == 4  # twelve channels are not divided by eight

@@ -26,9 +26,11 @@ class BridgeConfig:
 
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
-    sources: what it takes: a sound, or a sound and an image. logit_scale: learned inverse temperature. architecture: which encoder (a key of bridges.sound.ENCODERS), sizes: its keyword
-    arguments. prior: sizes of its diffusion prior, or None. source: name and fingerprint of the
-    frozen encoder that it looks or listens with, where it has one. writer: sizes of its unit writer, where it writes units.
+    sources: what it takes: a sound, or a sound and an image. logit_scale: learned inverse temperature.
+    architecture: which encoder (a key of bridges.sound.ARCHITECTURES), channels, norm, sizes: its arguments; norm is what a
+    CNN normalises by, "batch" or "group", and those of earlier versions, which do not name it, do by batch.
+    prior: sizes of its diffusion prior, or None. source: name and fingerprint of the frozen encoder that it looks or
+    listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
 
     task: str
@@ -37,6 +39,7 @@ class BridgeConfig:
     logit_scale: float = 1.0
     sources: tuple[str, ...] = ("sound",)
     channels: tuple[int, ...] = (32, 64, 128, 256)
+    norm: str = "batch"
     architecture: str = "cnn"
     sizes: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, int] | None = None

@@ -36,7 +36,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "cnn": Architecture(LogMel, SoundCNN, ("channels",)),
+    "cnn": Architecture(LogMel, SoundCNN, ("channels", "norm")),
     "transformer": Architecture(LogMel, SoundTransformer),
     "frozen": Architecture(FrozenVector, VectorHead),
     "lora": Architecture(Wave, AdaptedEncoder),

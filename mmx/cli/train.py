@@ -211,6 +211,7 @@ def train_bridge(
         str,
         typer.Option("--architecture", help="What hears log-mels: cnn or transformer; with --encoder a head on it."),
     ] = "cnn",
+    norm: Annotated[str, typer.Option("--norm", help="What the CNN normalises by: group or batch.")] = "group",
     source: Annotated[
         str,
         typer.Option(
@@ -294,6 +295,8 @@ def train_bridge(
         raise UsageError(f"--loss {loss}: {task} has no such loss", hint=" or ".join(row.losses))
     if architecture not in ("cnn", "transformer"):
         raise UsageError(f"--architecture {architecture}: no such architecture", hint="cnn or transformer")
+    if norm not in ("group", "batch"):
+        raise UsageError(f"--norm {norm}: no such normalisation", hint="group or batch")
     if source not in ("", "sound", "sound+image") or (source and task != "sound2img"):
         raise UsageError(f"--source {source}: {task} has no such sources", hint="sound2img: sound or sound+image")
     if lora and (encoder is None or row.source.modality != "sound"):
@@ -350,6 +353,7 @@ def train_bridge(
         tensorboard,
         _command(context),
         notes,
+        norm=norm,
     )
     train(recipe)
     if recipe.team.leads:

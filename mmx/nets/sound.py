@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -21,6 +23,7 @@ FRAMES = 300  # 3 s: what the CNN reads at once
 
 LEVEL = 0.1  # root mean square of full scale to which every clip is brought
 FLOOR = 1e-6  # power below the logarithm
+GROUPS = 8  # of channels that are normalised together, at most
 
 
 @lru_cache(maxsize=1)
@@ -47,25 +50,38 @@ def standardise(features: Tensor) -> Tensor:
     return (features - mean) / (features.std((-2, -1), keepdim=True) + 1e-3)
 
 
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation (Wu and He 2018): of each item alone, so that neither a batch nor other processes matter."""
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
+
+
 class _Block(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            NORMS[norm](outputs),
             nn.SiLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            NORMS[norm](outputs),
             nn.SiLU(),
         )
 
 
 class SoundCNN(nn.Module):
-    """Standardised log-mel (B, 64, 300) → embedding (B, D), any norm. Mean and max over time, as in PANNs (Kong et al. 2020)."""
+    """Standardised log-mel (B, 64, 300) → embedding (B, D), any norm. Mean and max over time, as in PANNs (Kong et al. 2020).
 
-    def __init__(self, dim: int, channels: tuple[int, ...] = (32, 64, 128, 256), dropout: float = 0.2) -> None:
+    norm: a key of NORMS.
+    """
+
+    def __init__(
+        self, dim: int, channels: Sequence[int] = (32, 64, 128, 256), dropout: float = 0.2, norm: str = "batch"
+    ) -> None:
         super().__init__()
         sizes = (1, *channels)
-        self.blocks = nn.ModuleList(_Block(a, b, 2 if a == 1 else 1) for a, b in pairwise(sizes))
+        self.blocks = nn.ModuleList(_Block(a, b, 2 if a == 1 else 1, norm) for a, b in pairwise(sizes))
         self.head = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(channels[-1], channels[-1] * 2),

@@ -60,6 +60,7 @@ class BridgeRecipe:
     tensorboard: bool = False
     command: str = ""
     notes: str = ""
+    norm: str = "group"  # what a CNN normalises by: a key of mmx.nets.sound.NORMS
     deadline: float = field(init=False)  # of all stages together, on the clock of time.monotonic
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.base import BridgeConfig
 from mmx.bridges.frontends import FrozenVector, LogMel, Wave
-from mmx.bridges.sound import SoundBridge
+from mmx.bridges.sound import ARCHITECTURES, SoundBridge
 from mmx.data.features import Embeddings
 from mmx.data.manifest import Manifest
 from mmx.decoders.base import Decoder
@@ -33,7 +33,10 @@ class PointTask(BridgeTask):
     def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
         targets, voice = Embeddings(decoder), cls.bridge_kind.voice
         if recipe.encoder is None:
-            return Sides(LogMel(voice=voice), targets, {"architecture": recipe.architecture, "sizes": recipe.sizes})
+            about = {"architecture": recipe.architecture, "sizes": recipe.sizes}
+            if "norm" in ARCHITECTURES[recipe.architecture].fields:
+                about["norm"] = recipe.norm
+            return Sides(LogMel(voice=voice), targets, about)
         listener = Listener.load(recipe.encoder, recipe.team.device)
         source = {"name": listener.name, "fingerprint": listener.fingerprint}
         sizes = recipe.sizes | {"inputs": listener.dim}
