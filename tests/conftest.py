@@ -24,6 +24,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["MMX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the second device known before any test trains: torch's autograd counts the devices when it first runs."""
+    if any("second_device" in item.fixturenames for item in session.items):
+        from tests.devices import register
+
+        register()
+
+
 @pytest.fixture
 def bark() -> Path:
     return ROOT / "assets" / "samples" / "bark.wav"

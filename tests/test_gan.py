@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmx.data.photos import Photos
 from mmx.decoders.gan import GanDecoder, save_gan_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, UsageError
@@ -231,12 +232,24 @@ def test_settled_statistics_are_those_of_the_weights():
     assert not generator.training
 
 
-def test_all_stages_from_shards_to_a_decoder(tmp_path, monkeypatch):
-    """The command's own code on tiny sizes: it draws, a second call resumes, and another run goes on from its weights."""
-    photos = coloured_photos()
-    photos.meta[:] = [meta | {"split": "val" if k > 5 else "train"} for k, meta in enumerate(photos.meta)]
-    monkeypatch.setattr(gan_stages, "load_photos", lambda *_: photos)
+@pytest.fixture()
+def photos(monkeypatch) -> Photos:
+    """What the stages read and look with, instead of shards and the package."""
+    found = coloured_photos()
+    found.meta[:] = [meta | {"split": "val" if k > 5 else "train"} for k, meta in enumerate(found.meta)]
+    monkeypatch.setattr(gan_stages, "load_photos", lambda *_: found)
     monkeypatch.setattr(gan_stages, "load_efficientnet", random_efficientnet)
+    return found
+
+
+def test_stages_train_on_another_device(photos, tmp_path, second_device):
+    sizes = {"steps": {"space": 1, "gan": 1}, "space": SPACE, "sizes": CONFIG}
+    decoder = train_gan_decoder(GanRecipe(tmp_path, tmp_path / "run", device=second_device, quiet=True, **sizes))
+    assert decoder.spec.shape == (SEMANTIC + LAYOUT,) and decoder.device.type == "cpu"
+
+
+def test_all_stages_from_shards_to_a_decoder(photos, tmp_path, monkeypatch):
+    """The command's own code on tiny sizes: it draws, a second call resumes, and another run goes on from its weights."""
     recipe = GanRecipe(
         tmp_path, tmp_path / "run", steps={"space": 2, "gan": 2}, quiet=True, space=SPACE, sizes=CONFIG, notes="Blocks."
     )
@@ -284,7 +297,8 @@ class _Nothing:
         (("image", "--family", "vae"), b"diffusion or gan"),
         (("image", "--gan-steps", "3"), b"image has no such stage"),
         (("image", "--family", "gan", "--codec-steps", "3"), b"--space-steps, --gan-steps"),
-        (("image", "--init", "FOLDER"), b"--family gan goes on from it"),
+        (("image", "--init", "FOLDER"), b"family diffusion takes none"),
+        (("speech", "--teacher", "FOLDER"), b"family units takes none"),
         (("image", "--family", "gan", "--init", "nowhere"), b"no decoder folder"),
     ],
 )

@@ -127,11 +127,11 @@ def train_decoder(
     if family not in STAGES[what]:
         raise UsageError(f"--family {family}: {what} has no such family", hint=" or ".join(STAGES[what]))
     _check(data, output)
-    for option, folder in (("--teacher", teacher), ("--init", init)):
+    for option, folder, families in (("--teacher", teacher, ("diffusion", "gan")), ("--init", init, ("gan",))):
+        if folder is not None and family not in families:
+            raise UsageError(f"{option} {folder}: {what} of family {family} takes none", hint=" or ".join(families))
         if folder is not None and not (folder / "teacher").is_dir():
             raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
-    if init is not None and family != "gan":
-        raise UsageError(f"--init {init}: --family {family} always starts anew", hint="--family gan goes on from it")
     given = {
         "space": space_steps,
         "codec": codec_steps,

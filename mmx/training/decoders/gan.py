@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmx.data.photos import Photos
 from mmx.nets.generator import Generator, GeneratorConfig
-from mmx.training.decoders.axes import regression
+from mmx.training.decoders.axes import Axes, regression
 from mmx.training.decoders.critic import Critic, CriticConfig, Projection
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
@@ -68,6 +68,11 @@ def apart(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().mean(1) + 1e-8).sqrt().mean()
 
 
+def cells(pixels: Tensor) -> Tensor:
+    """Mean colours of 4x4 cells: (B, 3, S, S) → (B, 3, 4, 4)."""
+    return F.adaptive_avg_pool2d(pixels, 4)
+
+
 class _GanModule(nn.Module):
     def __init__(self, config: GanConfig) -> None:
         super().__init__()
@@ -79,17 +84,17 @@ class _GanModule(nn.Module):
 class Gaze:
     """The frozen network as the GAN uses it: taps at unit deviation, their projection, and the semantic part that it would tell."""
 
-    def __init__(self, net: EfficientNet, data: Conditioned, config: GanConfig) -> None:
-        self.net, self.side = net, config.side
+    def __init__(self, net: EfficientNet, data: Conditioned, config: GanConfig, device: str) -> None:
+        self.net, self.side = net.to(device), config.side
         step = max(1, len(data.photos) // CALIBRATION)
         with torch.no_grad():
-            taps = self.taps(to_pixels(data.photos.pixels[::step]))
+            taps = self.taps(to_pixels(data.photos.pixels[::step]).to(device))
             mean = net.pool(taps[-1]).mean(0)
         self.deviations = [tap.std((0, 2, 3)) + 1e-3 for tap in taps]
-        self.projection = Projection(self.deviations, config.critic.widths)
+        self.projection = Projection([x.cpu() for x in self.deviations], config.critic.widths).to(device)
         semantic = F.normalize(data.embeds[0, :, : data.semantic].float(), dim=1)
-        self.axes = regression(data.features, semantic)
-        self.axes.mean = mean  # at this side a photo's features are a little different
+        # at this side a photo's features are a little different: the mean is theirs
+        self.axes = Axes(mean, regression(data.features, semantic).matrix.to(device))
 
     def taps(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, S, S) → feature maps, finest first."""
@@ -114,6 +119,20 @@ def held(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
+@dataclass
+class _Play:
+    """What both networks learn from at a step: photos (B, 3, S, S) with a conditioning each (B, D); pictures drawn of the `items` (K,)
+    among them; and the taps of both.
+    """
+
+    photos: Tensor
+    conditioning: Tensor
+    items: Tensor
+    drawn: Tensor
+    real: list[Tensor]
+    fake: list[Tensor]
+
+
 class GanTask:
     """Hinge loss on frozen features (Sauer et al. 2021), a photo's neighbours as what is real (Casanova et al. 2021), and for the generator:
 
@@ -129,24 +148,27 @@ class GanTask:
     lower_is_better = ("colour_l1",)
 
     def __init__(
-        self, data: Conditioned, val: Conditioned, net: EfficientNet, config: GanConfig, seed: int = 0
+        self,
+        data: Conditioned,
+        val: Conditioned,
+        net: EfficientNet,
+        config: GanConfig,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
-        self.data, self.val, self.config = data, val, config
-        self.gaze = Gaze(net, data, config)
+        self.data, self.val, self.config, self.device = data, val, config, device
+        self.gaze = Gaze(net, data, config, device)
         synsets = sorted({meta["synset"] for meta in data.photos.meta})
-        labels = torch.tensor([synsets.index(meta["synset"]) for meta in data.photos.meta])
+        labels, self.val_labels = (
+            torch.tensor([synsets.index(m["synset"]) if m["synset"] in synsets else -1 for m in part.photos.meta])
+            for part in (data, val)
+        )
         self.near = neighbours(data.features, labels)
         weights = torch.tensor([1.0 if meta.get("concept") else config.plain for meta in data.photos.meta])
         self.shares = weights.cumsum(0) / weights.sum()
-        self.means = torch.stack(
-            [
-                F.normalize(data.embeds[0, labels == k, : data.semantic].float(), dim=1).mean(0)
-                for k in range(len(synsets))
-            ]
-        )
-        self.val_labels = torch.tensor(
-            [synsets.index(m["synset"]) if m["synset"] in synsets else -1 for m in val.photos.meta]
-        )
+        semantic = F.normalize(data.embeds[0, :, : data.semantic].float(), dim=1)
+        means = torch.stack([semantic[labels == k].mean(0) for k in range(len(synsets))])
+        self.means = F.normalize(means, dim=1).to(device)
         torch.manual_seed(seed)
         self.module = _GanModule(config).to(memory_format=torch.channels_last)
 
@@ -168,38 +190,41 @@ class GanTask:
         return F.normalize(noisy, dim=1) * part.norm(dim=1, keepdim=True)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        photos, count = to_pixels(batch["images"]), len(batch["images"])
-        semantic, layout = (self._noisy(batch[name], generator) for name in ("semantic", "layout"))
-        # the first quarter is drawn a second time, from other noise
-        items = torch.cat((torch.arange(count), torch.arange(count // 4)))
-        conditioning = torch.cat((semantic, layout), 1)
-        noise = torch.randn(len(items), self.config.generator.noise, generator=generator).to(photos.device)
-        drawn = self.module.generator(noise, conditioning[items]).float()
-        view = View.draw(count, photos.shape[-1], float(self.module.strength), generator)
-        with torch.no_grad():
-            real = self.gaze.taps(view(photos))
-        fake = self.gaze.taps(view.pick(items)(drawn))
-        critic, margin, sure = self._critic_loss(real, fake, (semantic, layout, conditioning), items)
-        terms = self._generator_terms(real, fake, photos, drawn, conditioning, items)
-        self._adapt(sure, count)
+        now = self._play(batch, generator)
+        critic, margin, sure = self._critic_loss(now)
+        terms = self._generator_terms(now)
+        self._adapt(sure, len(now.photos))
         parts = {name: value.item() for name, value in terms.items()}
         parts |= {"critic": critic.item(), "margin": margin, "strength": float(self.module.strength)}
         weights = {"fooling": 1.0} | {name: getattr(self.config, name) for name in ("guide", "energy", "colour")}
         return critic + sum(weights[name] * value for name, value in terms.items()), parts
 
-    def _critic_loss(
-        self, real: list[Tensor], fake: list[Tensor], parts: tuple[Tensor, Tensor, Tensor], items: Tensor
-    ) -> tuple[Tensor, float, float]:
-        """The critic's hinge loss, by how much it scores photos higher, and the share of photos that it takes for photos, from -1 to 1."""
-        semantic, layout, conditioning = parts
-        other = torch.arange(len(semantic)) % 4 > 0  # these show another thing, the others have other colours
-        wrong = torch.where(
-            other[:, None].to(semantic.device),
-            torch.cat((semantic.roll(1, 0), layout), 1),
-            torch.cat((semantic, layout.roll(1, 0)), 1),
+    def _play(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Play:
+        """Draw, and let the frozen network look at photos and pictures in the same views."""
+        photos, count = to_pixels(batch["images"]), len(batch["images"])
+        conditioning = torch.cat([self._noisy(batch[name], generator) for name in ("semantic", "layout")], 1)
+        # the first quarter is drawn a second time, from other noise
+        items = torch.cat((torch.arange(count), torch.arange(count // 4)))
+        noise = torch.randn(len(items), self.config.generator.noise, generator=generator).to(photos.device)
+        drawn = self.module.generator(noise, conditioning[items]).float()
+        view = View.draw(count, photos.shape[-1], float(self.module.strength), generator)
+        with torch.no_grad():
+            real = self.gaze.taps(view(photos))
+        return _Play(photos, conditioning, items, drawn, real, self.gaze.taps(view.pick(items)(drawn)))
+
+    def _wrong(self, conditioning: Tensor) -> Tensor:
+        """Conditionings (B, D) that do not fit: the next one's semantic part, and of every fourth its layout part."""
+        semantic, layout = conditioning.tensor_split((self.data.semantic,), 1)
+        colours = (torch.arange(len(conditioning)) % 4 == 0)[:, None].to(conditioning.device)
+        return torch.where(
+            colours, torch.cat((semantic, layout.roll(1, 0)), 1), torch.cat((semantic.roll(1, 0), layout), 1)
         )
-        yes, mismatched = self.module.critic(self.gaze.projection(real), conditioning, wrong)
-        (no,) = self.module.critic(self.gaze.projection([tap.detach() for tap in fake]), conditioning[items])
+
+    def _critic_loss(self, now: _Play) -> tuple[Tensor, float, float]:
+        """The critic's hinge loss, by how much it scores photos higher, and the share of photos that it takes for photos, from -1 to 1."""
+        project, critic = self.gaze.projection, self.module.critic
+        yes, mismatched = critic(project(now.real), now.conditioning, self._wrong(now.conditioning))
+        (no,) = critic(project([tap.detach() for tap in now.fake]), now.conditioning[now.items])
         loss = sum(
             F.relu(1 - a).mean() + F.relu(1 + b).mean() + self.config.wrong * F.relu(1 + c).mean()
             for a, b, c in zip(yes, no, mismatched, strict=True)
@@ -207,22 +232,21 @@ class GanTask:
         margin = sum((a.mean() - b.mean()).item() for a, b in zip(yes, no, strict=True)) / len(yes)
         return loss, margin, sum(a.sign().mean().item() for a in yes) / len(yes)
 
-    def _generator_terms(
-        self, real: list[Tensor], fake: list[Tensor], photos: Tensor, drawn: Tensor, conditioning: Tensor, items: Tensor
-    ) -> dict[str, Tensor]:
-        again = len(items) - len(photos)
+    def _generator_terms(self, now: _Play) -> dict[str, Tensor]:
+        items, again = now.items, len(now.items) - len(now.photos)
+        conditioning = now.conditioning[items]
         with held(self.module.critic):
-            (scores,) = self.module.critic(self.gaze.projection(fake), conditioning[items])
-        deep, wanted = self.gaze.deep(fake), self.gaze.deep(real)
+            (scores,) = self.module.critic(self.gaze.projection(now.fake), conditioning)
+        deep, wanted = self.gaze.deep(now.fake), self.gaze.deep(now.real)
         energy = sum(
             apart(y, x[items]) - apart(y[:again], y[-again:]) / 2 for y, x in zip(deep, wanted, strict=True)
         ) / len(deep)
-        told = self.gaze.semantic(fake)
+        told = self.gaze.semantic(now.fake)
         return {
             "fooling": -sum(score.mean() for score in scores),
-            "guide": 1 - F.cosine_similarity(told, conditioning[items, : self.data.semantic], dim=1).mean(),
+            "guide": 1 - F.cosine_similarity(told, conditioning[:, : self.data.semantic], dim=1).mean(),
             "energy": energy,
-            "colour": (F.adaptive_avg_pool2d(drawn, 4) - F.adaptive_avg_pool2d(photos, 4)[items]).abs().mean(),
+            "colour": (cells(now.drawn) - cells(now.photos)[items]).abs().mean(),
         }
 
     @torch.no_grad()
@@ -236,24 +260,25 @@ class GanTask:
         the distance of two pictures' deep features beside that of a picture and the photo."""
         settle(module.generator, self.data.embeds[0])
         keep = torch.arange(0, len(self.val.photos), max(1, len(self.val.photos) // 256))
-        photos, embeds = to_pixels(self.val.photos.pixels[keep]), self.val.embeds[0, keep].float()
-        generator = torch.Generator().manual_seed(0)
-        first, second = (
-            module.generator(torch.randn(len(keep), self.config.generator.noise, generator=generator), embeds)
-            for _ in range(2)
-        )
+        photos = to_pixels(self.val.photos.pixels[keep]).to(self.device)
+        first, second = (self._drawn(module.generator, keep, seed) for seed in range(2))
         taps, others, real = self.gaze.taps(first), self.gaze.taps(second), self.gaze.taps(photos)
-        named = F.normalize(self.gaze.semantic(taps), dim=1) @ F.normalize(self.means, dim=1).T
+        named = F.normalize(self.gaze.semantic(taps), dim=1) @ self.means.T
         away, between = (
             sum(apart(a, b).item() for a, b in zip(self.gaze.deep(taps), self.gaze.deep(x), strict=True))
             for x in (real, others)
         )
-        cells = (F.adaptive_avg_pool2d(first, 4) - F.adaptive_avg_pool2d(photos, 4)).abs().mean().item()
         return {
-            "named": (named.argmax(1) == self.val_labels[keep]).float().mean().item(),
-            "colour_l1": cells,
+            "named": (named.argmax(1).cpu() == self.val_labels[keep]).float().mean().item(),
+            "colour_l1": (cells(first) - cells(photos)).abs().mean().item(),
             "spread": between / away,
         }
+
+    def _drawn(self, generator: Generator, keep: Tensor, seed: int) -> Tensor:
+        """A picture of each of these val photos' embeddings (K,)."""
+        draws = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(keep), self.config.generator.noise, generator=draws).to(self.device)
+        return generator(noise, self.val.embeds[0, keep].float().to(self.device))
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """Ten val photos of ten labels, and five pictures of each at its own embedding."""
@@ -262,9 +287,7 @@ class GanTask:
         firsts = [int((self.val_labels == label).nonzero()[0, 0]) for label in self.val_labels.unique().tolist()]
         keep = torch.tensor(firsts[:: max(1, len(firsts) // 10)][:10])
         rows = [to_pixels(self.val.photos.pixels[keep])]
-        for seed in range(5):
-            noise = torch.randn(1, self.config.generator.noise, generator=torch.Generator().manual_seed(seed))
-            rows.append(module.generator(noise.expand(len(keep), -1), self.val.embeds[0, keep].float()))
+        rows += [self._drawn(module.generator, keep, seed).cpu() for seed in range(5)]
         grid(to_images(torch.cat(rows)), columns=len(keep)).save(path)
 
 
@@ -276,10 +299,11 @@ def settle(generator: Generator, embeds: Tensor, count: int = 512, batch: int = 
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
-    draws = torch.Generator().manual_seed(0)
+    draws, device = torch.Generator().manual_seed(0), generator.colours.weight.device
     generator.train()
     for picks in torch.randint(len(embeds), (count // batch, batch), generator=draws):
-        generator(torch.randn(batch, generator.config.noise, generator=draws), embeds[picks].float())
+        noise = torch.randn(batch, generator.config.noise, generator=draws)
+        generator(noise.to(device), embeds[picks].float().to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()

@@ -94,7 +94,7 @@ class Seen:
 
 def see(recipe: GanRecipe) -> Seen:
     """Read the photos and look at them. Raises ModelError where the frozen network is not installed."""
-    net = load_efficientnet()
+    net = load_efficientnet().to(recipe.device)
     everything = load_photos(recipe.data, recipe.space.image_size)
     photos, val = everything.split("train"), everything.split("val")
     folder = recipe.run / "features"
@@ -121,7 +121,7 @@ def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
         take_weights(task.module.space, Teacher.load(recipe.start / "teacher").net)
     run = Run(task, recipe.schedule("space"), recipe.run / "space", identity=identity_of(recipe, seen))
     run.fit(quiet=recipe.quiet)
-    return Teacher(run.averaged().space, task.tokenizer), run
+    return Teacher(run.averaged().space.cpu(), task.tokenizer), run
 
 
 def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
@@ -144,7 +144,7 @@ def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher, after: Sequ
         Conditioned(photos, embeds_of(photos, teacher, recipe.run / "embeds" / name), features, semantic)
         for name, photos, features in zip(("train", "val"), (seen.photos, seen.val), seen.features, strict=True)
     ]
-    task = GanTask(*splits, seen.net, sizes, recipe.seed)
+    task = GanTask(*splits, seen.net, sizes, recipe.seed, recipe.device)
     if recipe.start is not None and (recipe.start / WEIGHTS).exists():
         take_weights(task.module.generator, GanDecoder.load(recipe.start).net)
     identity = identity_of(recipe, seen) | {"sizes": asdict(sizes)}

@@ -65,10 +65,11 @@ class SeenSpaceTask(SpaceTask):
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Concepts named by their text, synsets by the nearest mean of the training photos' targets; cosine to val's own targets."""
-        space = module.space
+        space, device = module.space, module.space.logit_scale.device
         tokens = self.tokenizer([f"a photo of a {c}" for c in self.concepts], padding=True, return_tensors="pt")
-        text = space.encode_text(tokens.input_ids, tokens.attention_mask)
-        embeds = torch.cat([space.encode_image(to_pixels(part)) for part in self.val.pixels.split(256)])
+        text = space.encode_text(tokens.input_ids.to(device), tokens.attention_mask.to(device)).cpu()
+        parts = self.val.pixels.split(256)
+        embeds = torch.cat([space.encode_image(to_pixels(part).to(device)).cpu() for part in parts])
         truth = torch.tensor([self.concepts.index(m["concept"]) if m.get("concept") else -1 for m in self.val.meta])
         named = ((embeds @ text.T).argmax(1) == truth)[truth >= 0].float().mean().item()
         semantic = F.normalize(embeds[:, : self.config.semantic_dim], dim=1)

@@ -29,8 +29,9 @@ def resized(pixels: Tensor, side: int) -> Tensor:
 @torch.no_grad()
 def pooled(net: EfficientNet, photos: Tensor, side: int = SIDE) -> Tensor:
     """Photos (N, S, S, 3) uint8 → pooled features (N, 1280), float16."""
-    parts = photos.split(BATCH)
-    return torch.cat([net.pool(net.taps(resized(to_pixels(part), side))[-1]).half() for part in parts])
+    device = net.head.conv.weight.device
+    views = (resized(to_pixels(part).to(device), side) for part in photos.split(BATCH))
+    return torch.cat([net.pool(net.taps(view)[-1]).half().cpu() for view in views])
 
 
 def digest_of(photos: Tensor) -> str:
