@@ -30,6 +30,11 @@ def autocast(device: str | torch.device, wanted: bool = True) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=wanted and bf16_pays(kind))
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module's weights are."""
+    return next(module.parameters()).device
+
+
 def pick_device(device: str) -> str:
     """ "auto" → the best device here. Raises UsageError for one that is not here."""
     if device == "auto":

@@ -13,10 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.device import device_of
 from mmx.errors import InputError
 from mmx.evaluation.metrics import top_accuracy
 from mmx.media.image import fit_square
 from mmx.training.decoders.space import random_crops, to_pixels
+from mmx.training.decoders.stages import data_digest
 from mmx.training.engine.loop import LoopConfig, Run
 
 SCHEDULE = LoopConfig(
@@ -112,7 +114,7 @@ class JudgeTask:
     def validate(self, module: nn.Module) -> dict[str, float]:
         keep = [i for i, meta in enumerate(self.val.meta) if meta.get(self.key) in self.labels]
         truth = torch.tensor([self.labels.index(self.val.meta[i][self.key]) for i in keep])
-        return top_accuracy(module(to_pixels(self.val.pixels[keep])), truth)
+        return top_accuracy(module(to_pixels(self.val.pixels[keep], device_of(module))).cpu(), truth)
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """A judge has nothing to show."""
@@ -126,10 +128,11 @@ class Judge:
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """Pictures → logits (N, K) and features (N, C)."""
+        """Pictures → logits (N, K) and features (N, C), on the CPU."""
         pixels = torch.from_numpy(np.stack([np.asarray(fit_square(picture, SIDE)) for picture in pictures]))
-        features = torch.cat([self.net.features(to_pixels(part)) for part in pixels.split(256)])
-        return self.net.out(features), features
+        device = device_of(self.net)
+        features = torch.cat([self.net.features(to_pixels(part, device)) for part in pixels.split(256)])
+        return self.net.out(features).cpu(), features.cpu()
 
 
 def train_judge(
@@ -139,11 +142,18 @@ def train_judge(
     *,
     key: str = "concept",
     max_steps: int = SCHEDULE.max_steps,
+    device: str = "cpu",
     quiet: bool = False,
 ) -> Judge:
-    """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes. Raises InputError."""
+    """Train a judge on the train split into `folder`, or take the one that is there; the same call resumes.
+
+    Raises InputError; UsageError where the one that is there was trained on other photos or for other labels.
+    """
     photos = small(photos)
     task = JudgeTask(photos.split("train"), photos.split("val"), labels, key)
-    run = Run(task, replace(SCHEDULE, max_steps=max_steps, warmup=min(SCHEDULE.warmup, max_steps // 10 + 1)), folder)
+    warmup = min(SCHEDULE.warmup, max_steps // 10 + 1)
+    config = replace(SCHEDULE, max_steps=max_steps, warmup=warmup, device=device)
+    identity = {"data": data_digest([photos.pixels], photos.meta), "labels": list(labels), "key": key}
+    run = Run(task, config, folder, identity=identity)
     run.fit(quiet=quiet)
     return Judge(run.averaged())

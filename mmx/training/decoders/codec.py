@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.device import device_of
 from mmx.nets.dual import DualEncoder
 from mmx.training.decoders.space import to_images, to_pixels
 
@@ -90,7 +91,7 @@ class CodecTask:
         return l1 + self.feature_weight * features, {"l1": l1.item(), "features": features.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        pixels = to_pixels(self.val.pixels[:256])
+        pixels = to_pixels(self.val.pixels[:256], device_of(module))
         rebuilt = module.decode(module.encode(pixels).latents, force_not_quantize=True).sample.clamp(-1, 1)
         mse = (rebuilt - pixels).pow(2).mean((1, 2, 3))
         return {
@@ -101,7 +102,7 @@ class CodecTask:
     def preview(self, module: nn.Module, path: Path) -> None:
         from mmx.media.image import grid
 
-        pixels = to_pixels(self.val.pixels[:16])
+        pixels = to_pixels(self.val.pixels[:16], device_of(module))
         rebuilt = module.decode(module.encode(pixels).latents, force_not_quantize=True).sample
         grid(to_images(torch.stack((pixels, rebuilt), 1).flatten(0, 1)), columns=8).save(path)
 
@@ -109,11 +110,14 @@ class CodecTask:
 @torch.no_grad()
 def whiten_latents(codec, latents: Tensor) -> Tensor:
     """Fold the latents' mean and std a channel into the codec's own normalisation, so that they come out
-    standardised: the Kandinsky pipeline applies no scaling factor. latents (N, C, h, w) are returned as the codec now gives them."""
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    standardised: the Kandinsky pipeline applies no scaling factor. latents (N, C, h, w), on the CPU, are returned as the codec now gives
+    them."""
+    moments = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = codec.down_blocks[-1][-1], codec.up_blocks[0][0]
+    mean, std = (x.to(into.weight.device) for x in moments)
     into.weight.div_(std)
     into.bias.copy_((into.bias - mean) / std)
     out.bias.add_(out.weight[:, :, 0, 0] @ mean)
     out.weight.mul_(std[None, :, None, None])
+    mean, std = moments
     return (latents - mean[:, None, None]) / std[:, None, None]

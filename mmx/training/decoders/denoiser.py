@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
-from mmx.device import autocast
+from mmx.device import autocast, device_of
 from mmx.training.decoders.codec import feature_distance
 from mmx.training.decoders.space import to_images, to_pixels
 
@@ -120,18 +120,18 @@ class DenoiserTask:
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
-        latents, embeds = (tensor[:512] for tensor in self.val)
+        latents, embeds = (tensor[:512].to(device_of(module)) for tensor in self.val)
         return {"val_v": self._v_loss(module, latents, embeds, generator).item()}
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """Eight val photos through the codec alone, then through embedding and denoiser at guidance 1 and 3."""
         from mmx.media.image import grid
 
-        latents, embeds = self.val[0][:8], self.val[1][:8]
+        latents, embeds, null = (x.to(device_of(module)) for x in (self.val[0][:8], self.val[1][:8], self.null))
         rows = to_images(self.decoder.movq.decode(latents, force_not_quantize=True).sample)
         for guidance in (1.01, 3.0):
             generators = [torch.Generator().manual_seed(i) for i in range(8)]
-            rows += self.decoder(module, embeds, self.null, guidance, generators)
+            rows += self.decoder(module, embeds, null, guidance, generators)
         grid(rows, columns=8).save(path)
 
 
@@ -139,8 +139,9 @@ class DenoiserTask:
 def first_guesses(unet: nn.Module, embeds: Tensor, latents: Tensor, seed: int, batch: int = 256) -> Tensor:
     """The denoiser's guess at each picture's latents from pure noise and its embedding: (N, C, h, w), one step of sampling.
 
-    embeds (N, D), latents (N, C, h, w): only their shape matters. Computed in bfloat16.
+    embeds (N, D), latents (N, C, h, w): only their shape matters. Computed in bfloat16 where that pays; all tensors on the CPU.
     """
+    device = device_of(unet)
     scheduler = build_scheduler()
     last = scheduler.config.num_train_timesteps - 1
     signal = scheduler.alphas_cumprod[last]
@@ -149,10 +150,10 @@ def first_guesses(unet: nn.Module, embeds: Tensor, latents: Tensor, seed: int, b
     for start in range(0, len(embeds), batch):
         part = embeds[start : start + batch].float()
         noise = torch.randn(len(part), *latents.shape[1:], generator=generator)
-        noisy = noise.contiguous(memory_format=torch.channels_last)
-        steps = torch.full((len(part),), last)
-        with autocast("cpu"):
-            v = unet(noisy, steps, None, added_cond_kwargs={"image_embeds": part}).sample
+        noisy = noise.to(device).contiguous(memory_format=torch.channels_last)
+        steps = torch.full((len(part),), last, device=device)
+        with autocast(device):
+            v = unet(noisy, steps, None, added_cond_kwargs={"image_embeds": part.to(device)}).sample.cpu()
         found.append((signal.sqrt() * noise - (1 - signal).sqrt() * v[:, : latents.shape[1]].float()).half())
     return torch.cat(found)
 
@@ -208,8 +209,10 @@ class FinishTask:
         return l1 + self.feature_weight * features, {"l1": l1.item(), "features": features.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        pixels = to_pixels(self.val.pixels[:256])
-        drawn = module.decode(self.val_guesses[:256].float(), force_not_quantize=True).sample.clamp(-1, 1)
+        pixels = to_pixels(self.val.pixels[:256], device_of(module))
+        drawn = module.decode(self.val_guesses[:256].to(pixels.device).float(), force_not_quantize=True).sample.clamp(
+            -1, 1
+        )
         return {
             "guess_l1": F.l1_loss(drawn, pixels).item(),
             "guess_features": feature_distance(self.teacher, drawn, pixels).item(),
@@ -218,6 +221,7 @@ class FinishTask:
     def preview(self, module: nn.Module, path: Path) -> None:
         from mmx.media.image import grid
 
-        drawn = module.decode(self.val_guesses[:16].float(), force_not_quantize=True).sample
-        pairs = torch.stack((to_pixels(self.val.pixels[:16]), drawn), 1).flatten(0, 1)
+        pixels = to_pixels(self.val.pixels[:16], device_of(module))
+        drawn = module.decode(self.val_guesses[:16].to(pixels.device).float(), force_not_quantize=True).sample
+        pairs = torch.stack((pixels, drawn), 1).flatten(0, 1)
         grid(to_images(pairs), columns=8).save(path)

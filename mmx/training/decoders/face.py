@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.device import device_of
 from mmx.nets.dual import LayoutHead
 from mmx.nets.face import GENDERS, FaceEncoder, unit
 from mmx.training.decoders.space import build_resnet, random_crops, to_images, to_pixels
@@ -84,11 +85,11 @@ class FaceTask:
         return total, {"contrast": contrast.item(), "attributes": attributes.item(), "rebuilt": coarse.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        encoder, genders, bands, coarse = module.encoder, [], [], []
+        encoder, device, genders, bands, coarse = module.encoder, device_of(module), [], [], []
         for start in range(0, len(self.val), 256):
-            pixels = to_pixels(self.val.pixels[start : start + 256])
+            pixels = to_pixels(self.val.pixels[start : start + 256], device)
             raw = encoder.encode_image(pixels)
-            truth = self.val_classes[start : start + 256]
+            truth = self.val_classes[start : start + 256].to(device)
             genders.append(encoder.gender_shares(raw).argmax(1) == truth // len(encoder.ages))
             bands.append(encoder.age_shares(raw).argmax(1) == truth % len(encoder.ages))
             coarse.append(F.l1_loss(module.head(raw), F.avg_pool2d(pixels, pixels.shape[-1] // 32)))
@@ -98,7 +99,7 @@ class FaceTask:
     def preview(self, module: nn.Module, path: Path) -> None:
         from mmx.media.image import grid
 
-        pixels = to_pixels(self.val.pixels[:16])
+        pixels = to_pixels(self.val.pixels[:16], device_of(module))
         coarse = F.interpolate(module.head(module.encoder.encode_image(pixels)), size=pixels.shape[-1])
         grid(to_images(torch.stack((pixels, coarse), 1).flatten(0, 1)), columns=8).save(path)
 

@@ -22,7 +22,7 @@ from mmx.training.card import gan_card
 from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask, settle
 from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
 from mmx.training.decoders.space import SpaceConfig, to_pixels
-from mmx.training.decoders.unclip import last_metrics
+from mmx.training.decoders.stages import last_metrics
 from mmx.training.engine.identity import weights_digest
 from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from mmx.data.captions import TEMPLATES, all_captions, train_tokenizer, words_of
 from mmx.data.photos import Photos
-from mmx.device import autocast
+from mmx.device import autocast, device_of
 from mmx.nets.dual import DualEncoder, LayoutHead
 from mmx.training.losses import infonce
 
 
-def to_pixels(images: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 → (B, 3, S, S) float in [-1, 1], channels last in memory."""
-    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+def to_pixels(images: Tensor, device: torch.device | str | None = None) -> Tensor:
+    """(B, S, S, 3) uint8 → (B, 3, S, S) float in [-1, 1], channels last in memory, where they are or on `device`."""
+    return (images.to(device or images.device).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def random_crops(pixels: Tensor, generator: torch.Generator, min_scale: float = 0.6) -> Tensor:
@@ -163,12 +165,13 @@ class SpaceTask:
         return contrast + self.layout_weight * coarse, {"contrast": contrast.item(), "layout": coarse.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        space = module.space
+        space, device = module.space, device_of(module)
         tokens = self.tokenizer([f"a photo of a {c}" for c in self.concepts], padding=True, return_tensors="pt")
+        tokens = tokens.to(device)
         text = space.encode_text(tokens.input_ids, tokens.attention_mask)
         hits, coarse = [], []
         for start in range(0, len(self.val), 256):
-            pixels = to_pixels(self.val.pixels[start : start + 256])
+            pixels = to_pixels(self.val.pixels[start : start + 256], device)
             embeds = space.encode_image(pixels)
             coarse.append(
                 F.l1_loss(module.head(embeds), F.avg_pool2d(pixels, pixels.shape[-1] // 32), reduction="none").mean(
@@ -185,7 +188,7 @@ class SpaceTask:
     def preview(self, module: nn.Module, path: Path) -> None:
         from mmx.media.image import grid
 
-        pixels = to_pixels(self.val.pixels[:16])
+        pixels = to_pixels(self.val.pixels[:16], device_of(module))
         coarse = F.interpolate(module.head(module.space.encode_image(pixels)), size=pixels.shape[-1])
         pairs = torch.stack((pixels, coarse), 1).flatten(0, 1)
         grid(to_images(pairs), columns=8).save(path)
@@ -200,12 +203,15 @@ def to_images(pixels: Tensor) -> list:
 
 
 @torch.no_grad()
-def encode_all(photos: Photos, encode, batch: int = 256) -> Tensor:
-    """`encode` applied to all photos, plain and then mirrored: (2N, ...) float32, in bfloat16 where that pays (training data only)."""
+def encode_all(photos: Photos, encode: Callable[[Tensor], Tensor], device: str = "cpu", batch: int = 256) -> Tensor:
+    """`encode`, whose weights are on `device`, of all photos, plain and then mirrored: (2N, ...) float32 on the CPU.
+
+    In bfloat16 where that pays: this is training data only.
+    """
     pieces = []
     for mirrored in (False, True):
         for start in range(0, len(photos), batch):
-            pixels = to_pixels(photos.pixels[start : start + batch])
-            with autocast("cpu"):
-                pieces.append(encode(pixels.flip(3) if mirrored else pixels).float())
+            pixels = to_pixels(photos.pixels[start : start + batch], device)
+            with autocast(device):
+                pieces.append(encode(pixels.flip(3) if mirrored else pixels).float().cpu())
     return torch.cat(pieces)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from mmx.data.spoken_captions import load_spoken
 from mmx.decoders.speech import SpeechDecoder, save_speech_decoder
+from mmx.device import device_of
 from mmx.models.store import seal
 from mmx.nets.speech import HOP, UnitCodec, Vocos, speech_mel
 from mmx.training.card import speech_card
-from mmx.training.engine.loop import LoopConfig, Run
+from mmx.training.decoders.stages import Stages, data_digest
+from mmx.training.engine.loop import LoopConfig
 
 FRAMES = 96  # of mel in a training crop of the codec: 1.5 s
 SEGMENT = 32  # of mel in a training crop of the vocoder: 0.5 s
@@ -87,6 +89,11 @@ def crop_mels(clips: Clips, picks: list[int], places: list[float], frames: int) 
     return torch.stack([torch.cat((c, c[-1:].expand(frames - len(c), -1))) for c in cut]), starts
 
 
+def _even(mel: Tensor, device: torch.device) -> Tensor:
+    """A mel (F, 80) as the codec takes it: (1, F or F - 1, 80) float32 on `device`."""
+    return mel[: len(mel) // 2 * 2].to(device).float()[None]
+
+
 class UnitTask:
     """The unit codec: L1 on the mel through a straight-through quantiser (VQ-VAE, van den Oord et al. 2017)."""
 
@@ -125,9 +132,9 @@ class UnitTask:
     def validate(self, module: nn.Module) -> dict[str, float]:
         errors, used = [], []
         for mel, voice in zip(self.val.mels, self.val.voices, strict=True):
-            even = mel[: len(mel) // 2 * 2].float()[None]
+            even = _even(mel, device_of(module))
             units = module.encode(even)
-            errors.append(((module.decode(units, voice[None]) - even) / module.std).abs().mean())
+            errors.append(((module.decode(units, voice[None].to(even.device)) - even) / module.std).abs().mean())
             used.append(units.flatten())
         shares = torch.bincount(torch.cat(used), minlength=len(module.book.rows)).float()
         shares = shares / shares.sum()
@@ -167,9 +174,13 @@ class VocoderTask:
         self.weights = torch.tensor([float(len(mel)) for mel in train.mels])
         with torch.no_grad():
             self.rebuilt = [
-                codec.decode(codec.encode(mel[: len(mel) // 2 * 2].float()[None]), voice[None])[0].half()
-                for mel, voice in zip(train.mels, train.voices, strict=True)
+                self._said_again(mel, voice).half().cpu() for mel, voice in zip(train.mels, train.voices, strict=True)
             ]
+
+    def _said_again(self, mel: Tensor, voice: Tensor) -> Tensor:
+        """A mel (F, 80) through the units of the codec, where the codec is."""
+        device = device_of(self.codec)
+        return self.codec.decode(self.codec.encode(_even(mel, device)), voice[None].to(device))[0]
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         picks = torch.multinomial(self.weights, size, replacement=True, generator=generator).tolist()
@@ -193,8 +204,8 @@ class VocoderTask:
     def validate(self, module: nn.Module) -> dict[str, float]:
         errors = []
         for mel, wave in list(zip(self.val.mels, self.val.waves, strict=True))[:24]:
-            said = module(mel.float()[None])[0, : len(wave)]
-            errors.append(spectral_distance(said[None], wave.float()[None, : len(said)]))
+            said = module(mel.to(device_of(module)).float()[None])[0, : len(wave)]
+            errors.append(spectral_distance(said[None], wave.to(said.device).float()[None, : len(said)]))
         return {"val_stft": torch.stack(errors).mean().item()}
 
     def preview(self, module: nn.Module, path: Path) -> None:
@@ -203,9 +214,8 @@ class VocoderTask:
         from mmx.media.audio import Waveform, wav_bytes
         from mmx.nets.speech import SAMPLE_RATE
 
-        mel = self.val.mels[0]
-        units = self.codec.encode(mel[: len(mel) // 2 * 2].float()[None])
-        said = module(self.codec.decode(units, self.val.voices[:1]))[0]
+        again = self._said_again(self.val.mels[0], self.val.voices[0])
+        said = module(again.to(device_of(module))[None])[0].cpu()
         path.with_suffix(".wav").write_bytes(wav_bytes(Waveform(polished(said.numpy()), SAMPLE_RATE)))
 
 
@@ -213,24 +223,19 @@ def train_speech_decoder(recipe: SpeechRecipe) -> SpeechDecoder:
     """Both stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes."""
     train, val, voices = load_clips(recipe.data)
     configs = {"units": recipe.units | {"voices": len(voices)}, "vocoder": recipe.vocoder}
-    first = Run(UnitTask(train, val, configs["units"], recipe.seed), recipe.schedule("units"), recipe.run / "units")
-    measured = {"units": first.fit(quiet=recipe.quiet)}
-    codec = first.averaged()
-    second = Run(
-        VocoderTask(train, val, codec, configs["vocoder"], recipe.seed),
-        recipe.schedule("vocoder"),
-        recipe.run / "vocoder",
-    )
-    measured["vocoder"] = second.fit(quiet=recipe.quiet)
+    data = data_digest((*train.waves, *val.waves), train.meta + val.meta)
+    stages = Stages(recipe, {"family": "speech", "data": data, **configs})
+    codec = stages.train(UnitTask(train, val, configs["units"], recipe.seed))
+    vocoder = stages.train(VocoderTask(train, val, codec, configs["vocoder"], recipe.seed))
     folder = recipe.run / "decoder"
-    save_speech_decoder(folder, codec, second.averaged(), configs, voices, "starter-speech/units")
+    save_speech_decoder(folder, codec.cpu(), vocoder.cpu(), configs, voices, "starter-speech/units")
     card = {
         "command": recipe.command,
         "notes": recipe.notes,
         "seed": recipe.seed,
         "utterances": len(train.meta),
         "voices": voices,
-        "val": measured,
+        "val": stages.metrics(SCHEDULES),
     }
     (folder / "metrics.json").write_text(json.dumps(card, indent=1), encoding="utf8")
     (folder / "README.md").write_text(speech_card(card), encoding="utf8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from mmx.training.decoders.codec import CodecConfig, CodecTask, whiten_latents
 from mmx.training.decoders.denoiser import DenoiserConfig, DenoiserTask, FinishTask, build_scheduler, first_guesses
 from mmx.training.decoders.face import FaceConfig, FaceTask
 from mmx.training.decoders.space import SpaceConfig, SpaceTask, encode_all, to_images
-from mmx.training.engine.checkpoint import states
-from mmx.training.engine.loop import LoopConfig, Run
+from mmx.training.decoders.stages import Stages, data_digest, teacher_digest
+from mmx.training.engine.loop import LoopConfig
 
 STAGES = ("space", "codec", "denoiser", "finish")
 PREVIEW_STEPS = 25
@@ -102,25 +101,11 @@ class DecoderRecipe:
         )
 
 
-def train_space(recipe: DecoderRecipe, photos: Photos, val: Photos) -> Teacher | FaceTeacher:
+def train_space(recipe: DecoderRecipe, stages: Stages, photos: Photos, val: Photos) -> Teacher | FaceTeacher:
     """Stage 1: the space, and with it the teacher."""
     task = recipe.family.task(photos, val, recipe.seed)
-    run = Run(task, recipe.schedule("space"), recipe.run / "space")
-    run.fit(quiet=recipe.quiet)
-    module = run.averaged()
+    module = stages.train(task)
     return Teacher(module.space, task.tokenizer) if isinstance(task, SpaceTask) else FaceTeacher(module.encoder)
-
-
-def train_codec(recipe: DecoderRecipe, photos: Photos, val: Photos, teacher):
-    """Stage 2: the autoencoder, whitened. Returns it with the latents (2N, C, h, w) of `photos`."""
-    run = Run(
-        CodecTask(photos, val, teacher.net, recipe.family.codec, recipe.seed),
-        recipe.schedule("codec"),
-        recipe.run / "codec",
-    )
-    run.fit(quiet=recipe.quiet)
-    codec = run.averaged()
-    return codec, whiten_latents(codec, encode_all(photos, lambda pixels: codec.encode(pixels).latents))
 
 
 def _pipeline(unet, codec):
@@ -153,37 +138,43 @@ class _Preview:
         return to_images(output)
 
 
-def train_denoiser(
-    recipe: DecoderRecipe, pairs: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], null: Tensor, codec
-):
-    """Stage 3: the diffusion UNet. pairs, val: latents (N, C, h, w) and embeddings (N, D)."""
-    task = DenoiserTask(*pairs, val, null, _Preview(codec, pairs[0]), recipe.family.denoiser, recipe.seed)
-    run = Run(task, recipe.schedule("denoiser"), recipe.run / "denoiser")
-    run.fit(quiet=recipe.quiet)
-    return run.averaged()
+@dataclass(frozen=True)
+class _Encoded:
+    """What the codec and the teacher make of the photos, on the CPU. Pairs are latents (N, C, h, w) and embeddings (N, D)."""
+
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    null: Tensor  # (1, D), of a black picture
+
+    @classmethod
+    @torch.no_grad()
+    def by(cls, codec: Any, teacher: Any, photos: Photos, val: Photos, device: str) -> _Encoded:
+        """Whitens the codec, too."""
+        latents_of = lambda pixels: codec.encode(pixels).latents  # noqa: E731
+        latents = whiten_latents(codec, encode_all(photos, latents_of, device))
+        embed = teacher.net.encode_image
+        black = torch.full((1, 3, teacher.net.image_size, teacher.net.image_size), -1.0, device=device)
+        return cls(
+            (latents.half(), encode_all(photos, embed, device).half()),
+            (encode_all(val, latents_of, device), encode_all(val, embed, device)),
+            embed(black).cpu(),
+        )
 
 
 def finish_codec(
-    recipe: DecoderRecipe,
-    photos: Photos,
-    val: Photos,
-    teacher,
-    codec,
-    unet,
-    pairs: tuple[Tensor, Tensor],
-    val_embeds: Tensor,
-):
-    """Stage 4: the codec's decoder, on the denoiser's first guesses; left out where its schedule has no steps."""
+    recipe: DecoderRecipe, stages: Stages, splits: tuple[Photos, Photos], parts: tuple[Any, Any, Any], data: _Encoded
+) -> Any:
+    """Stage 4: the codec's decoder, on the denoiser's first guesses; left out where its schedule has no steps.
+
+    splits: photos and val; parts: teacher, codec and denoiser.
+    """
+    (photos, val), (teacher, codec, unet) = splits, parts
     if recipe.schedule("finish").max_steps == 0:
         return codec
-    count = len(photos)
-    latents, embeds = pairs[0][:count], pairs[1][:count]  # the mirrored half has no photos of its own
+    latents, embeds = (x[: len(photos)] for x in data.train)  # the mirrored half has no photos of its own
     guesses = first_guesses(unet, embeds, latents, recipe.seed)
-    val_guesses = first_guesses(unet, val_embeds[: len(val)], latents, recipe.seed + 1)
-    task = FinishTask(photos, val, teacher.net, codec, (latents, guesses), val_guesses, recipe.seed)
-    run = Run(task, recipe.schedule("finish"), recipe.run / "finish")
-    run.fit(quiet=recipe.quiet)
-    return run.averaged()
+    val_guesses = first_guesses(unet, data.val[1][: len(val)], latents, recipe.seed + 1)
+    return stages.train(FinishTask(photos, val, teacher.net, codec, (latents, guesses), val_guesses, recipe.seed))
 
 
 def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
@@ -191,40 +182,40 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
     family = recipe.family
     everything = load_photos(recipe.data, family.space.image_size, family.prefix)
     photos, val = everything.split("train"), everything.split("val")
+    data = data_digest([everything.pixels], everything.meta)
+    stages = Stages(recipe, {"family": family.name, "data": data, "teacher": teacher_digest(recipe.teacher)})
     kind = TEACHERS[family.name]
-    teacher = kind.load(recipe.teacher) if recipe.teacher else train_space(recipe, photos, val)
-    codec, latents = train_codec(recipe, photos, val, teacher)
-    embed: Callable[[Tensor], Tensor] = teacher.net.encode_image
-    with torch.no_grad():
-        val_pairs = (encode_all(val, lambda pixels: codec.encode(pixels).latents), encode_all(val, embed))
-        null = embed(torch.full((1, 3, family.space.image_size, family.space.image_size), -1.0))
-    pairs = (latents.half(), encode_all(photos, embed).half())
-    unet = train_denoiser(recipe, pairs, val_pairs, null, codec)
-    codec = finish_codec(recipe, photos, val, teacher, codec, unet, pairs, val_pairs[1])
-    folder = recipe.run / "decoder"
+    teacher = kind.load(recipe.teacher) if recipe.teacher else train_space(recipe, stages, photos, val)
+    teacher.net.to(recipe.device)
+    codec = stages.train(CodecTask(photos, val, teacher.net, family.codec, recipe.seed))
+    encoded = _Encoded.by(codec, teacher, photos, val, recipe.device)
+    preview = _Preview(codec, encoded.train[0])
+    unet = stages.train(DenoiserTask(*encoded.train, encoded.val, encoded.null, preview, family.denoiser, recipe.seed))
+    codec = finish_codec(recipe, stages, (photos, val), (teacher, codec, unet), encoded)
+    teacher.net.cpu()
     save_image_decoder(
-        folder,
-        _pipeline(unet, codec),
+        recipe.run / "decoder",
+        _pipeline(unet.cpu(), codec.cpu()),
         teacher,
         name=f"starter-{family.name}/embedding",
         mean_norm=teacher.net.dim**0.5,
         defaults=family.defaults | {"size": family.space.image_size},
         teacher_folder=recipe.teacher,
     )
+    return _carded(recipe, len(photos), stages)
+
+
+def _carded(recipe: DecoderRecipe, count: int, stages: Stages) -> ImageDecoder:
+    """The decoder's folder with its numbers and its card, sealed."""
+    folder = recipe.run / "decoder"
     measured = {
         "command": recipe.command,
         "notes": recipe.notes,
         "seed": recipe.seed,
-        "photos": len(photos),
-        "val": {stage: last_metrics(recipe.run / stage) for stage in STAGES},
+        "photos": count,
+        "val": stages.metrics(STAGES),
     }
     (folder / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
-    (folder / "README.md").write_text(decoder_card(family.name, measured), encoding="utf8")
+    (folder / "README.md").write_text(decoder_card(recipe.family.name, measured), encoding="utf8")
     seal(folder)
     return ImageDecoder.load(folder)
-
-
-def last_metrics(run: Path) -> dict[str, float]:
-    """What a stage measured on val last; nothing where it was not trained here."""
-    found = states(run)
-    return json.loads((found[-1] / "state.json").read_text(encoding="utf8"))["metrics"] if found else {}
