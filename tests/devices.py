@@ -29,6 +29,7 @@ BELOW = (aten.copy_.default, aten._to_copy.default, aten.detach.default)
 GROWING = (
     *(aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default, aten.logspace.default),
     *(aten.eye.default, aten.eye.m, aten.randperm.default, aten.randperm.generator),
+    *(aten.hann_window.default, aten.hann_window.periodic),
 )
 
 

@@ -14,6 +14,7 @@ from mmx.data.photos import Photos, load_photos
 from mmx.errors import UsageError
 from mmx.evaluation.judge import train_judge
 from mmx.nets.speech import speech_mel
+from mmx.training.decoders import speech
 from mmx.training.decoders.speech import Clips, UnitTask, VocoderTask
 from mmx.training.decoders.stages import Stages
 from mmx.training.decoders.unclip import FAMILIES, DecoderRecipe, Family, train_decoder
@@ -84,7 +85,12 @@ def clips(count: int, seed: int) -> Clips:
     return Clips([wave.half() for wave in waves], mels, torch.arange(count) % 2, [{} for _ in waves])
 
 
-def test_both_stages_of_a_speech_decoder_work_on_another_device(second_device: str, tmp_path: Path) -> None:
+def test_both_stages_of_a_speech_decoder_work_on_another_device(
+    second_device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With waveforms compared as they are: torch.stft turns its result in place, of which the stand-in's tensors do not hear."""
+    monkeypatch.setattr(speech, "spectral_distance", lambda a, b: (a - b).abs().mean())
+    monkeypatch.setattr(speech, "speech_mel", lambda wave: wave)
     stages = Stages(_Speech(tmp_path, second_device), {})
     codec = stages.train(UnitTask(clips(4, 0), clips(2, 1), UNITS))
     stages.train(VocoderTask(clips(4, 0), clips(2, 1), codec, VOCODER))
