@@ -182,6 +182,8 @@ def test_check_finds_what_was_planted(mmx_in_process, tmp_path: Path) -> None:
     (audios / "x1.wav").write_bytes(b"noise")
     (audios / "x2.wav").write_bytes(wav(0.0))
     (audios / "x3.wav").write_bytes(wav(300, 0.2))
+    whole = (audios / "x0.wav").read_bytes()
+    (audios / "x0.wav").write_bytes(whole[: len(whole) * 2 // 3])
     (images / "x5.png").write_bytes((images / "x4.png").read_bytes())
     train, val = ([k for k in range(6, 60) if held_out(f"deep/x{k}") == split] for split in ("train", "val"))
     (audios / f"x{val[0]}.wav").write_bytes((audios / f"x{train[0]}.wav").read_bytes())
@@ -191,6 +193,7 @@ def test_check_finds_what_was_planted(mmx_in_process, tmp_path: Path) -> None:
     names = {problem: [name.split("/")[-1] for name in found] for problem, found in problems.items()}
     assert code == 0, err.decode()
     assert names["unreadable"] == ["x1.wav"] and names["silent"] == ["x2.wav"] and names["short"] == ["x3.wav"]
+    assert len(problems["noted"]) == 1 and "x0.wav: cut short" in problems["noted"][0]
     assert len(names["leaking"]) == 1 and names["mismatched"] == ["alone.png"]
     assert (
         len(names["duplicate"]) == 1 and "x4.png" in problems["duplicate"][0] and "x5.png" in problems["duplicate"][0]

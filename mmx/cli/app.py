@@ -10,8 +10,8 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 import mmx
-from mmx.cli.talk import report
-from mmx.errors import MmxError, ModelError
+from mmx.cli.talk import report, unexpected
+from mmx.errors import MmxError
 
 app = typer.Typer(
     name="mmx",
@@ -116,15 +116,6 @@ def _other(error: Exception, *, as_json: bool) -> int:
         wrong.exit_code = 2
         report(wrong, as_json=as_json)
         return 2
-    if kind in ("OutOfMemoryError", "MemoryError"):
-        full = ModelError(
-            "out of memory", hint="--low-memory, --dtype fp16 or bf16, a smaller --size or -n; or --device cpu"
-        )
-        report(full, as_json=as_json)
-        return full.exit_code
-    bug = MmxError(
-        f"this is a bug: {kind}: {str(error).splitlines()[0] if str(error) else ''}",
-        hint="MMX_DEBUG=1 shows where; please report it",
-    )
-    report(bug, as_json=as_json)
-    return 1
+    failure = unexpected(error)
+    report(failure, as_json=as_json)
+    return failure.exit_code

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from mmx.errors import MmxError
+from mmx.errors import MmxError, ModelError
 from mmx.options import Saying
 
 if TYPE_CHECKING:
@@ -22,6 +22,17 @@ def report(error: MmxError, *, as_json: bool, **about: object) -> None:
     print(f"mmx: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"     hint: {error.hint}", file=sys.stderr)
+
+
+def unexpected(error: Exception, name: str = "") -> MmxError:
+    """What the user is told of an error that is none of ours: no memory, or a bug. name: of the input that it happened with."""
+    at, kind = f"{name}: " if name else "", type(error).__name__
+    if kind in ("OutOfMemoryError", "MemoryError"):
+        return ModelError(
+            f"{at}out of memory", hint="--low-memory, --dtype fp16 or bf16, a smaller --size or -n; or --device cpu"
+        )
+    first = str(error).splitlines()[0] if str(error) else ""
+    return MmxError(f"{at}this is a bug: {kind}: {first}", hint="MMX_DEBUG=1 shows where; please report it")
 
 
 class Talk:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmx.cli.ledger import Ledger, job_digest, share
-from mmx.cli.talk import Talk
+from mmx.cli.talk import Talk, unexpected
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
@@ -100,11 +101,12 @@ def _translate_all(translator: Translator, request: Request, groups: list[Group]
     for group in groups:
         try:
             _translate_one(translator, request, group, blended, ledger=ledger, talk=talk)
-        except MmxError as error:
-            if len(groups) == 1 or error.exit_code in (2, 4):
+        except Exception as error:  # whatever is wrong with one input, the others are translated
+            known = isinstance(error, MmxError)
+            if len(groups) == 1 or (known and error.exit_code in (2, 4)) or os.environ.get("MMX_DEBUG") == "1":
                 raise
-            failures.append(error)
-            talk.failed(group[0], error)
+            failures.append(error if known else unexpected(error, group[0][0].name))
+            talk.failed(group[0], failures[-1])
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")
 

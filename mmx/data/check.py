@@ -16,15 +16,17 @@ from mmx.data.manifest import Manifest, read_manifest
 from mmx.data.shards import SUFFIXES
 from mmx.errors import InputError, SilenceError
 from mmx.media.audio import read_audio
+from mmx.media.formats import SAMPLE_RATE
 from mmx.media.image import read_image
+from mmx.media.notes import notes_of
 from mmx.media.voice_activity import speech_part
 from mmx.tasks import TASKS, Side, Task
 
 SHORT = 0.5  # seconds: less of a sound says little
-SAMPLE_RATE = 16_000  # Hz
 PROBLEMS = {
     "unreadable": "can't be decoded; training skips it",
     "silent": "digital silence, or a voice recording in which nobody speaks; training skips it",
+    "noted": "used as it is: cut short, damaged, of narrow band, of an unusual range",
     "short": f"shorter than {SHORT} s; it is repeated to fill the window",
     "duplicate": "the same bytes as another item of its side",
     "leaking": "the same source bytes in train and in another split: val would be flattered",
@@ -62,9 +64,10 @@ def _read_side(listing: Listing, side: Side, found: Findings, workers: int, *, i
     seen: dict[int, tuple[str, int]] = {}
     with ThreadPoolExecutor(workers) as pool:
         judged = _in_order(pool, lambda item: _judge(item, side), listing.items)
-        for (item, key, problem), split in zip(judged, listing.splits, strict=True):
+        for (item, key, problem, notes), split in zip(judged, listing.splits, strict=True):
             if problem:
                 found.names[problem].append(item.name)
+            found.names["noted"] += [f"{item.name}: {note}" for note in notes]
             if key is None:
                 continue
             if key in seen and seen[key][0] != item.name:
@@ -84,27 +87,27 @@ def _in_order(pool: ThreadPoolExecutor, work, items: Iterable[Item], ahead: int 
         waiting += [pool.submit(work, item) for item in islice(rest, 1)]
 
 
-def _judge(item: Item, side: Side) -> tuple[Item, int | None, str | None]:
+def _judge(item: Item, side: Side) -> tuple[Item, int | None, str | None, tuple[str, ...]]:
+    """An item, what its bytes are known by, its problem and what reading it found."""
     try:
         data = item.read()
     except InputError:
-        return item, None, "unreadable"
+        return item, None, "unreadable", ()
     key = content_key(data)
     try:
         if side.modality == "image":
-            read_image(io.BytesIO(data), name=item.name)
-            return item, key, None
+            return item, key, None, notes_of(read_image(io.BytesIO(data), name=item.name))
         wave = read_audio(data, sample_rate=SAMPLE_RATE, name=item.name)
     except SilenceError:
-        return item, key, "silent"
+        return item, key, "silent", ()
     except InputError:
-        return item, key, "unreadable"
+        return item, key, "unreadable", ()
     if side.prefix == "voices":
         try:
             speech_part(wave, limit=3.0, name=item.name)
         except InputError:
-            return item, key, "silent"
-    return item, key, "short" if wave.seconds < SHORT else None
+            return item, key, "silent", ()
+    return item, key, "short" if wave.seconds < SHORT else None, wave.notes
 
 
 def _mismatched(data: str, row: Task, manifest: Manifest, found: Findings) -> None:
