@@ -1,4 +1,5 @@
-"""Frozen pretrained audio encoders of the transformers library, for bridges that train a small head on what they hear."""
+"""Frozen pretrained audio encoders of the transformers library, for bridges that train a small head on what they
+hear."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ KINDS = ("clap", "audio-spectrogram-transformer", "hubert", "wavlm", "wav2vec2",
 
 
 class Listener:
-    """Sounds → one vector (C,): CLAP's and the Perception Encoder's (PE-AV, Vyas et al. 2025) projected embedding, AST's pooled
-    output, or the mean over time of a speech encoder's last layer."""
+    """Sounds → one vector (C,): CLAP's and the Perception Encoder's (PE-AV, Vyas et al. 2025) projected embedding,
+    AST's pooled output, or the mean over time of a speech encoder's last layer."""
 
     def __init__(self, model, extractor, kind: str, dim: int, fingerprint: str, at: Located) -> None:
         self.model, self.extractor, self.kind = freeze(model), extractor, kind

@@ -27,8 +27,8 @@ class BridgeConfig:
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
     sources: what it takes: a sound, or a sound and an image. logit_scale: learned inverse temperature.
-    architecture: which encoder (a key of bridges.sound.ARCHITECTURES), channels, norm, sizes: its arguments; norm is what a
-    CNN normalises by, "batch" or "group", and those of earlier versions, which do not name it, do by batch.
+    architecture: which encoder (a key of bridges.sound.ARCHITECTURES), channels, norm, sizes: its arguments; norm is
+    what a CNN normalises by, "batch" or "group", and those of earlier versions, which do not name it, do by batch.
     prior: sizes of its diffusion prior, or None. source: name and fingerprint of the frozen encoder that it looks or
     listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
@@ -103,7 +103,8 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def load(cls, folder: Path) -> Bridge:
-        """Read a bridge folder; ModelError when it is missing parts, was changed, or holds numbers that are not finite."""
+        """Read a bridge folder; ModelError when it is missing parts, was changed, or holds numbers that are not
+        finite."""
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
         if missing:
             raise ModelError(
@@ -123,7 +124,8 @@ class Bridge(nn.Module, PyTorchModelHubMixin):
 
 
 class WordsBridge:
-    """A bridge that goes through words. Nothing in it is trained, so it belongs to no decoder's space: it has no spec and no config."""
+    """A bridge that goes through words. Nothing in it is trained, so it belongs to no decoder's space: it has no spec
+    and no config."""
 
     def require(self, decoder: Decoder, name: str) -> None:
         """Any decoder will do that words can drive."""
@@ -140,7 +142,7 @@ def require_source(config: BridgeConfig, name: str, fingerprint: str) -> None:
     wanted = config.source or {"name": "nothing", "fingerprint": ""}
     if wanted["fingerprint"] != fingerprint:
         raise ModelError(
-            f"this bridge was trained with the encoder {wanted['name']} ({wanted['fingerprint'][:12]}), not with {name} "
-            f"({fingerprint[:12]})",
+            f"this bridge was trained with the encoder {wanted['name']} ({wanted['fingerprint'][:12]}), "
+            f"not with {name} ({fingerprint[:12]})",
             hint="give that one with --encoder, or train the bridge again for this one",
         )

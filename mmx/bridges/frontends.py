@@ -1,4 +1,5 @@
-"""How a source is heard or seen: media → features, the same for a bridge at work and for the cache that it is trained from."""
+"""How a source is heard or seen: media → features, the same for a bridge at work and for the cache that it is trained
+from."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ class Cached(Protocol):
 class Frontend(Protocol):
     """What a kind of source is for a bridge: one medium, one row of the cache, one training example.
 
-    name: of the space in the cache. empty: a row (0, ...) of it. count: W, how many windows of a medium are looked at. can_mix: whether
-    features are log-mels, in which sounds add up, and bands and stretches can be silenced.
+    name: of the space in the cache. empty: a row (0, ...) of it. count: W, how many windows of a medium are looked at.
+    can_mix: whether features are log-mels, in which sounds add up, and bands and stretches can be silenced.
     """
 
     name: str
@@ -165,7 +166,8 @@ class FrozenVector(_Sound):
 
 
 class Wave(_Sound):
-    """Windows of 3 s of the waveform itself (W, T), for an encoder that is adapted while it hears; in the cache (F, rate / 100) int16."""
+    """Windows of 3 s of the waveform itself (W, T), for an encoder that is adapted while it hears; in the cache (F,
+    rate / 100) int16."""
 
     def __init__(self, encoder: Listener, *, voice: bool = False) -> None:
         super().__init__(voice=voice)
@@ -200,7 +202,8 @@ class Wave(_Sound):
 
 
 class Image:
-    """A frozen image encoder's patches of a picture and of its mirror image (2, P, C); in the cache (2 P, C) float16."""
+    """A frozen image encoder's patches of a picture and of its mirror image (2, P, C); in the cache (2 P, C)
+    float16."""
 
     can_mix, count = False, 2
 
@@ -237,7 +240,8 @@ def plain_and_mirrored(
     look: Callable[[list[PIL.Image.Image]], Tensor],
     device: torch.device,
 ) -> list[Tensor | None]:
-    """Picture files → rows (2 L, C) float16 of what a frozen network gives of them (L, C) or (C,), plain and then mirrored."""
+    """Picture files → rows (2 L, C) float16 of what a frozen network gives of them (L, C) or (C,), plain and then
+    mirrored."""
     with ThreadPoolExecutor(4) as pool:
         pictures = list(pool.map(_picture_or_none, payloads, names))
     good = [picture for picture in pictures if picture is not None]

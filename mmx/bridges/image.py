@@ -18,8 +18,8 @@ from mmx.nets.writer import Sampling, UnitWriter
 class ImageBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image-to-audio"):
     """A frozen encoder's patches → an autoregressive unit writer (text-free image-to-speech, Hsu et al., ACL 2021).
 
-    The encoder is not a part of the bridge's weights: it is the teacher of an image decoder or a pretrained vision model, and
-    `attach` loads it.
+    The encoder is not a part of the bridge's weights: it is the teacher of an image decoder or a pretrained vision
+    model, and `attach` loads it.
     """
 
     def __init__(self, config: BridgeConfig | dict[str, Any]) -> None:

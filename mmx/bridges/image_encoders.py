@@ -1,4 +1,5 @@
-"""Frozen image encoders that bridges from pictures look with: an image decoder's teacher, or a vision model of the transformers library."""
+"""Frozen image encoders that bridges from pictures look with: an image decoder's teacher, or a vision model of the
+transformers library."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2",
 
 
 class ImageEncoder(Protocol):
-    """name, fingerprint: which it is, by its folder and by the sha256 of its weights; size: pixels of a side of what is looked at;
-    width: C of a patch."""
+    """name, fingerprint: which it is, by its folder and by the sha256 of its weights; size: pixels of a side of what
+    is looked at; width: C of a patch."""
 
     name: str
     fingerprint: str

@@ -26,8 +26,8 @@ from mmx.nets.sound import SAMPLE_RATE, SoundCNN, SoundTransformer, VectorHead
 class Architecture:
     """What hears, and what turns features into a point.
 
-    frontend: of bridges with a frozen encoder it takes that; voice: whether it hears voices. encoder: its arguments are the
-    embedding's size, the fields of a config that `fields` names, and a config's `sizes`.
+    frontend: of bridges with a frozen encoder it takes that; voice: whether it hears voices. encoder: its arguments
+    are the embedding's size, the fields of a config that `fields` names, and a config's `sizes`.
     """
 
     frontend: type[LogMel | FrozenVector | Wave]
@@ -85,18 +85,21 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         return self.config.logit_scale
 
     def labelled(self, decoder: Decoder) -> tuple[list[str], Tensor | None]:
-        """The K labels that it can report having heard, and their texts in the joint space, unit norm (K, D), where there are any."""
+        """The K labels that it can report having heard, and their texts in the joint space, unit norm (K, D), where
+        there are any."""
         texts = list(self.config.labels.values())
         return list(self.config.labels), decoder.teacher.embed_texts(texts).cpu() if texts else None
 
     def point(self, waveform: Waveform, seen: Tensor | None = None) -> Tensor:
-        """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture beside it."""
+        """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture
+        beside it."""
         return self(self.prepare(waveform)[None], seen)[0]
 
     def forward(self, features: Tensor, seen: Tensor | None = None) -> Tensor:
         """Features (B, W, ...) → unit-norm points of the joint space (B, D): the mean over the windows.
 
-        seen (B, D): raw image embeddings of the decoder's teacher, for a bridge that looks, too; without them it only hears.
+        seen (B, D): raw image embeddings of the decoder's teacher, for a bridge that looks, too; without them it only
+        hears.
         """
         flat = F.normalize(self.encoder(features.flatten(0, 1)), dim=-1)
         points = F.normalize(flat.unflatten(0, features.shape[:2]).mean(1), dim=-1)
@@ -106,5 +109,6 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         return self.fused(points, seen, there)
 
     def fused(self, points: Tensor, seen: Tensor, there: Tensor) -> Tensor:
-        """Points of sounds (B, D), raw image embeddings (B, D), and which of them are there (B, 2) → unit-norm points (B, D)."""
+        """Points of sounds (B, D), raw image embeddings (B, D), and which of them are there (B, 2) → unit-norm points
+        (B, D)."""
         return self.fusion(torch.stack((points.float(), self.looking(seen.float()).float()), 1), there)

@@ -38,7 +38,8 @@ class CaptionBridge(WordsBridge):
         return int(self.processor.image_processor.size["height"])
 
     def caption(self, features: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[str, float]:
-        """What the captioner says of a picture, and how sure it is of a token: the geometric mean of their probabilities."""
+        """What the captioner says of a picture, and how sure it is of a token: the geometric mean of their
+        probabilities."""
         draws = sampling.temperature > 0 and sampling.candidates == 1
         how = {"temperature": sampling.temperature, "top_p": sampling.top_p} if draws else {}
         with _drawn_from(generator):

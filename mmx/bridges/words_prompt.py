@@ -28,9 +28,11 @@ class Prompter(WordsBridge):
 
 
 def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[Prompter, Located]:
-    """What turns texts into a decoder's conditioning: its own prior where it has one, else a bridge's; and where that is.
+    """What turns texts into a decoder's conditioning: its own prior where it has one, else a bridge's; and where that
+    is.
 
-    Raises ModelError where the decoder's space has no texts, or the bridge was trained for another decoder or has no prior.
+    Raises ModelError where the decoder's space has no texts, or the bridge was trained for another decoder or has no
+    prior.
     """
     if bridge is None and hasattr(decoder, "prompt"):
         assert decoder.prior is not None  # loads it, or says now that there is none

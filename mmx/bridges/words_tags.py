@@ -19,23 +19,26 @@ PROMPT = "the sound of {}"  # what CLAP is asked for, of each tag
 SHOWN = "a photo of {}"
 BESIDE = 0.5  # of the likeliest tag's share: a second tag that is heard at least so much is shown, too
 TAGS = (
-    "a dog barking", "a cat meowing", "a bird singing", "an owl hooting", "a rooster crowing", "a cow mooing", "a sheep bleating",
-    "a horse neighing", "a pig grunting", "a lion roaring", "a wolf howling", "a monkey screaming", "an elephant trumpeting",
-    "a frog croaking", "crickets chirping", "a swarm of bees", "a baby crying", "children playing", "a crowd cheering", "people talking",
-    "a person laughing", "a choir singing", "rain falling", "a thunderstorm", "wind in trees", "ocean waves on a beach", "a waterfall",
-    "a stream in a forest", "a campfire", "a volcano erupting", "footsteps on gravel", "a car driving", "a motorcycle", "a truck",
-    "a racing car", "a train passing", "a subway", "a tram", "a helicopter", "an airplane taking off", "a ship's horn", "a fire engine siren",
-    "a police car siren", "church bells", "a clock ticking", "an alarm clock", "a telephone ringing", "a keyboard typing", "a printer",
-    "a washing machine", "a vacuum cleaner", "a hair dryer", "a kettle boiling", "frying food", "a glass breaking", "a door knock",
-    "a creaking door", "a hammer", "a chainsaw", "a lawn mower", "a drill", "a construction site", "fireworks", "a gun shot", "a piano",
-    "an acoustic guitar", "an electric guitar", "a violin", "a cello", "a flute", "a trumpet", "a saxophone", "a drum kit", "an accordion",
-    "a harp", "an orchestra", "a rock concert", "a fountain", "a ping-pong game", "a basketball game", "a bowling alley", "a market",
-    "a restaurant",
+    "a dog barking", "a cat meowing", "a bird singing", "an owl hooting", "a rooster crowing", "a cow mooing",
+    "a sheep bleating", "a horse neighing", "a pig grunting", "a lion roaring", "a wolf howling",
+    "a monkey screaming", "an elephant trumpeting", "a frog croaking", "crickets chirping", "a swarm of bees",
+    "a baby crying", "children playing", "a crowd cheering", "people talking", "a person laughing", "a choir singing",
+    "rain falling", "a thunderstorm", "wind in trees", "ocean waves on a beach", "a waterfall",
+    "a stream in a forest", "a campfire", "a volcano erupting", "footsteps on gravel", "a car driving",
+    "a motorcycle", "a truck", "a racing car", "a train passing", "a subway", "a tram", "a helicopter",
+    "an airplane taking off", "a ship's horn", "a fire engine siren", "a police car siren", "church bells",
+    "a clock ticking", "an alarm clock", "a telephone ringing", "a keyboard typing", "a printer", "a washing machine",
+    "a vacuum cleaner", "a hair dryer", "a kettle boiling", "frying food", "a glass breaking", "a door knock",
+    "a creaking door", "a hammer", "a chainsaw", "a lawn mower", "a drill", "a construction site", "fireworks",
+    "a gun shot", "a piano", "an acoustic guitar", "an electric guitar", "a violin", "a cello", "a flute",
+    "a trumpet", "a saxophone", "a drum kit", "an accordion", "a harp", "an orchestra", "a rock concert",
+    "a fountain", "a ping-pong game", "a basketball game", "a bowling alley", "a market", "a restaurant",
 )  # fmt: skip
 
 
 class TagsBridge(WordsBridge):
-    """Sound → CLAP → the likeliest of some tags → a text prior. What no tag says is lost. Points are those of CLAP's space."""
+    """Sound → CLAP → the likeliest of some tags → a text prior. What no tag says is lost. Points are those of CLAP's
+    space."""
 
     looks = False
 

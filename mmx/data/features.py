@@ -1,4 +1,5 @@
-"""What the cache holds of target media, which the frozen decoder computes once; what it holds of sources is in `mmx.bridges.frontends`."""
+"""What the cache holds of target media, which the frozen decoder computes once; what it holds of sources is in
+`mmx.bridges.frontends`."""
 
 from __future__ import annotations
 

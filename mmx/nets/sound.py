@@ -71,7 +71,8 @@ class _Block(nn.Sequential):
 
 
 class SoundCNN(nn.Module):
-    """Standardised log-mel (B, 64, 300) → embedding (B, D), any norm. Mean and max over time, as in PANNs (Kong et al. 2020).
+    """Standardised log-mel (B, 64, 300) → embedding (B, D), any norm. Mean and max over time, as in PANNs (Kong et al.
+    2020).
 
     norm: a key of NORMS.
     """

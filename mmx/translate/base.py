@@ -28,7 +28,8 @@ class Blend:
 
 @dataclass
 class Translation:
-    """What became of one source: pictures or utterances, what was heard, seconds by stage, and what drove the decoder."""
+    """What became of one source: pictures or utterances, what was heard, seconds by stage, and what drove the
+    decoder."""
 
     media: list[Any]
     heard: list[tuple[str, float]] = field(default_factory=list)
@@ -46,7 +47,8 @@ class Names:
 
 
 def generator_for(seed: int, index: int) -> torch.Generator:
-    """The CPU generator of the `index`-th result of any source. It knows nothing of the batch, so neither does the result."""
+    """The CPU generator of the `index`-th result of any source. It knows nothing of the batch, so neither does the
+    result."""
     # hashed: neighbouring seeds with few bits set leave the generator in poor, similar states
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -59,8 +59,9 @@ class ImageTranslator(Translator):
     ) -> Translation:
         """One picture → an utterance (16 kHz) for each of `indices`.
 
-        The first is the likeliest of CANDIDATES that are drawn, or, with `beam`, that a search of this width finds; the others are
-        drawn at a temperature of 0.8. With a `temperature` all are drawn; 0 takes the likeliest unit each time. speed: 2 is twice as fast.
+        The first is the likeliest of CANDIDATES that are drawn, or, with `beam`, that a search of this width finds;
+        the others are drawn at a temperature of 0.8. With a `temperature` all are drawn; 0 takes the likeliest unit
+        each time. speed: 2 is twice as fast.
         """
         started = time.perf_counter()
         picture = picture if isinstance(picture, Image.Image) else next(iter(picture))
@@ -84,7 +85,8 @@ class ImageTranslator(Translator):
 
 
 def how_to_write(index: int, beam: int | None, temperature: float | None, top_p: float) -> Sampling:
-    """How the `index`-th result is written: the first is searched for, the others are drawn, unless a temperature is given."""
+    """How the `index`-th result is written: the first is searched for, the others are drawn, unless a temperature is
+    given."""
     if temperature is not None:
         return Sampling(beam or 1, temperature, top_p)
     if index:

@@ -49,11 +49,13 @@ class SoundTranslator(Translator):
 
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:
-        """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that looks, too."""
+        """A waveform → its point (D,) of the joint space, unit norm. seen: a picture beside it, for a bridge that
+        looks, too."""
         return self.bridge.point(waveform, **({} if seen is None else {"seen": self.decoder.targets([seen])}))
 
     def nameable(self, concepts: Sequence[str]) -> list[str]:
-        """By which names sounds can be told apart, of some data's concepts: its bridge's labels, whatever the data holds."""
+        """By which names sounds can be told apart, of some data's concepts: its bridge's labels, whatever the data
+        holds."""
         return list(self.bridge.config.labels)
 
     def texts_of(self, labels: Sequence[str]) -> list[str]:
@@ -117,9 +119,11 @@ class SoundTranslator(Translator):
         interpolate: Waveform | None = None,
         frames: int = 8,
     ) -> Translation:
-        """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to another sound.
+        """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to
+        another sound.
 
-        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it.
+        Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same
+        time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it.
         """
         started = time.perf_counter()
         together = [waveform] if isinstance(waveform, Waveform) else list(waveform)

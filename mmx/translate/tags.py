@@ -20,7 +20,8 @@ class TagsTranslator(SoundTranslator):
     """Turns sounds into pictures of the tags that CLAP hears in them."""
 
     notice: ClassVar[str] = (
-        "This bridge goes through words: the picture is of the tags that were heard, and knows nothing else of the sound."
+        "This bridge goes through words: the picture is of the tags that were heard, and knows nothing else of the "
+        "sound."
     )
 
     @classmethod

@@ -14,7 +14,8 @@ from mmx.translate.base import Names, Translation, Translator, generator_for
 
 
 class TextTranslator(Translator):
-    """Turns texts into pictures, through the prior and decoder that sounds drive, too (DALL-E 2, Ramesh et al. 2022)."""
+    """Turns texts into pictures, through the prior and decoder that sounds drive, too (DALL-E 2, Ramesh et al.
+    2022)."""
 
     options = ("steps", "guidance", "size")
 

@@ -21,15 +21,16 @@ class VoiceTranslator(SoundTranslator):
 
     bridge_kind = VoiceBridge
     notice = (
-        "The face is a plausible average for such a voice, not the speaker; it identifies nobody. The training labels are "
-        "binary and the people in the data skewed. Nothing of the voice is stored."
+        "The face is a plausible average for such a voice, not the speaker; it identifies nobody. The training labels "
+        "are binary and the people in the data skewed. Nothing of the voice is stored."
     )
     libraries = ("silero-vad",)
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
     ) -> Waveform:
-        """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises InputError."""
+        """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises
+        InputError."""
         name = name or (str(source) if isinstance(source, str | Path) else "input")
         if isinstance(source, tuple | Waveform):
             return speech_part(super().read(source), limit=VOICE_SPEECH, name=name)
@@ -48,7 +49,8 @@ class VoiceTranslator(SoundTranslator):
         return found
 
     def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
-        """What the voice suggests: the data's genders, with probabilities. Nothing, with decoders that name no faces."""
+        """What the voice suggests: the data's genders, with probabilities. Nothing, with decoders that name no
+        faces."""
         teacher = getattr(self.decoder, "_teacher", None) or getattr(self.decoder, "teacher", None)
         if not hasattr(teacher, "suggest"):
             return []

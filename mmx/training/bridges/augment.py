@@ -36,9 +36,11 @@ def spec_augment(features: Tensor, draws: Tensor, bands: int = 12, frames: int =
 
 
 def other_room(windows: Tensor, draws: Tensor, colours: Tensor) -> Tensor:
-    """The same voice over another line: each log-mel window is coloured, some are cut at telephone band or put in noise.
+    """The same voice over another line: each log-mel window is coloured, some are cut at telephone band or put in
+    noise.
 
-    windows (B, 64, F); draws (B, 2) in [0, 1): depth of the noise, and whether it is a telephone; colours (B, 4), normal.
+    windows (B, 64, F); draws (B, 2) in [0, 1): depth of the noise, and whether it is a telephone; colours (B, 4),
+    normal.
     """
     mels = windows.shape[1]
     at = torch.linspace(0, 1, mels)

@@ -94,7 +94,8 @@ class BridgeRecipe:
         return Comparison(norm, target_statistics(pairs) if self.normalize_targets else None)
 
     def start(self, task: Any, usual: LoopConfig, stage: str = "bridge", after: Sequence[Run] = ()) -> Run:
-        """A stage's run, restored where it was begun with the same options, data and models, and `after` the same runs."""
+        """A stage's run, restored where it was begun with the same options, data and models, and `after` the same
+        runs."""
         config = self.prior_loop(usual) if stage == "prior" else self.loop(usual)
         return Run(
             task,
@@ -117,7 +118,8 @@ class BridgeRecipe:
 
 @dataclass(frozen=True)
 class Sides:
-    """What a task asks of its data: how sources are heard or seen, and the targets. about: what the bridge's config says of the first."""
+    """What a task asks of its data: how sources are heard or seen, and the targets. about: what the bridge's config
+    says of the first."""
 
     frontend: Frontend
     targets: Features
@@ -135,7 +137,8 @@ class Setting:
 
 
 class BridgeTask:
-    """What a command supplies to the one trainer: features, a config and a module; and, as a `Task` of the loop, batches and a loss.
+    """What a command supplies to the one trainer: features, a config and a module; and, as a `Task` of the loop,
+    batches and a loss.
 
     The module's attribute `bridge` is the bridge.
     """
@@ -151,7 +154,8 @@ class BridgeTask:
 
     @classmethod
     def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
-        """How this data is heard or seen. Raises InputError, ModelError, UsageError for what this task can't be trained with."""
+        """How this data is heard or seen. Raises InputError, ModelError, UsageError for what this task can't be
+        trained with."""
         raise NotImplementedError
 
     def __init__(self, setting: Setting) -> None:
@@ -181,7 +185,8 @@ class BridgeTask:
 
 
 def decoder_fingerprint(at: Located) -> str:
-    """sha256 over all weights and configs of a decoder, and of its companion: what must not change while a bridge trains."""
+    """sha256 over all weights and configs of a decoder, and of its companion: what must not change while a bridge
+    trains."""
     return "".join(fingerprint(folder, (".",)) for folder in (at.folder, at.companion) if folder)
 
 

@@ -59,7 +59,8 @@ class FusionTask(SoundBridgeTask):
 def validate_ways(val: Pairs | None, bridge: SoundBridge) -> dict[str, float]:
     """Retrieval with both sources, with the sound alone and with the picture alone; and what each adds to the other.
 
-    val_sound_share and val_image_share are Shapley values of recall at 1 (Shapley 1953), which sum to what both reach above chance.
+    val_sound_share and val_image_share are Shapley values of recall at 1 (Shapley 1953), which sum to what both reach
+    above chance.
     """
     if val is None:
         return {}

@@ -33,8 +33,9 @@ WRITER = {"width": 192, "depth": 3, "heads": 4}
 class ImageBridgeTask(BridgeTask):
     """Next-unit prediction: any photo of a label with any spoken caption of it, drawn anew each step.
 
-    Where labels pair them, the state before the first unit is also asked for the label: of some forty units only the few that tell
-    names apart have to do with the picture, and alone they teach the bridge slowly to look. The classifier is not kept.
+    Where labels pair them, the state before the first unit is also asked for the label: of some forty units only the
+    few that tell names apart have to do with the picture, and alone they teach the bridge slowly to look. The
+    classifier is not kept.
     """
 
     schedule = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)

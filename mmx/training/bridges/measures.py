@@ -40,8 +40,8 @@ def spread(count: int, limit: int, seed: int = 0) -> Tensor:
 def retrieval(points: Tensor, targets: Tensor, own: Tensor, others: Tensor) -> dict[str, float]:
     """How well sources find targets that belong to them, and targets sources.
 
-    points (N, D), targets (M, D), any norm; own (N,), others (M,): labels. Recall at 1, 5 and 10 both ways, the mean rank of the
-    first right target (1 is best), alignment and uniformity (Wang and Isola 2020), and what guessing gives.
+    points (N, D), targets (M, D), any norm; own (N,), others (M,): labels. Recall at 1, 5 and 10 both ways, the mean
+    rank of the first right target (1 is best), alignment and uniformity (Wang and Isola 2020), and what guessing gives.
     """
     x, y = F.normalize(points.float(), dim=-1), F.normalize(targets.float(), dim=-1)
     right = own[:, None] == others[None, :]
@@ -84,7 +84,8 @@ def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16
 
 
 def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor | None) -> dict[str, float]:
-    """Retrieval both ways on val; where labels have texts, how often a sound's own is the nearest; oracle and chance."""
+    """Retrieval both ways on val; where labels have texts, how often a sound's own is the nearest; oracle and
+    chance."""
     if val is None:
         return {}
     picks = spread(len(val.sources), VAL)

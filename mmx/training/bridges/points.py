@@ -1,4 +1,5 @@
-"""What sound and voice bridges share in training: how they are heard, their previews, and the points that they are compared by."""
+"""What sound and voice bridges share in training: how they are heard, their previews, and the points that they are
+compared by."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from mmx.training.bridges.prior import Previews
 
 
 class PointTask(BridgeTask):
-    """Sources become points of the decoder's space, near those of their targets; a prior may be trained on them afterwards."""
+    """Sources become points of the decoder's space, near those of their targets; a prior may be trained on them
+    afterwards."""
 
     lower_is_better = LOWER_IS_BETTER
     bridge_kind: ClassVar[type[SoundBridge]]

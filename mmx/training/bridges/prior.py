@@ -25,10 +25,12 @@ POINTS = 65_536  # of sources that are held in memory: up to 16 windows of each,
 
 
 class PriorTask:
-    """The diffusion prior over teacher embeddings, conditioned on the trained bridge's points (DALL-E 2, Ramesh et al. 2022).
+    """The diffusion prior over teacher embeddings, conditioned on the trained bridge's points (DALL-E 2, Ramesh et al.
+    2022).
 
     A part of the items see the label's text instead, so that texts can drive the same prior, and all see a little
-    noise, so that it forgives the bridge the difference between sources that it was trained on and sources that it was not.
+    noise, so that it forgives the bridge the difference between sources that it was trained on and sources that it was
+    not.
     """
 
     name = "prior"
@@ -131,7 +133,8 @@ class Previews:
 
 
 def train_prior(task: BridgeTask, bridge: SoundBridge, first: Run) -> None:
-    """Give a bridge, whose encoder the run `first` has trained, its prior; none where time is up before the prior's first step."""
+    """Give a bridge, whose encoder the run `first` has trained, its prior; none where time is up before the prior's
+    first step."""
     recipe, pairs = task.recipe, task.pairs
     some = pairs.subset(spread(len(pairs.sources), POINTS)) if len(pairs.sources) > POINTS else pairs
     prior = PriorTask(some, bridge, task.label_texts, seed=recipe.seed, preview=task.show)

@@ -37,9 +37,11 @@ class BridgeModule(nn.Module):
 
 
 class SoundBridgeTask(PointTask):
-    """Sounds land where photos of the same event are (Sound2Scene, Sung-Bin et al. 2023); with several processes, over all their items.
+    """Sounds land where photos of the same event are (Sound2Scene, Sung-Bin et al. 2023); with several processes, over
+    all their items.
 
-    Where labels pair, each sound meets `draws` photos a step, and sounds are mixed in pairs: a mixture belongs to the photos of both.
+    Where labels pair, each sound meets `draws` photos a step, and sounds are mixed in pairs: a mixture belongs to the
+    photos of both.
     """
 
     schedule = LoopConfig(2500, 64, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=150, validate_steps=250)
@@ -114,7 +116,8 @@ class SoundBridgeTask(PointTask):
     def _through_the_prior(
         self, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """The encoder is taught by the diffusion prior that it conditions, and by nothing else (Ramesh et al. 2022, section 2.2)."""
+        """The encoder is taught by the diffusion prior that it conditions, and by nothing else (Ramesh et al. 2022,
+        section 2.2)."""
         points = F.normalize(self.points(batch).float(), dim=-1).repeat_interleave(self.draws, 0)
         return self.module.bridge.prior.loss(batch["targets"].float(), points, generator), {}
 

@@ -56,7 +56,8 @@ def train_bridge(recipe: BridgeRecipe) -> None:
 def export_bridge(
     bridge: Bridge, task: BridgeTask, run: Run, metrics: dict[str, float], skipped: Sequence[str]
 ) -> None:
-    """config.json, model.safetensors (float16, a prior's matrices float8), metrics.json, README.md and SHA256SUMS into the run's folder."""
+    """config.json, model.safetensors (float16, a prior's matrices float8), metrics.json, README.md and SHA256SUMS into
+    the run's folder."""
     recipe, pairs = task.recipe, task.pairs
     if not recipe.team.leads:
         return

@@ -25,7 +25,8 @@ from mmx.training.losses import LOSSES, nt_xent, speech2face
 
 
 class VoiceBridgeTask(PointTask):
-    """Voices land where faces of their label are (Speech2Face, Oh et al. 2019); a face is drawn anew for each voice each step.
+    """Voices land where faces of their label are (Speech2Face, Oh et al. 2019); a face is drawn anew for each voice
+    each step.
 
     Two windows of a voice are drawn. That they lie together, and apart from other voices, is a second, small objective
     (`speaker_weight`): with attribute labels alone all voices of a label would be one point.
