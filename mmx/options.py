@@ -1,17 +1,18 @@
 """The options of the commands, each declared once: what it is called, what it may be, what it does, and its default.
 
-Commands take these groups (`mmx.cli.takes`), settings and recipes are made of them.
+Commands take these groups (`mmx.cli.takes`), settings and recipes (`mmx.recipes`) are made of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, Optional, Self
 
 import typer
 
-from mmx.errors import UsageError
+# of fields that the identity of a training run leaves out: weights come out the same whatever they are; or it holds
+# digests instead, of data and models; or the loop compares them itself, of a schedule
+FREE = {"identity": False}
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes on the same machine.")]
 
@@ -257,7 +258,9 @@ class Models(BridgeAndDecoder):
 class Device:
     """Where a command computes."""
 
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = field(
+        default="auto", metadata=FREE
+    )
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,9 @@ class Placement(Device):
 class Quiet:
     """What a command says while it works."""
 
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = False
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = field(
+        default=False, metadata=FREE
+    )
 
 
 @dataclass(frozen=True)
@@ -294,58 +299,6 @@ class Json:
 @dataclass(frozen=True)
 class Saying(Quiet, Json):
     """What a command says, and how."""
-
-
-@dataclass(frozen=True)
-class TaskName:
-    """Which task a command is about."""
-
-    task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)]
-
-
-@dataclass(frozen=True)
-class PairedData:
-    """What bridges are trained and measured on."""
-
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            show_default=False,
-            help="A folder, a .jsonl or .csv manifest, or a URL of shards such as .../{000..009}.tar.",
-        ),
-    ]
-
-
-def existing(data: str, option: str = "--data ") -> Path | None:
-    """What paired data is on this disk; None for URLs and patterns. Raises UsageError where nothing is there."""
-    if any(sign in data for sign in ("://", "{", "*")):
-        return None
-    if not Path(data).exists():
-        raise UsageError(f"{option}{data}: no such file or folder")
-    return Path(data)
-
-
-@dataclass(frozen=True)
-class Measuring(Quiet, PairedData):
-    """How a bridge and its decoder are measured."""
-
-    split: Annotated[str, typer.Option(help="Which split to measure.")] = "val"
-    limit: Annotated[
-        Optional[int],
-        typer.Option(
-            min=1,
-            show_default=False,
-            help="Items a class in each row. Default: 25 a concept, 100 a gender, 5 photos a name.",
-        ),
-    ] = None
-    judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge's training.")] = 1500
-    seed: Seed = 0
-    judge: Annotated[
-        Optional[Path],
-        typer.Option(metavar="DIR", show_default=False, help="Another report's judge/ to use. Default: REPORT/judge."),
-    ] = None
 
 
 @dataclass(frozen=True)

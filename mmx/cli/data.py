@@ -13,7 +13,8 @@ import typer
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.formats import SUFFIXES
-from mmx.options import BridgeAndDecoder, Device, Quiet, Saying, existing
+from mmx.options import BridgeAndDecoder, Device, Quiet, Saying
+from mmx.recipes.base import existing
 from mmx.tasks import task as find_task
 
 app = typer.Typer(no_args_is_help=True, help="Make and check training data.")

@@ -12,7 +12,8 @@ import typer
 
 from mmx.cli.takes import takes
 from mmx.errors import UsageError
-from mmx.options import Device, Json, Measuring, Models, TaskName, existing
+from mmx.options import Device, Json, Models
+from mmx.recipes.base import Measuring, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
 

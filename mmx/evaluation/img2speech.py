@@ -26,7 +26,7 @@ from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.speech import FFT, HOP, MELS, SAMPLE_RATE, collapse, mel_filters, speech_mel
 from mmx.nets.writer import MAX_UNITS
-from mmx.options import Measuring
+from mmx.recipes.base import Measuring
 from mmx.translate.img2speech import ImageTranslator
 
 Clip = tuple[Waveform, dict]

@@ -18,7 +18,7 @@ from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
 from mmx.evaluation.report import Example, Report
 from mmx.media.image import read_image
-from mmx.options import Measuring
+from mmx.recipes.base import Measuring
 from mmx.training.bridges.measures import retrieval, spread
 from mmx.translate.sound2img import SoundTranslator
 

@@ -29,7 +29,7 @@ from mmx.evaluation.metrics import (
     top_accuracy,
 )
 from mmx.evaluation.report import Example, Report, Table
-from mmx.options import Measuring
+from mmx.recipes.base import Measuring
 from mmx.translate.sound2img import SoundTranslator
 
 

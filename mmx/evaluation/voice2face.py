@@ -21,7 +21,7 @@ from mmx.evaluation.metrics import PictureSet, decode, distances, draw, first_of
 from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
-from mmx.options import Measuring
+from mmx.recipes.base import Measuring
 from mmx.translate.voice2face import VoiceTranslator
 
 FACES = 8  # drawn for each voice

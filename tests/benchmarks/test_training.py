@@ -55,9 +55,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory):
     folder = make_pairs(tmp_path_factory.mktemp("pairs"), 256)
     at = locate(None, "sound2img", "decoder")
     decoder = ImageDecoder.load(at.folder)
-    recipe = BridgeRecipe(
-        "sound2img", str(folder), folder / "run", at, loss="infonce", cache=folder / "cache", quiet=True
-    )
+    recipe = BridgeRecipe("sound2img", str(folder), folder / "run", loss="infonce", cache=folder / "cache", quiet=True)
     loaded = load_pairs(
         read_manifest(str(folder), "sound2img"),
         LogMel(),

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,62 +19,57 @@ from mmx.data.fill import Features
 from mmx.data.manifest import Manifest
 from mmx.data.pairs import Loaded, Pairs
 from mmx.decoders.base import Decoder, fingerprint
-from mmx.models.store import Located
+from mmx.device import pick_device
+from mmx.models.store import Located, locate
+from mmx.options import FREE
+from mmx.recipes.bridge import BridgeOptions
 from mmx.training.bridges.measures import target_statistics
 from mmx.training.engine.identity import recipe_identity
 from mmx.training.engine.loop import LoopConfig, Run
 from mmx.training.engine.parallel import Team
 from mmx.training.losses import Comparison
 
-# a recipe's fields that a run may be resumed with other values of; those of the schedule are the loop's to compare
-NOT_IN_WEIGHTS = (
-    *("data", "decoder", "encoder"),  # by what they hold, not by where they are
-    *("run", "cache", "team", "quiet", "events", "tensorboard", "command", "notes"),
-    *("schedule", "prior_steps", "max_minutes", "deadline"),
-)
 
+@dataclass(frozen=True)
+class BridgeRecipe(BridgeOptions):
+    """What `mmx train-bridge` was asked for, and what that comes to on this machine."""
 
-@dataclass
-class BridgeRecipe:
-    """Everything `mmx train-bridge` was asked for."""
-
-    task: str
-    data: str
-    run: Path
-    decoder: Located
-    encoder: Located | None = None
-    lora: int = 0  # rank of the adapters on the encoder; 0: it is frozen
-    sources: tuple[str, ...] = ("sound",)
-    architecture: str = "cnn"
-    sizes: dict[str, Any] = field(default_factory=dict)
-    loss: str = ""
-    smoothing: float = 0.0
-    hard_negatives: int = 0
-    normalize_targets: bool = False
-    prior_steps: int = 6000
-    schedule: dict[str, Any] = field(default_factory=dict)  # what was asked of LoopConfig's fields
-    max_minutes: float = float("inf")
-    cache: Path | None = None
-    team: Team = field(default_factory=Team)
-    quiet: bool = False
-    events: bool = False
-    tensorboard: bool = False
-    command: str = ""
-    notes: str = ""
-    norm: str = "group"  # what a CNN normalises by: a key of mmx.nets.sound.NORMS
-    deadline: float = field(init=False)  # of all stages together, on the clock of time.monotonic
-
-    def __post_init__(self) -> None:
-        self.deadline = time.monotonic() + 60 * self.max_minutes
+    command: str = field(default="", metadata=FREE)
+    started: float = field(default_factory=time.monotonic, init=False, metadata=FREE)
 
     @property
-    def seed(self) -> int:
-        """What every draw of the run is a function of."""
-        return self.schedule.get("seed") or 0
+    def deadline(self) -> float:
+        """Of all stages together, on the clock of time.monotonic."""
+        return self.started + 60 * self.minutes
+
+    @cached_property
+    def team(self) -> Team:
+        """The processes that train together, and their device."""
+        return Team(pick_device(self.device))
+
+    @cached_property
+    def decoder(self) -> Located:
+        """Where the frozen decoder is."""
+        return locate(self.decoder_name, self.task, "decoder")
+
+    @cached_property
+    def encoder(self) -> Located | None:
+        """Where the frozen encoder is, if one was named."""
+        return None if self.encoder_name is None else locate(self.encoder_name, self.task, "encoder")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What is heard and seen."""
+        return tuple((self.source or "sound").split("+"))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What was asked of the architecture."""
+        return {} if self.dropout is None else {"dropout": self.dropout}
 
     def loop(self, usual: LoopConfig, **changes: Any) -> LoopConfig:
         """A stage's schedule with what was asked for."""
-        asked = {name: value for name, value in self.schedule.items() if value is not None} | changes
+        asked = self.schedule | changes
         steps = asked.get("max_steps", usual.max_steps)
         return replace(usual, **asked, warmup=min(usual.warmup, steps // 10 + 1), device=self.team.device)
 
@@ -85,7 +81,7 @@ class BridgeRecipe:
             max_steps=steps,
             warmup=min(usual.warmup, steps // 10 + 1),
             seed=self.seed,
-            bf16=self.schedule.get("bf16", True),
+            bf16=self.schedule["bf16"],
             device=self.team.device,
         )
 
@@ -104,7 +100,6 @@ class BridgeRecipe:
             self.team,
             identity=recipe_identity(
                 self,
-                without=NOT_IN_WEIGHTS,
                 data=data_sha256(task.pairs),
                 decoder=decoder_fingerprint(self.decoder),
                 encoder=self.encoder and decoder_fingerprint(self.encoder),

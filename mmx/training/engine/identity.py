@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import UsageError
+from mmx.options import FREE
 
-SAID = {"sources": "--source", "data": "data of sha256", "processes": "a number of processes of"}  # not as options are
+SAID = {"data": "data of sha256", "processes": "a number of processes of"}  # not as options are
 SHOWN = 60  # characters of a value in an error
 
 
@@ -39,12 +40,12 @@ def _held(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def recipe_identity(recipe: Any, *, without: Collection[str], **digests: str | None) -> dict[str, Any]:
-    """All fields of a recipe, a dataclass, but those `without` which its weights come out the same; and digests of what it starts from.
+def recipe_identity(recipe: Any, **digests: str | None) -> dict[str, Any]:
+    """All fields of a recipe, a dataclass, but those that say that they are free; and digests of what it starts from.
 
-    A field that is added to a recipe counts until somebody says that it does not.
+    A field that is added to a recipe counts until it says that it does not.
     """
-    chosen = {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name not in without}
+    chosen = {option.name: getattr(recipe, option.name) for option in fields(recipe) if option.metadata != FREE}
     return chosen | digests
 
 

@@ -1,0 +1,130 @@
+"""What `mmx train-decoder` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Optional, Self
+
+import typer
+
+from mmx.errors import UsageError
+from mmx.options import Device, Quiet, Seed
+from mmx.recipes.base import Notes, RunFolder
+
+# what can be trained: kind → family, the default first → the stages whose steps can be chosen
+STAGES = {
+    "image": {"diffusion": ("space", "codec", "denoiser", "finish"), "gan": ("space", "gan")},
+    "face": {"diffusion": ("space", "codec", "denoiser", "finish")},
+    "speech": {"units": ("codec", "vocoder")},
+}
+
+
+@dataclass(frozen=True)
+class DecoderData:
+    """What is trained, and on what."""
+
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="image, face or speech.", show_default=False)]
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", show_default=False, help="The folder with the training data.")
+    ]
+
+
+@dataclass(frozen=True)
+class StageSteps:
+    """How long each stage of a decoder is trained. None: as it usually is."""
+
+    space_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of the space, and so of the teacher.")
+    ] = None
+    codec_steps: Annotated[Optional[int], typer.Option(min=1, show_default=False, help="Steps of the autoencoder.")] = (
+        None
+    )
+    denoiser_steps: Annotated[
+        Optional[int],
+        typer.Option(
+            "--denoiser-steps", "--max-steps", min=1, show_default=False, help="Steps of the diffusion model."
+        ),
+    ] = None
+    finish_steps: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1, show_default=False, help="Steps that fit the autoencoder's decoder to the diffusion model."
+        ),
+    ] = None
+    vocoder_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of a speech decoder's vocoder.")
+    ] = None
+    gan_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of the generator and its critic.")
+    ] = None
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Stage → the steps that were asked for."""
+        given = {option.name: getattr(self, option.name) for option in fields(StageSteps)}
+        return {name.removesuffix("_steps"): count for name, count in given.items() if count is not None}
+
+
+@dataclass(frozen=True)
+class DecoderOptions(Quiet, Notes, Device, StageSteps, RunFolder, DecoderData):
+    """Everything `mmx train-decoder` can be asked for."""
+
+    family: Annotated[
+        Optional[str],
+        typer.Option(
+            "--family",
+            show_default=False,
+            help="For image: diffusion, or gan, which draws in one step. Default: diffusion.",
+        ),
+    ] = None
+    init: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--init", metavar="DECODER", show_default=False, help="--family gan: go on from this decoder's weights."
+        ),
+    ] = None
+    teacher: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="DECODER",
+            show_default=False,
+            help="Take the teacher of this decoder instead of training one: its bridges stay valid.",
+        ),
+    ] = None
+    seed: Seed = 0
+
+    @property
+    def own_teacher(self) -> Path | None:
+        """The folder of the teacher that is taken."""
+        return None if self.teacher is None else self.teacher / "teacher"
+
+    def settled(self) -> Self:
+        """With the default family where none was chosen. Raises UsageError for what does not go together."""
+        if self.what not in STAGES:
+            raise UsageError(f"no decoder is called {self.what}", hint=f"there are: {', '.join(STAGES)}")
+        families = STAGES[self.what]
+        family = self.family or next(iter(families))
+        if family not in families:
+            raise UsageError(f"--family {family}: {self.what} has no such family", hint=" or ".join(families))
+        if not self.data.is_dir():
+            raise UsageError(f"--data {self.data}: no such folder")
+        self.check_folder()
+        self._check_models(family)
+        for stage in self.steps:
+            if stage not in families[family]:
+                there = ", ".join(f"--{name}-steps" for name in families[family])
+                raise UsageError(f"--{stage}-steps: {self.what} has no such stage", hint=f"there are: {there}")
+        return replace(self, family=family)
+
+    def _check_models(self, family: str) -> None:
+        for option, folder, families in (
+            ("--teacher", self.teacher, ("diffusion", "gan")),
+            ("--init", self.init, ("gan",)),
+        ):
+            if folder is not None and family not in families:
+                raise UsageError(
+                    f"{option} {folder}: {self.what} of family {family} takes none", hint=" or ".join(families)
+                )
+            if folder is not None and not (folder / "teacher").is_dir():
+                raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
