@@ -133,7 +133,7 @@ class Below:
 def shown(value: Any) -> str:
     """An object by what is in it."""
     if isinstance(value, dict):
-        return str({name: shown(inner) for name, inner in value.items()})
+        return str({name: shown(inner) for name, inner in value.items() if name != "started"})  # a time
     if isinstance(value, list | tuple):
         return str([shown(inner) for inner in value])
     return shown(vars(value)) if type(value).__module__.startswith("mmx.") else repr(value)

@@ -25,7 +25,7 @@ class Line:
 
     @property
     def command(self) -> str:
-        """As it can be given again, for the card: paths by their last part, URLs without their queries, which may hold keys."""
+        """As it can be given again, for the card: paths by their last part, URLs without their queries."""
         words = [Path(word).name if Path(word).is_absolute() else word for word in self.context.find_root().obj["line"]]
         words = [word.partition("?")[0] if "://" in word else word for word in words]
         if "--notes" in words:  # they have their own place

@@ -1,1 +1,1 @@
-"""What trainings and measurements are asked for, declared once: the options of the commands, and the recipes themselves."""
+"""What trainings and measurements are asked for, declared once: options of the commands, and the recipes themselves."""
