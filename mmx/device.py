@@ -75,3 +75,8 @@ def placed(device: str, dtype: str) -> Placed:
     if where == "cpu":
         return Placed(where, "fp32", f"{why_device}; exact on CPUs")
     return Placed(where, "fp16", f"{why_device}; half the memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; cuBLAS and MPS have no class of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)

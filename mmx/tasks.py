@@ -37,7 +37,6 @@ class Task:
     source: Side
     target: Side
     translator: str
-    decoder_kinds: str
     starters: Mapping[str, str]
     keys: tuple[str, ...] = ()
     by_words: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +56,6 @@ _ROWS = (
         keys=("concept",),
         starters={"bridge": "sound2img", "decoder": "image"},
         translator="mmx.translate.sound2img:SoundTranslator",
-        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
         by_words={"tags": "mmx.translate.tags:TagsTranslator"},
         trainer="mmx.training.bridges.sound:SoundBridgeTask",
         fused_trainer="mmx.training.bridges.fusion:FusionTask",
@@ -72,7 +70,6 @@ _ROWS = (
         keys=("identity", "gender"),
         starters={"bridge": "voice2face", "decoder": "face"},
         translator="mmx.translate.voice2face:VoiceTranslator",
-        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
         trainer="mmx.training.bridges.voice:VoiceBridgeTask",
         losses=("speech2face", *COMPARING),
         protocol="mmx.evaluation.voice2face:measure",
@@ -86,7 +83,6 @@ _ROWS = (
         keys=("synset",),
         starters={"bridge": "img2speech", "decoder": "speech", "encoder": "image"},
         translator="mmx.translate.img2speech:ImageTranslator",
-        decoder_kinds="mmx.decoders.speech:SpeechDecoder",
         by_words={"caption": "mmx.translate.caption:CaptionTranslator"},
         trainer="mmx.training.bridges.image:ImageBridgeTask",
         losses=("units",),
@@ -98,7 +94,6 @@ _ROWS = (
         target=Side("image"),
         starters={"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
         translator="mmx.translate.text2img:TextTranslator",
-        decoder_kinds="mmx.decoders.unclip:ImageDecoder",
     ),
 )
 _LACKS = {"trainer": " to train a bridge for", "protocol": " to measure", "keys": " with training data"}

@@ -23,8 +23,11 @@ aten = torch.ops.aten
 COPIES = (aten.copy_.default, aten._copy_from.default, aten._copy_from_and_resize.default)
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
-# `torch.tensor(values, device=...)` copies below Python's own dispatch, where a fallback is not found
-BELOW = (aten.copy_.default, aten._to_copy.default, aten.detach.default)
+# `torch.tensor(values, device=...)` reads and copies below Python's own dispatch, where a fallback is not found
+BELOW = (
+    *(aten.copy_.default, aten._to_copy.default, aten._local_scalar_dense.default),
+    *(aten.detach.default, aten.lift_fresh.default, aten.alias.default),
+)
 # left alone, these make an empty tensor and let the CPU enlarge it, of which its stand-in would not hear
 GROWING = (
     *(aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default, aten.logspace.default),

@@ -12,6 +12,7 @@ from PIL import Image
 SOUND2IMG = {
     "several": ("-n", 3),
     "sheet": ("-n", 2, "--grid"),
+    "image": ("--image", "PHOTO:0.5"),
     "mix": ("--mix", "SEA:0.3"),
     "interpolate": ("--interpolate", "SEA", "--frames", 3),
 }
@@ -71,6 +72,11 @@ def test_sound2img(carried_out, mmx_in_process, debug_options, bark: Path, sea: 
     )
     here = [np.asarray(Image.open(path)).astype(int) for path in found]
     assert code == 0 and all(np.abs(a - b).max() <= 2 for a, b in zip(there, here, strict=True))
+
+
+@pytest.mark.parametrize("rest", [(), ("--average",), ("-n", 2, "--grid")])
+def test_voice2face(carried_out, face_options, low: Path, high: Path, rest: tuple) -> None:
+    carried_out("voice2face", low, *([high] if rest else []), *rest, *face_options)
 
 
 def test_text2img(carried_out, debug_options) -> None:

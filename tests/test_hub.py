@@ -200,4 +200,3 @@ def test_what_ls_says_of_a_family_is_what_its_decoder_does() -> None:
         if known.name != "sd15-face-id":  # an IP-Adapter with other weights
             family = families[names.get(known.name, known.name)]
             assert (known.steps, known.guidance, known.resolution) == (family.steps, family.guidance, family.size)
-            assert (known.commercial, known.gigabytes) == (family.commercial, family.gigabytes)

@@ -18,7 +18,7 @@ def test_whatever_a_row_names_is_there(row) -> None:
     from mmx.training.losses import LOSSES
     from mmx.translate.base import Translator
 
-    references = (row.decoder_kinds, row.trainer, row.fused_trainer, row.protocol, row.pairs_protocol)
+    references = (row.trainer, row.fused_trainer, row.protocol, row.pairs_protocol)
     assert all(callable(find(reference)) for reference in references if reference)
     for reference in (row.translator, *row.by_words.values()):
         assert issubclass(find(reference), Translator)

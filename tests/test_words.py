@@ -143,7 +143,7 @@ def test_words_fit_any_decoder_and_trained_bridges_their_own(clap: Path, debug_m
     for bridge, decoder in ((words, own), (words, other), (trained, own)):
         translator = SoundTranslator("sound2img", bridge, decoder, bridge_at=at, decoder_at=at, encoder_at=at)
         assert set(translator.models) == {"bridge", "decoder", "encoder"}
-        assert len(translator.hear(translator.label_points()[1], 2)) == 2
+        assert len(translator.hear(bridge.labelled(decoder)[1][1], 2)) == 2
     with pytest.raises(ModelError, match="bridge x was trained for debug/embedding"):
         SoundTranslator("sound2img", trained, other, bridge_at=at, decoder_at=at)
 
@@ -167,9 +167,11 @@ def test_low_memory_and_compile(mmx_in_process, kandinsky: str, tmp_path: Path, 
 
 def test_low_memory_takes_a_vae_in_tiles(tmp_path: Path) -> None:
     from mmx.decoders.pretrained import HubDecoder
+    from mmx.device import Placed
     from mmx.models.store import locate
 
-    decoder = HubDecoder.load(locate(str(tiny.unclip(tmp_path)), "sound2img", "decoder")).spare("cpu")
+    decoder = HubDecoder.load(locate(str(tiny.unclip(tmp_path)), "sound2img", "decoder"))
+    decoder.place(Placed("cpu"), low_memory=True)
     assert decoder.pipeline.vae.use_slicing and decoder.pipeline.vae.use_tiling
     assert decoder.device == torch.device("cpu")
 
@@ -180,7 +182,7 @@ def test_out_of_memory_is_exit_4_with_what_would_help(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("mmx.decoders.unclip.ImageDecoder.decode", full)
+    monkeypatch.setattr("mmx.decoders.diffusion.DiffusionDecoder.decode", full)
     code, _, err = mmx_in_process("text2img", "a dog", "-o", tmp_path / "a.png", *debug_options)
     assert code == 4 and b"out of memory" in err and b"--low-memory" in err and b"Traceback" not in err
     assert list(tmp_path.iterdir()) == []

@@ -88,7 +88,7 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
         """The K labels that it can report having heard, and their texts in the joint space, unit norm (K, D), where
         there are any."""
         texts = list(self.config.labels.values())
-        return list(self.config.labels), decoder.teacher.embed_texts(texts).cpu() if texts else None
+        return list(self.config.labels), decoder.teacher.embed_texts(texts) if texts else None
 
     def point(self, waveform: Waveform, seen: Tensor | None = None) -> Tensor:
         """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmx.bridges.base import WordsBridge
 from mmx.bridges.sound import SoundBridge
+from mmx.decoders.base import Decoder
 from mmx.errors import InputError, ModelError
 from mmx.models.store import Located, locate
 
@@ -27,17 +27,16 @@ class Prompter(WordsBridge):
         return self.draw(text, generator)
 
 
-def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[Prompter, Located]:
+def prompter_of(decoder: Decoder, bridge: str | None, decoder_at: Located) -> tuple[Prompter, Located]:
     """What turns texts into a decoder's conditioning: its own prior where it has one, else a bridge's; and where that
     is.
 
     Raises ModelError where the decoder's space has no texts, or the bridge was trained for another decoder or has no
     prior.
     """
-    if bridge is None and hasattr(decoder, "prompt"):
-        assert decoder.prior is not None  # loads it, or says now that there is none
-        at = Located(f"{decoder_at.name}, its own prior", decoder_at.companion or decoder_at.folder)
-        return Prompter(decoder.prompt), at
+    prior = decoder.text_prior() if bridge is None else None
+    if prior is not None:
+        return Prompter(prior), Located(f"{decoder_at.name}, its own prior", decoder_at.companion or decoder_at.folder)
     at = locate(bridge, "text2img", "bridge")
     own = SoundBridge.load(at.folder)
     own.require(decoder, at.name)
@@ -47,7 +46,7 @@ def prompter_of(decoder: Any, bridge: str | None, decoder_at: Located) -> tuple[
         )
     decoder.teacher.embed_texts([""])  # or else it says now that there is no text tower
     # its diffusion prior was trained on texts of the same joint space, too
-    return Prompter(lambda text, draw: own.sample(decoder.teacher.embed_texts([text])[0].cpu(), draw)), at
+    return Prompter(lambda text, draw: own.sample(decoder.teacher.embed_texts([text])[0], draw)), at
 
 
 def text_of(source: str | bytes, name: str = "text") -> str:

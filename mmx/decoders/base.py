@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmx.device import Placed
 from mmx.digest import sha256_of_file
 from mmx.errors import ModelError
 
@@ -51,18 +52,76 @@ class ConditioningSpec:
             )
 
 
+# a text → one raw conditioning (D,) on the CPU; what the text leaves open is drawn from the generator
+TextPrior = Callable[[str, torch.Generator], Tensor]
+
+
+class Teacher(Protocol):
+    """Frozen; real media → their conditioning, on the CPU wherever it computes. What it cannot do, it refuses with a ModelError.
+
+    has_texts: whether its space has texts, too. names_faces: whether it names the gender of a face by its feature.
+    image_size: pixels of a side of the pictures that it looks at; 0 where it looks at none.
+    """
+
+    has_texts: bool
+    names_faces: bool
+    image_size: int
+
+    def to(self, device: str, dtype: torch.dtype) -> None:
+        """Move it."""
+        ...
+
+    def embed(self, media: Sequence[Any]) -> Any:
+        """Real media → raw conditioning (B, *shape) float32; discrete units one tensor (L,) a medium."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts → unit-norm points (B, D) float32 of the same space."""
+        ...
+
+    def gender_shares(self, raw: Tensor) -> Tensor:
+        """Raw features (B, D) → probabilities (B, genders)."""
+        ...
+
+    def suggest(self, raw: Tensor) -> list[tuple[str, float]]:
+        """What a raw feature (D,) suggests, with probabilities, the likelier first; nothing where it names no faces."""
+        ...
+
+
 class Decoder(Protocol):
-    """Frozen; conditioning → media. `options` differ between families and are listed by `defaults`."""
+    """Frozen; conditioning → media. It takes and gives what lies on the CPU, and moves it itself.
+
+    defaults: its options of `decode`, which differ between families. max_batch: items decoded at once.
+    """
 
     spec: ConditioningSpec
     defaults: dict[str, Any]
+    teacher: Teacher
+    max_batch: int
 
-    def targets(self, media: Sequence[Any]) -> Tensor:
-        """The teacher: real media → their conditioning (B, *spec.shape), raw."""
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
         ...
 
-    def decode(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> list[Any]:
-        """Conditioning (B, *spec.shape), raw → one medium an item; item i draws from generators[i] alone."""
+    def targets(self, media: Sequence[Any]) -> Any:
+        """The teacher: real media → their conditioning, raw, on the CPU."""
+        ...
+
+    def decode(self, conditioning: Any, *, generators: Sequence[torch.Generator] = (), **options: Any) -> list[Any]:
+        """Raw conditioning (B, *shape), or units (L,) of each → one medium an item; item i draws from generators[i] alone."""
+        ...
+
+    def text_prior(self) -> TextPrior | None:
+        """The family's own prior; None where a bridge's is one. Raises ModelError where there is neither."""
+        ...
+
+    def to(self, device: str, dtype: torch.dtype = torch.float32) -> Decoder:
+        """Move every part to a device and a dtype."""
+        ...
+
+    def place(self, where: Placed, *, low_memory: bool = False, compile: bool = False) -> Decoder:
+        """As `to`. low_memory: parts come to the device when they are needed, items one by one. compile: compile what draws."""
         ...
 
 

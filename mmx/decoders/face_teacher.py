@@ -11,30 +11,38 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.decoders.base import freeze
+from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.teacher import pixels_of
 from mmx.nets.face import GENDERS, FaceEncoder
 
 
-class FaceTeacher:
-    """Aligned faces → raw features. Frozen."""
+class FaceTeacher(PictureTeacher):
+    """Faces, aligned as in training → raw features of norm sqrt(D), and what a feature says of gender. Frozen."""
+
+    names_faces = True
 
     def __init__(self, net: FaceEncoder) -> None:
-        self.net = freeze(net)
+        self.net, self.image_size = freeze(net), net.image_size
 
     @property
     def device(self) -> torch.device:
         return self.net.pooled.weight.device
 
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB faces, aligned as in training → raw features (B, D), float32, of norm sqrt(D)."""
-        size = self.net.image_size
-        return self.net.encode_image(torch.stack([pixels_of(image, size) for image in images]).to(self.device))
+    def to(self, device: str, dtype: torch.dtype) -> None:
+        """Move it. It is small and always computes in float32."""
+        self.net.to(device)
+
+    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
+        return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
 
     @torch.inference_mode()
+    def gender_shares(self, raw: Tensor) -> Tensor:
+        """Raw features (B, D) → probabilities (B, genders), on the CPU."""
+        return self.net.gender_shares(raw.to(self.device)).cpu()
+
     def suggest(self, raw: Tensor) -> list[tuple[str, float]]:
         """What a raw feature (D,) suggests: the genders of the labels, with probabilities, the likelier first."""
-        shares = self.net.gender_shares(raw[None])[0].tolist()
+        shares = self.gender_shares(raw[None])[0].tolist()
         return sorted(((name, round(p, 4)) for name, p in zip(GENDERS, shares, strict=True)), key=lambda pair: -pair[1])
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:

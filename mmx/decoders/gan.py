@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze, keep_small
+from mmx.decoders.diffusion import finite_pictures
+from mmx.decoders.frozen import FrozenDecoder
 from mmx.decoders.teacher import Teacher
-from mmx.decoders.unclip import SPACE, finite_pictures
+from mmx.decoders.unclip import SPACE
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
 from mmx.nets.generator import Generator, GeneratorConfig
@@ -23,26 +24,20 @@ from mmx.nets.generator import Generator, GeneratorConfig
 WEIGHTS = "generator.safetensors"
 
 
-class GanDecoder:
+class GanDecoder(FrozenDecoder):
     """Raw embeddings → pictures by one pass of a generator."""
 
+    batch = 256
+
     def __init__(self, net: Generator, teacher: Teacher, spec: ConditioningSpec) -> None:
-        self.net, self.teacher, self.spec = freeze(net), teacher, spec
-        self.defaults: dict[str, Any] = {"steps": 1, "size": net.config.size}
+        super().__init__(teacher, spec, {"steps": 1, "size": net.config.size})
+        self.net = freeze(net)
 
-    @property
-    def device(self) -> torch.device:
-        return self.net.colours.weight.device
-
-    def to(self, device: str, dtype: torch.dtype = torch.float32) -> GanDecoder:
-        """Move both networks to a device; the generator computes in `dtype`, the small teacher in float32."""
+    def _move(self, device: str, dtype: torch.dtype) -> None:
         self.net.to(device, dtype)
-        self.teacher.net.to(device)
-        return self
 
-    def targets(self, media: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures → raw embeddings (B, D)."""
-        return self.teacher.embed_images(media)
+    def _compile(self) -> None:
+        self.net.compile()
 
     @torch.inference_mode()
     def decode(
@@ -56,8 +51,7 @@ class GanDecoder:
     ) -> list[Image.Image]:
         """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError for others.
 
-        Noise is drawn on the CPU from one generator an item; on the CPU items are drawn one by one, because a matrix product's last bits
-        depend on the batch it is in.
+        Noise is drawn on the CPU from one generator an item.
         """
         for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
             only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.config.size}[name]
@@ -65,15 +59,15 @@ class GanDecoder:
                 raise UsageError(
                     f"{name} {value}: this decoder draws in one step", hint=f"leave it out, or {name} {only}"
                 )
-        dtype = self.net.colours.weight.dtype
-        shape = (len(generators), self.net.config.noise)
-        noise = torch.stack([torch.randn(shape[1], generator=generator) for generator in generators])
-        chunk = 1 if self.device.type == "cpu" else len(noise)
-        pictures: list[Image.Image] = []
-        for z, c in zip(noise.split(chunk), conditioning.split(chunk), strict=True):
-            pixels = self.net(z.to(self.device, dtype), c.to(self.device, dtype))
-            pictures += finite_pictures(pixels.permute(0, 2, 3, 1))
-        return pictures
+        dtype, width = self.net.colours.weight.dtype, self.net.config.noise
+
+        def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
+            noise = torch.stack([torch.randn(width, generator=generator) for generator in draws])
+            with self.at_work(self.net) as net:
+                pixels = net(noise.to(self.device, dtype), part.to(self.device, dtype))
+            return finite_pictures(pixels.permute(0, 2, 3, 1))
+
+        return self._in_batches(conditioning, generators, draw)
 
     @classmethod
     def load(cls, at: Located | Path) -> GanDecoder:

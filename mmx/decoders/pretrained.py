@@ -6,21 +6,19 @@ companion beside it ("DECODER+COMPANION"): Kandinsky's prior holds the image enc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mmx.compat import quiet_libraries
-from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
+from mmx.decoders.base import ConditioningSpec, Teacher, TextPrior, fingerprint, freeze
+from mmx.decoders.diffusion import DiffusionDecoder
 from mmx.decoders.pretrained_parts import (
-    ClipTeacher,
-    OnnxFaces,
     adapter_parts,
     arc2face_teacher,
     companion_beside,
@@ -31,26 +29,25 @@ from mmx.decoders.pretrained_parts import (
     read_pipeline,
     unclip_teacher,
 )
-from mmx.errors import ModelError, UsageError
+from mmx.errors import ModelError
 from mmx.models.store import Located
 
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a kind of decoder. companion: what the second folder is, or "". gigabytes: of GPU memory in fp16."""
+    """What is known of a kind of decoder. companion: what the second folder is, or "". batch: pictures at once on a GPU.
+
+    inputs: embeddings (B, D) → what drives the pipeline. teacher: of the pipeline and the companion; and its width D.
+    """
 
     name: str
-    licence: str
-    commercial: bool
     steps: int
     guidance: float
     size: int
-    gigabytes: float
+    batch: int
     companion: str
     inputs: Callable[[HubDecoder, Tensor, float], dict[str, Any]]
-    teacher: Callable[
-        ..., tuple[ClipTeacher | OnnxFaces | None, int]
-    ]  # of the pipeline and the companion; and its width
+    teacher: Callable[..., tuple[Teacher, int]]
 
 
 def _kandinsky(decoder: HubDecoder, embeds: Tensor, guidance: float) -> dict[str, Any]:
@@ -94,84 +91,56 @@ def face_prompt(pipeline, faces: Tensor) -> Tensor:
         handle.remove()
 
 
-OPENRAIL = "CreativeML Open RAIL-M"
+# the class of a pipeline → its family
 FAMILIES = {
     "KandinskyV22Pipeline": Family(
-        "kandinsky-2.2", "Apache-2.0", True, 50, 4.0, 512, 6.0, "kandinsky-2-2-prior", _kandinsky, kandinsky_teacher
+        "kandinsky-2.2", 50, 4.0, 512, 8, "kandinsky-2-2-prior", _kandinsky, kandinsky_teacher
     ),
-    "StableUnCLIPImg2ImgPipeline": Family(
-        "stable-unclip", OPENRAIL + "++", True, 20, 10.0, 768, 6.0, "", _unclip, unclip_teacher
-    ),
-    "StableDiffusionPipeline": Family(
-        "sd-ip-adapter", OPENRAIL, True, 30, 7.5, 512, 4.0, "IP-Adapter", _ip_adapter, ip_adapter_teacher
-    ),
+    "StableUnCLIPImg2ImgPipeline": Family("stable-unclip", 20, 10.0, 768, 4, "", _unclip, unclip_teacher),
+    "StableDiffusionPipeline": Family("sd-ip-adapter", 30, 7.5, 512, 8, "IP-Adapter", _ip_adapter, ip_adapter_teacher),
     "StableDiffusionXLPipeline": Family(
-        "sdxl-ip-adapter", OPENRAIL + "++", True, 30, 5.0, 1024, 9.0, "IP-Adapter", _ip_adapter, ip_adapter_teacher
+        "sdxl-ip-adapter", 30, 5.0, 1024, 4, "IP-Adapter", _ip_adapter, ip_adapter_teacher
     ),
 }
-
-
 # the same pipelines with another companion beside them: the folder in it that tells which it is
-BY_COMPANION = {
-    "arc2face": Family(
-        "arc2face",
-        "MIT; its face recogniser: non-commercial research",
-        False,
-        25,
-        3.0,
-        512,
-        4.0,
-        "Arc2Face",
-        _arc2face,
-        arc2face_teacher,
-    )
-}
+BY_COMPANION = {"arc2face": Family("arc2face", 25, 3.0, 512, 8, "Arc2Face", _arc2face, arc2face_teacher)}
 
 
-class HubDecoder:
-    """A diffusers pipeline driven by image embeddings. teacher: None for families whose encoder is elsewhere (FaceID: ArcFace)."""
+class HubDecoder(DiffusionDecoder):
+    """A full-size pipeline of the hub."""
 
     def __init__(
-        self,
-        family: Family,
-        pipeline,
-        teacher: ClipTeacher | OnnxFaces | None,
-        spec: ConditioningSpec,
-        companion: Path | None = None,
+        self, family: Family, pipeline, teacher: Teacher, spec: ConditioningSpec, companion: Path | None = None
     ) -> None:
-        self.family, self.pipeline, self.spec, self._teacher = family, pipeline, spec, teacher
-        self._companion, self._spared = companion, ""
-        self.defaults: dict[str, Any] = {"steps": family.steps, "guidance": family.guidance, "size": family.size}
-        pipeline.set_progress_bar_config(disable=True)
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                freeze(part)
-        self.negative = teacher.zero() if isinstance(teacher, ClipTeacher) else torch.zeros(1, spec.shape[0])
+        defaults = {"steps": family.steps, "guidance": family.guidance, "size": family.size}
+        sample = getattr(pipeline.unet.config, "sample_size", None)
+        if isinstance(sample, int):  # the size that this checkpoint was trained at
+            defaults["size"] = sample * _scale(pipeline)
+        super().__init__(pipeline, teacher, spec, defaults)
+        self.family, self.batch, self._companion = family, family.batch, companion
 
-    @property
-    def teacher(self) -> ClipTeacher | OnnxFaces:
-        """The frozen image encoder. Raises ModelError where the family has none of its own."""
-        if self._teacher is None:
-            raise ModelError(
-                f"{self.spec.name} has no image encoder: its conditioning is made by a face recogniser (ArcFace)",
-                hint="a bridge trained for it can drive it; to train one, put the recogniser's .onnx into its companion's folder",
-            )
-        return self._teacher
+    def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:
+        return self.family.inputs(self, embeds, guidance)
+
+    @cached_property
+    def negative(self) -> Tensor:
+        """The embedding (1, D) that Kandinsky's guidance leads away from."""
+        return self.teacher.zero()
 
     @cached_property
     def prior(self):
         """The family's own pipeline from texts to image embeddings. Raises ModelError where it has none."""
-        if self.family.name != "kandinsky-2.2" or getattr(self._teacher, "texts", None) is None:
+        if self.family.inputs is not _kandinsky or not self.teacher.has_texts:
             raise ModelError(
                 f"{self.spec.name} has no prior from texts to image embeddings",
                 hint="--decoder kandinsky-2.2 has one; others are driven by bridges",
             )
-        text_encoder, tokenizer = self._teacher.texts
-        shared = {"image_encoder": self._teacher.net, "text_encoder": text_encoder, "tokenizer": tokenizer}
+        text_encoder, tokenizer = self.teacher.texts
+        shared = {"image_encoder": self.teacher.net, "text_encoder": text_encoder, "tokenizer": tokenizer}
         prior = read_pipeline("KandinskyV22PriorPipeline", self._companion, **shared)
         prior.set_progress_bar_config(disable=True)
         freeze(prior.prior)
-        if self._spared and self.device.type != "cpu":
+        if self.spared and self.device.type != "cpu":
             prior.to(dtype=self.pipeline.unet.dtype).enable_sequential_cpu_offload(device=self.device)
             return prior
         return prior.to(self.device, self.pipeline.unet.dtype)
@@ -180,73 +149,9 @@ class HubDecoder:
         """A text → a raw embedding (D,) that the family's own text prior draws."""
         return self.prior(text, generator=[generator], output_type="pt").image_embeds[0].float().cpu()
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes; with `spare` its parts lie elsewhere until then."""
-        return torch.device(self._spared) if self._spared else self.pipeline.unet.device
-
-    def to(self, device: str, dtype: torch.dtype = torch.float32) -> HubDecoder:
-        """Move every part to a device and a dtype."""
-        self.pipeline.to(device, dtype)
-        if self._teacher is not None:
-            self._teacher.to(device, dtype)
-        self.negative = self.negative.to(device)
-        return self
-
-    def spare(self, device: str, dtype: torch.dtype = torch.float32) -> HubDecoder:
-        """As `to`, with as little of the device's memory as can be: each part comes when it is needed, pictures leave in tiles."""
-        self.pipeline.to(dtype=dtype)
-        if device != "cpu":
-            self.pipeline.enable_sequential_cpu_offload(device=device)
-        codec = getattr(self.pipeline, "vae", None)
-        if codec is not None:  # Kandinsky's has no tiles
-            codec.enable_slicing()
-            codec.enable_tiling()
-        self._spared = device
-        return self
-
-    def targets(self, media: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures → raw embeddings (B, D)."""
-        return self.teacher.embed_images(media)
-
-    @torch.inference_mode()
-    def decode(
-        self,
-        conditioning: Tensor,
-        *,
-        generators: Sequence[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: int | None = None,
-    ) -> list[Image.Image]:
-        """Raw embeddings (B, D) → B pictures, item i from generators[i] alone. On the CPU one by one, as the starter does.
-
-        Raises UsageError for a conditioning or a size that does not fit, ModelError when memory runs out.
-        """
-        from mmx.decoders.unclip import finite_pictures
-
-        if conditioning.shape[1:] != self.spec.shape:
-            raise UsageError(
-                f"{self.spec.name} listens to {list(self.spec.shape)}, and was given {list(conditioning.shape[1:])}",
-                hint="give the bridge that was trained for it",
-            )
-        guidance = self.defaults["guidance"] if guidance is None else guidance
-        chunk = 1 if self.device.type == "cpu" else len(conditioning)
-        side = size or self.defaults["size"]
-        pictures: list[Image.Image] = []
-        for start in range(0, len(conditioning), chunk):
-            part = conditioning[start : start + chunk].to(self.device, self.pipeline.unet.dtype)
-            output = self.pipeline(
-                **self.family.inputs(self, part, guidance),
-                height=side,
-                width=side,
-                num_inference_steps=steps or self.defaults["steps"],
-                guidance_scale=guidance,
-                generator=list(generators[start : start + chunk]),
-                output_type="np",
-            ).images
-            pictures += finite_pictures(torch.from_numpy(output) * 2 - 1)
-        return pictures
+    def text_prior(self) -> TextPrior:
+        assert self.prior is not None  # it is loaded now, or says now that there is none
+        return self.prompt
 
     @classmethod
     def load(cls, at: Located) -> HubDecoder:
@@ -276,11 +181,7 @@ class HubDecoder:
         read = adapter_parts(pipeline, folder) if family.companion == "IP-Adapter" else parts
         own, former = fingerprint(folder, read, variants=False), fingerprint(folder, parts)
         spec = ConditioningSpec(f"{family.name}/image", (dim,), 1.0, own, former)
-        decoder = cls(family, pipeline, teacher, spec, companion)
-        sample = getattr(pipeline.unet.config, "sample_size", None)
-        if isinstance(sample, int):  # the size that this checkpoint was trained at
-            decoder.defaults["size"] = sample * _scale(pipeline)
-        return decoder
+        return cls(family, pipeline, teacher, spec, companion)
 
 
 def _scale(pipeline) -> int:

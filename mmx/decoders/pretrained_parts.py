@@ -14,6 +14,7 @@ from torch import Tensor
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
 from mmx.decoders.base import freeze
+from mmx.decoders.frozen import NoTeacher, PictureTeacher
 from mmx.errors import ModelError, NonFiniteError
 from mmx.media.image import fit_square
 
@@ -24,42 +25,44 @@ def _works_on(net: torch.nn.Module) -> torch.device:
     return net.device if getattr(hook, "execution_device", None) is None else torch.device(hook.execution_device)
 
 
-class ClipTeacher:
-    """A CLIP vision tower as the library's pipelines use it: pictures → raw image embeddings. Frozen."""
+class ClipTeacher(PictureTeacher):
+    """A CLIP vision tower as the library's pipelines use it: pictures → raw image embeddings. Frozen.
+
+    texts: the text tower of the same space and its tokenizer, where there is one.
+    """
 
     def __init__(self, encoder, processor, texts: tuple[Any, Any] | None = None) -> None:
         self.net, self.processor, self.texts = freeze(encoder), processor, texts
-        self.dim = int(encoder.config.projection_dim)
+        self.dim, self.image_size = int(encoder.config.projection_dim), int(encoder.config.image_size)
+        self.has_texts = texts is not None
 
     def to(self, device: str, dtype: torch.dtype) -> None:
         """Move it."""
         self.net.to(device, dtype)
+        if self.texts is not None:
+            self.texts[0].to(device, dtype)
 
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size → raw embeddings (B, D), float32."""
+    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = self.processor(list(images), return_tensors="pt").pixel_values
-        return self.net(pixels.to(_works_on(self.net), self.net.dtype)).image_embeds.float().cpu()
+        return self.net(pixels.to(_works_on(self.net), self.net.dtype)).image_embeds
 
     @torch.inference_mode()
     def zero(self) -> Tensor:
         """The embedding (1, D) of zero pixel values, as Kandinsky's prior pipeline defines its negative."""
-        size = self.net.config.image_size
-        return self.net(
-            torch.zeros(1, 3, size, size, device=_works_on(self.net), dtype=self.net.dtype)
-        ).image_embeds.float()
+        black = torch.zeros(1, 3, self.image_size, self.image_size)
+        return self.net(black.to(_works_on(self.net), self.net.dtype)).image_embeds.float().cpu()
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → unit-norm embeddings (B, D). Raises ModelError where the decoder has no text tower in this space."""
+        """Texts → unit-norm embeddings (B, D), on the CPU. Raises ModelError where the decoder has no text tower in this space."""
         if self.texts is None:
-            raise ModelError("this decoder's space has no text encoder")
+            return super().embed_texts(texts)
         encoder, tokenizer = self.texts
-        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return torch.nn.functional.normalize(encoder(**tokens).text_embeds.float(), dim=-1)
+        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(_works_on(encoder))
+        return torch.nn.functional.normalize(encoder(**tokens).text_embeds.float(), dim=-1).cpu()
 
 
-class OnnxFaces:
+class OnnxFaces(PictureTeacher):
     """A face recogniser in ONNX, such as ArcFace (Deng et al. 2019): aligned faces → unit-norm embeddings.
 
     The network takes (B, 3, S, S) in [-1, 1], RGB, and gives (B, D). Its weights are a graph, not a pickle: nothing in it can run code.
@@ -78,17 +81,14 @@ class OnnxFaces:
             raise ModelError(f"{path.name}: the recogniser can't be read: {str(error).splitlines()[0]}") from None
         entry = self.session.get_inputs()[0]
         self.name, side = entry.name, entry.shape[-1]
-        self.size = side if isinstance(side, int) else 112
+        self.image_size = side if isinstance(side, int) else 112
         self.dim = int(self.session.get_outputs()[0].shape[-1])
 
-    def to(self, device: str, dtype: torch.dtype) -> None:
-        """It computes where onnxruntime found fit."""
-
-    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB faces, cut and aligned as the recogniser wants them → unit-norm embeddings (B, D), float32."""
+    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB faces, cut and aligned as the recogniser wants them → unit-norm embeddings (B, D). onnxruntime says where it computes."""
         import numpy as np
 
-        pixels = np.stack([np.asarray(fit_square(image, self.size), np.float32) for image in images])
+        pixels = np.stack([np.asarray(fit_square(image, self.image_size), np.float32) for image in images])
         rows = self.session.run(None, {self.name: pixels.transpose(0, 3, 1, 2) / 127.5 - 1})[0]
         if not np.isfinite(rows).all():
             raise NonFiniteError("the face recogniser gave values that are not numbers")
@@ -165,7 +165,7 @@ def unclip_teacher(pipeline, companion: Path | None) -> tuple[ClipTeacher, int]:
     )
 
 
-def ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | OnnxFaces | None, int]:
+def ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | OnnxFaces | NoTeacher, int]:
     """Load the adapter's weights into the pipeline; its image encoder lies beside them, but for FaceID."""
     weights = _adapter_file(adapter, xl=type(pipeline).__name__ == "StableDiffusionXLPipeline")
     encoder = weights.parent / "image_encoder"
@@ -211,13 +211,18 @@ def _adapter_file(adapter: Path, *, xl: bool) -> Path:
     )
 
 
-def recogniser_in(folder: Path) -> OnnxFaces | None:
+def recogniser_in(folder: Path) -> OnnxFaces | NoTeacher:
     """The face recogniser that lies in a folder, if one does."""
     found = sorted(folder.rglob("*.onnx"))
-    return OnnxFaces(found[0]) if found else None
+    if found:
+        return OnnxFaces(found[0])
+    return NoTeacher(
+        f"{folder.name} has no image encoder: its conditioning is made by a face recogniser (ArcFace)",
+        hint="a bridge trained for it can drive it; to train one, put the recogniser's .onnx into its companion's folder",
+    )
 
 
-def arc2face_teacher(pipeline, companion: Path) -> tuple[OnnxFaces | None, int]:
+def arc2face_teacher(pipeline, companion: Path) -> tuple[OnnxFaces | NoTeacher, int]:
     """Arc2Face listens to ArcFace's 512 numbers; its repository holds arcface.onnx. Where that is there, it says how many they are."""
     teacher = recogniser_in(companion)
-    return teacher, teacher.dim if teacher else 512
+    return teacher, teacher.dim if isinstance(teacher, OnnxFaces) else 512

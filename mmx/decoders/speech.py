@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
+from mmx.decoders.frozen import FrozenDecoder, FrozenTeacher
 from mmx.errors import ModelError, NonFiniteError, UsageError
-from mmx.media.audio import Waveform
+from mmx.media.audio import Waveform, resample
 from mmx.models.store import Located
-from mmx.nets.speech import HOP, SAMPLE_RATE, STRIDE, UnitCodec, Vocos, speech_mel
+from mmx.nets.speech import SAMPLE_RATE, UnitCodec, Vocos, speech_mel
 
 PARTS = ("units", "vocoder")
 SPACE = ("units",)  # another vocoder says the same units
@@ -27,8 +28,22 @@ PEAK = 0.9  # of full scale, above which nothing goes
 EDGE = 0.008  # seconds of fade at either end, so that neither clicks
 
 
-class SpeechDecoder:
-    """A unit codec's decoder and a vocoder. Conditioning: units (L,), integers."""
+class CodecTeacher(FrozenTeacher):
+    """Speech → the units of a codec."""
+
+    def __init__(self, codec: UnitCodec) -> None:
+        self.codec = codec
+
+    @torch.inference_mode()
+    def embed(self, media: Sequence[Waveform]) -> list[Tensor]:
+        """Speech of any rate → its units (L,), about 31 a second, on the CPU."""
+        device = self.codec.mean.device
+        waves = [torch.from_numpy(resample(w.samples, w.sample_rate, SAMPLE_RATE))[None] for w in media]
+        return [self.codec.encode(speech_mel(wave.to(device)))[0].cpu() for wave in waves]
+
+
+class SpeechDecoder(FrozenDecoder):
+    """A unit codec's decoder and a vocoder. Conditioning: units (L,), integers. The parts are small and always compute in float32."""
 
     def __init__(
         self,
@@ -38,23 +53,15 @@ class SpeechDecoder:
         voices: Sequence[str],
         defaults: dict[str, Any],
     ) -> None:
-        self.codec, self.vocoder = freeze(codec), freeze(vocoder)
-        self.spec, self.voices, self.defaults = spec, tuple(voices), defaults
+        super().__init__(CodecTeacher(codec), spec, defaults)
+        self.codec, self.vocoder, self.voices = freeze(codec), freeze(vocoder), tuple(voices)
 
-    @property
-    def device(self) -> torch.device:
-        return self.codec.mean.device
-
-    def to(self, device: str, dtype: torch.dtype = torch.float32) -> SpeechDecoder:
-        """Move every part to a device. The parts are small and always compute in float32."""
+    def _move(self, device: str, dtype: torch.dtype) -> None:
         self.codec.to(device)
         self.vocoder.to(device)
-        return self
 
-    @torch.inference_mode()
-    def targets(self, media: Sequence[Waveform]) -> list[Tensor]:
-        """Speech at 16 kHz → its units (L,), about 31 a second."""
-        return [self.codec.encode(speech_mel(torch.from_numpy(w.samples)[None].to(self.device)))[0] for w in media]
+    def _compile(self) -> None:
+        self.vocoder.compile()
 
     def voice(self, name: str | None) -> int:
         """A voice's number. Raises UsageError for one that this decoder does not have."""
@@ -68,13 +75,22 @@ class SpeechDecoder:
     @torch.inference_mode()
     def mel(self, units: Tensor, *, voice: str | None = None, speed: float = 1.0) -> Tensor:
         """Units (L,) → log10-mel (F, 80). speed 2 is twice as fast: the code vectors are resampled in time."""
-        codes = self.codec.book.rows[units][None]
-        if speed != 1.0:
-            length = max(2, round(codes.shape[1] / speed))
-            codes = F.interpolate(codes.transpose(1, 2), size=length, mode="linear", align_corners=True).transpose(1, 2)
-        return self.codec.render(codes, torch.tensor([self.voice(voice)], device=codes.device))[0]
+        number = torch.tensor([self.voice(voice)], device=self.device)
+        with self.at_work(self.codec) as codec:
+            codes = codec.book.rows[units.to(self.device)][None]
+            if speed != 1.0:
+                length = max(2, round(codes.shape[1] / speed))
+                codes = F.interpolate(codes.transpose(1, 2), size=length, mode="linear", align_corners=True).transpose(
+                    1, 2
+                )
+            return codec.render(codes, number)[0].cpu()
 
     @torch.inference_mode()
+    def vocode(self, mel: Tensor) -> Waveform:
+        """Log10-mel (F, 80) → speech. Raises NonFiniteError."""
+        with self.at_work(self.vocoder) as vocoder:
+            return finite_speech(vocoder(mel[None].to(self.device)))
+
     def decode(
         self,
         conditioning: Sequence[Tensor],
@@ -84,16 +100,11 @@ class SpeechDecoder:
         speed: float = 1.0,
     ) -> list[Waveform]:
         """Units, one tensor (L,) an utterance → waveforms at 16 kHz. Nothing here is random: `generators` are not used."""
-        waves = []
-        for units in conditioning:
-            if units.numel() == 0:
-                raise UsageError("there are no units to say")
-            mel = self.mel(units.to(self.device), voice=voice, speed=speed)
-            samples = self.vocoder(mel[None]).reshape(-1).float().cpu().numpy()
-            if not np.isfinite(samples).all():
-                raise NonFiniteError("the vocoder produced values that are not numbers", hint="try another --decoder")
-            waves.append(Waveform(polished(samples), SAMPLE_RATE))
-        return waves
+
+        def draw(part: Sequence[Tensor], _draws: Sequence[torch.Generator]) -> list[Waveform]:
+            return [self.vocode(self.mel(said(units), voice=voice, speed=speed)) for units in part]
+
+        return self._in_batches(conditioning, generators, draw)
 
     @classmethod
     def load(cls, at: Located | Path) -> SpeechDecoder:
@@ -168,6 +179,16 @@ def polished(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def seconds_of(units: Tensor) -> float:
-    """How long units (L,) last."""
-    return len(units) * STRIDE * HOP / SAMPLE_RATE
+def said(units: Tensor) -> Tensor:
+    """Units (L,), of which there must be some. Raises UsageError."""
+    if units.numel() == 0:
+        raise UsageError("there are no units to say")
+    return units
+
+
+def finite_speech(samples: Tensor, rate: int = SAMPLE_RATE) -> Waveform:
+    """A vocoder's output (..., T) at `rate` → polished speech at 16 kHz. Raises NonFiniteError."""
+    array = samples.reshape(-1).float().cpu().numpy()
+    if not np.isfinite(array).all():
+        raise NonFiniteError("the vocoder produced values that are not numbers", hint="try another --decoder")
+    return Waveform(polished(resample(array, rate, SAMPLE_RATE)), SAMPLE_RATE)

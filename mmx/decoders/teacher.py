@@ -11,32 +11,35 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.decoders.base import freeze
+from mmx.decoders.frozen import PictureTeacher
 from mmx.media.image import fit_square
 from mmx.nets.dual import DualEncoder
 
 
-class Teacher:
+class Teacher(PictureTeacher):
     """Images and texts → one space. Frozen."""
 
+    has_texts = True
+
     def __init__(self, net: DualEncoder, tokenizer) -> None:
-        self.net, self.tokenizer = freeze(net), tokenizer
+        self.net, self.tokenizer, self.image_size = freeze(net), tokenizer, net.image_size
 
     @property
     def device(self) -> torch.device:
         return self.net.logit_scale.device
 
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size → raw embeddings (B, D), float32."""
-        size = self.net.image_size
-        pixels = torch.stack([pixels_of(image, size) for image in images]).to(self.device)
-        return self.net.encode_image(pixels)
+    def to(self, device: str, dtype: torch.dtype) -> None:
+        """Move it. It is small and always computes in float32."""
+        self.net.to(device)
+
+    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
+        return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → unit-norm embeddings (B, D), float32."""
+        """Texts → unit-norm embeddings (B, D), float32, on the CPU."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.device)
-        return self.net.encode_text(tokens.input_ids, tokens.attention_mask)
+        return self.net.encode_text(tokens.input_ids, tokens.attention_mask).cpu()
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the teacher's folder. Weights are stored in `dtype` and loaded as float32."""

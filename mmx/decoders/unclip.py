@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.compat import quiet_libraries
-from mmx.decoders.base import ConditioningSpec, fingerprint, freeze, keep_small
+from mmx.decoders.base import ConditioningSpec, fingerprint, keep_small
+from mmx.decoders.diffusion import DiffusionDecoder
 from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.teacher import Teacher
-from mmx.errors import ModelError, NonFiniteError, UsageError
+from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
 
 PARTS = ("unet", "movq", "scheduler", "teacher")
@@ -32,51 +32,19 @@ SPACE = (
 TEACHERS = {"image": Teacher, "face": FaceTeacher}
 
 
-class ImageDecoder:
+class ImageDecoder(DiffusionDecoder):
     """A `KandinskyV22Pipeline` driven by image embeddings alone; the negative is the embedding of a black image."""
+
+    batch = 64
+    output_type = "pt"  # of the pipeline: (B, 3, S, S) in [-1, 1]
 
     def __init__(
         self, pipeline, teacher: Teacher | FaceTeacher, spec: ConditioningSpec, defaults: dict[str, Any]
     ) -> None:
-        self.pipeline, self.teacher, self.spec, self.defaults = pipeline, teacher, spec, defaults
-        pipeline.set_progress_bar_config(disable=True)
-        freeze(pipeline.unet)
-        freeze(pipeline.movq)
-        black = Image.new("RGB", (defaults["size"],) * 2)
-        self.negative = teacher.embed_images([black])
+        super().__init__(pipeline, teacher, spec, defaults)
+        self.negative = teacher.embed([Image.new("RGB", (defaults["size"],) * 2)])
 
-    @property
-    def device(self) -> torch.device:
-        return self.pipeline.unet.device
-
-    def to(self, device: str, dtype: torch.dtype = torch.float32) -> ImageDecoder:
-        """Move every part to a device; the diffusion model computes in `dtype`, the small teacher in float32."""
-        self.pipeline.to(device, dtype)
-        self.teacher.net.to(device)
-        self.negative = self.negative.to(device)
-        return self
-
-    def targets(self, media: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures → raw embeddings (B, D)."""
-        return self.teacher.embed_images(media)
-
-    @torch.inference_mode()
-    def decode(
-        self,
-        conditioning: Tensor,
-        *,
-        generators: Sequence[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: int | None = None,
-    ) -> list[Image.Image]:
-        """Raw embeddings (B, D) → B pictures of `size` pixels a side.
-
-        steps: denoising steps. guidance: classifier-free guidance scale, 1 is none. Noise is drawn on the CPU from
-        one generator an item. On the CPU items are decoded one by one, because a matrix product's last bits depend on the batch
-        it is in: an item's bytes don't depend on its neighbours.
-        """
-        size = size or self.defaults["size"]
+    def side(self, size: int) -> int:
         side = self.pipeline.movq_scale_factor  # the pipeline makes latents in multiples of this many a side
         patch = getattr(self.pipeline.movq.config, "up_down_scale_factor", side)  # pixels a latent
         unit = side * patch
@@ -85,22 +53,13 @@ class ImageDecoder:
                 f"--size {size} does not fit this decoder",
                 hint=f"give a multiple of {unit}; it was trained at {self.defaults['size']}",
             )
-        chunk = 1 if self.device.type == "cpu" else len(conditioning)
-        pictures: list[Image.Image] = []
-        for start in range(0, len(conditioning), chunk):
-            part = conditioning[start : start + chunk].to(self.device, self.pipeline.unet.dtype)
-            output = self.pipeline(
-                image_embeds=part,
-                negative_image_embeds=self.negative.expand(len(part), -1).to(part.dtype),
-                height=size // patch * side,
-                width=size // patch * side,
-                num_inference_steps=steps or self.defaults["steps"],
-                guidance_scale=self.defaults["guidance"] if guidance is None else guidance,
-                generator=list(generators[start : start + chunk]),
-                output_type="pt",
-            ).images
-            pictures += finite_pictures(output.permute(0, 2, 3, 1))
-        return pictures
+        return size // patch * side
+
+    def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:
+        return {"image_embeds": embeds, "negative_image_embeds": self.negative.to(embeds).expand(len(embeds), -1)}
+
+    def pixels(self, output: Tensor) -> Tensor:
+        return output.permute(0, 2, 3, 1)
 
     @classmethod
     def load(cls, at: Located | Path) -> ImageDecoder:
@@ -168,11 +127,3 @@ def save_image_decoder(
     (folder / "mmx.json").write_text(
         json.dumps({"family": family, "spec": spec.as_dict(), "defaults": defaults}, indent=1), encoding="utf8"
     )
-
-
-def finite_pictures(pixels: Tensor) -> list[Image.Image]:
-    """(B, S, S, 3) in about [-1, 1] → RGB pictures. Raises NonFiniteError."""
-    if not torch.isfinite(pixels).all():
-        raise NonFiniteError("the decoder produced values that are not numbers", hint="try --dtype fp32")
-    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    return [Image.fromarray(item) for item in array]

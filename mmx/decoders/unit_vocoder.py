@@ -11,28 +11,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
-from mmx.decoders.speech import polished
-from mmx.errors import ModelError, NonFiniteError, UsageError
+from mmx.decoders.frozen import FrozenDecoder, FrozenTeacher, NoTeacher
+from mmx.decoders.speech import finite_speech, said
+from mmx.errors import ModelError, UsageError
 from mmx.media.audio import Waveform, resample
 from mmx.models.store import Located
-from mmx.nets.speech import SAMPLE_RATE, collapse
+from mmx.nets.speech import collapse
 
 CENTROIDS = "kmeans.safetensors"  # beside the encoder: `centroids` (K, D), and its metadata's `layer`
 LAYER = 6  # of a HuBERT-base, whose units suit speech (Lakhotia et al. 2021)
 
 
-class UnitEncoder:
-    """Speech → the nearest centroids of a HuBERT-type encoder's hidden states. Frozen."""
+class UnitEncoder(FrozenTeacher):
+    """Speech → the nearest centroids of a HuBERT-type encoder's hidden states. Frozen; it is small and computes in float32."""
 
     def __init__(self, model: nn.Module, extractor: Any, centroids: Tensor, layer: int) -> None:
         self.model, self.extractor, self.centroids, self.layer = freeze(model), extractor, centroids.float(), layer
+
+    def to(self, device: str, dtype: torch.dtype) -> None:
+        """Move it."""
+        self.model.to(device)
+        self.centroids = self.centroids.to(device)
+
+    def embed(self, media: Sequence[Waveform]) -> list[Tensor]:
+        """Speech of any rate → units (L,), 50 a second, on the CPU."""
+        return [self.encode(wave).cpu() for wave in media]
 
     @torch.inference_mode()
     def encode(self, wave: Waveform) -> Tensor:
@@ -162,36 +171,22 @@ def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 KINDS: dict[str, Any] = {"seamless_m4t_v2": SeamlessVoice, "unit-hifigan": UnitHifiGan}
 
 
-class UnitVocoder:
-    """A pretrained unit vocoder and, where one lies beside it, the encoder that its units come from."""
-
-    defaults: dict[str, Any]
+class UnitVocoder(FrozenDecoder):
+    """A pretrained unit vocoder and, where one lies beside it, the encoder that its units come from. It computes in float32."""
 
     def __init__(self, vocoder: Any, encoder: UnitEncoder | None, spec: ConditioningSpec) -> None:
-        self.vocoder, self.encoder, self.spec = freeze(vocoder), encoder, spec
-        self.voices = tuple(vocoder.voices)
-        self.defaults = {"voice": self.voices[0]}
+        unknown = NoTeacher(
+            f"{spec.name}: what its units are is not known here",
+            hint="give their encoder beside it: --decoder VOCODER+HUBERT",
+        )
+        self.vocoder, self.voices = freeze(vocoder), tuple(vocoder.voices)
+        super().__init__(encoder or unknown, spec, {"voice": self.voices[0]})
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.vocoder.parameters()).device
-
-    def to(self, device: str, dtype: torch.dtype = torch.float32) -> UnitVocoder:
-        """Move every part to a device. Vocoders are small beside what drives them and compute in float32."""
+    def _move(self, device: str, dtype: torch.dtype) -> None:
         self.vocoder.to(device)
-        if self.encoder is not None:
-            self.encoder.model.to(device)
-            self.encoder.centroids = self.encoder.centroids.to(device)
-        return self
 
-    def targets(self, media: Sequence[Waveform]) -> list[Tensor]:
-        """Speech → its units (L,). Raises ModelError where no encoder lies beside the vocoder."""
-        if self.encoder is None:
-            raise ModelError(
-                f"{self.spec.name}: what its units are is not known here",
-                hint="give their encoder beside it: --decoder VOCODER+HUBERT",
-            )
-        return [self.encoder.encode(wave) for wave in media]
+    def _compile(self) -> None:
+        self.vocoder.compile()
 
     @torch.inference_mode()
     def decode(
@@ -210,17 +205,14 @@ class UnitVocoder:
             )
         if speed != 1.0 and not self.vocoder.paced:
             raise UsageError(f"--speed: {self.spec.name} finds its durations itself", hint="leave --speed out")
-        waves = []
-        for units in conditioning:
-            if units.numel() == 0:
-                raise UsageError("there are no units to say")
-            samples = (
-                self.vocoder(_at_speed(units.to(self.device), speed), self.voices.index(name)).float().cpu().numpy()
-            )
-            if not np.isfinite(samples).all():
-                raise NonFiniteError("the vocoder produced values that are not numbers", hint="try another --decoder")
-            waves.append(Waveform(polished(resample(samples, self.vocoder.rate, SAMPLE_RATE)), SAMPLE_RATE))
-        return waves
+        number = self.voices.index(name)
+
+        def draw(part: Sequence[Tensor], _draws: Sequence[torch.Generator]) -> list[Waveform]:
+            with self.at_work(self.vocoder) as vocoder:
+                units = [_at_speed(said(own).to(self.device), speed) for own in part]
+                return [finite_speech(vocoder(own, number), vocoder.rate) for own in units]
+
+        return self._in_batches(conditioning, generators, draw)
 
     @classmethod
     def load(cls, at: Located) -> UnitVocoder:

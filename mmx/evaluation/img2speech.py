@@ -91,9 +91,9 @@ def resynthesis(decoder: SpeechDecoder, clips: Sequence[Clip], ear: NameEar) -> 
     ]
     rows = {
         "original": (waves, mels),
-        "oracle: vocoder on the original's mel": ([vocode(decoder, mel) for mel in mels], None),
+        "oracle: vocoder on the original's mel": ([decoder.vocode(mel) for mel in mels], None),
         "Griffin-Lim on the original's mel": ([griffin_lim(mel) for mel in mels], None),
-        "units and vocoder": ([vocode(decoder, mel) for mel in rebuilt], None),
+        "units and vocoder": ([decoder.vocode(mel) for mel in rebuilt], None),
         "units and Griffin-Lim": ([griffin_lim(mel) for mel in rebuilt], None),
         "random: another clip": (waves[1:] + waves[:1], None),
     }
@@ -125,13 +125,6 @@ def people(decoder: SpeechDecoder, clips: Sequence[Clip]) -> dict[str, dict[str,
             "random: another clip": waves[1:] + waves[:1],
         }.items()
     }
-
-
-def vocode(decoder: SpeechDecoder, mel: Tensor) -> Waveform:
-    """Log10-mel (F, 80) → speech by the decoder's vocoder."""
-    with torch.inference_mode():
-        samples = decoder.vocoder(mel[None].to(decoder.device)).reshape(-1).float().cpu().numpy()
-    return Waveform(polished(samples), SAMPLE_RATE)
 
 
 def level(wave: Waveform, like: Waveform) -> Waveform:

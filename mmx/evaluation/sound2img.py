@@ -42,7 +42,7 @@ def measure(translator: SoundTranslator, options: Measuring) -> Report:
             "this bridge has no labels, so there is nothing to name",
             hint="train it on data with a `concept` in each .json",
         )
-    everything = load_photos(Path(options.data), translator.decoder.teacher.net.image_size)
+    everything = load_photos(Path(options.data), translator.decoder.teacher.image_size)
     photos = everything.split(options.split)
     sounds = sounds.only([i for i, meta in enumerate(sounds.meta) if meta.get("concept") in labels])
     if not len(sounds) or not len(photos):

@@ -106,9 +106,9 @@ def pixel_diversity(pictures: Sequence[Image.Image]) -> float:
 
 def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
-    if not hasattr(translator.decoder.teacher, "suggest"):
+    if not translator.decoder.teacher.names_faces:
         raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")
-    everything = load_photos(Path(options.data), translator.decoder.teacher.net.image_size, "faces")
+    everything = load_photos(Path(options.data), translator.decoder.teacher.image_size, "faces")
     voices, photos = load_sounds(Path(options.data), "voices").split(options.split), everything.split(options.split)
     if not len(voices) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
@@ -166,13 +166,8 @@ def faces(sets: Sequence[PictureSet], judge: Judge) -> Table:
 
 
 def _suggested(translator: VoiceTranslator, points: Tensor, truth: Tensor) -> dict[str, float]:
-    net = translator.decoder.teacher.net
-    return {
-        "gender": (net.gender_shares(points * translator.decoder.spec.mean_norm).argmax(1) == truth)
-        .float()
-        .mean()
-        .item()
-    }
+    shares = translator.decoder.teacher.gender_shares(points * translator.decoder.spec.mean_norm)
+    return {"gender": (shares.argmax(1) == truth).float().mean().item()}
 
 
 def _diversity(

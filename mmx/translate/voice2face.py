@@ -51,7 +51,4 @@ class VoiceTranslator(SoundTranslator):
     def hear(self, point: Tensor, top: int = 3) -> list[tuple[str, float]]:
         """What the voice suggests: the data's genders, with probabilities. Nothing, with decoders that name no
         faces."""
-        teacher = getattr(self.decoder, "_teacher", None) or getattr(self.decoder, "teacher", None)
-        if not hasattr(teacher, "suggest"):
-            return []
-        return teacher.suggest(point * self.decoder.spec.mean_norm)[:top]
+        return self.decoder.teacher.suggest(point * self.decoder.spec.mean_norm)[:top]

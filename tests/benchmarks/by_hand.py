@@ -32,7 +32,7 @@ def main(bridge_folder: Path, decoder_folder: Path, sound: Path, out: Path, num:
     wave = read_audio(sound, sample_rate=16_000, window=5.0)
     with torch.inference_mode():
         point = bridge(bridge.prepare(wave)[None])[0]
-        negative = teacher.embed_images([Image.new("RGB", (64, 64))])
+        negative = teacher.embed([Image.new("RGB", (64, 64))])
         for index in range(num):
             generator = torch.Generator().manual_seed(index)
             embeds = F.normalize(bridge.prior.sample(point, generator), dim=-1) * bridge.spec.mean_norm

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mmx.bridges.base import Bridge
 from mmx.bridges.sound import SoundBridge
 from mmx.data.pairs import either_view
-from mmx.decoders.base import Decoder
 from mmx.training.bridges.augment import crops, mixed, spec_augment
 from mmx.training.bridges.base import Setting
 from mmx.training.bridges.points import PointTask
@@ -51,11 +50,11 @@ class SoundBridgeTask(PointTask):
     draws, mixup = 4, 0.5
 
     def __init__(self, setting: Setting) -> None:
-        names = setting.loaded.manifest.label_names if has_texts(setting.decoder) else ()
+        names = setting.loaded.manifest.label_names if setting.decoder.teacher.has_texts else ()
         texts = {label: PROMPT.format(label) for label in names}
         super().__init__(setting, labels=texts, sources=setting.recipe.sources)
         if texts:
-            self.label_texts = self.decoder.teacher.embed_texts(list(texts.values())).clone().cpu()
+            self.label_texts = self.decoder.teacher.embed_texts(list(texts.values())).clone()
         loss = self.recipe.loss
         self.contrast = LOSSES.get(loss)
         if self.pairs.direct:
@@ -124,8 +123,3 @@ class SoundBridgeTask(PointTask):
     def finished(self, module: nn.Module) -> Bridge:
         self.config = replace(self.config, logit_scale=round(float(module.scale().detach()), 4))
         return super().finished(module)
-
-
-def has_texts(decoder: Decoder) -> bool:
-    """Whether a decoder's space has a text tower, by which labels can be named."""
-    return getattr(decoder.teacher, "texts", True) is not None

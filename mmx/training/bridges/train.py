@@ -13,6 +13,7 @@ from mmx.bridges.base import Bridge
 from mmx.data.manifest import read_manifest
 from mmx.data.pairs import load_pairs
 from mmx.decoders.base import keep_small
+from mmx.decoders.load import load_decoder
 from mmx.errors import UsageError
 from mmx.models.store import seal
 from mmx.tasks import find
@@ -21,7 +22,6 @@ from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, data_sh
 from mmx.training.bridges.prior import train_prior
 from mmx.training.card import bridge_card
 from mmx.training.engine.loop import Run
-from mmx.translate.load import open_decoder
 
 
 def train_bridge(recipe: BridgeRecipe) -> None:
@@ -31,7 +31,7 @@ def train_bridge(recipe: BridgeRecipe) -> None:
     """
     row, team, looks = task_named(recipe.task, having="trainer"), recipe.team, "image" in recipe.sources
     kind: type[BridgeTask] = find(row.fused_trainer if looks else row.trainer)
-    decoder = open_decoder(recipe.decoder, find(row.decoder_kinds)).to(team.device)
+    decoder = load_decoder(recipe.decoder, row.target.modality).to(team.device)
     before = decoder_fingerprint(recipe.decoder)
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
     sides = kind.sides(recipe, decoder, manifest)

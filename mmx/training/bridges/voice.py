@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +40,9 @@ class VoiceBridgeTask(PointTask):
 
     @classmethod
     def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
-        if isinstance(decoder, ImageDecoder) and not names_faces(decoder):
+        if isinstance(decoder, ImageDecoder) and not decoder.teacher.names_faces:
             raise ModelError(f"{recipe.decoder.name} is no face decoder", hint="mmx train-decoder face makes one")
-        if recipe.loss == "speech2face" and not names_faces(decoder):
+        if recipe.loss == "speech2face" and not decoder.teacher.names_faces:
             raise UsageError(
                 f"--loss speech2face: {recipe.decoder.name} does not name what it sees in a face",
                 hint="--loss infonce",
@@ -51,7 +51,7 @@ class VoiceBridgeTask(PointTask):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.face = self.decoder.teacher.net if names_faces(self.decoder) else None
+        self.face = self.decoder.teacher.net if self.decoder.teacher.names_faces else None
         names = setting.loaded.manifest.label_names
         known = self.face is not None and set(names) == set(GENDERS)
         self.genders = torch.tensor([GENDERS.index(name) for name in names]) if known else None
@@ -116,11 +116,6 @@ class VoiceBridgeTask(PointTask):
             truth = self.genders[self.val.sources.labels[picks]]
             found["val_gender"] = (self.face.gender_shares(raw).argmax(1).cpu() == truth).float().mean().item()
         return found
-
-
-def names_faces(decoder: Any) -> bool:
-    """Whether a decoder's teacher is one that names gender and age, as the starter's does."""
-    return hasattr(getattr(decoder.teacher, "net", None), "classify")
 
 
 class _Module(nn.Module):

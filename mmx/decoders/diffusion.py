@@ -1,0 +1,101 @@
+"""A pipeline of the diffusers library that is driven by embeddings alone: what starter and full-size picture decoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.decoders.base import ConditioningSpec, Teacher, freeze
+from mmx.decoders.frozen import FrozenDecoder
+from mmx.errors import NonFiniteError, UsageError
+
+
+class DiffusionDecoder(FrozenDecoder):
+    """Embedding → picture. A family says what its pipeline is given and in which numbers the pictures come out."""
+
+    output_type = "np"  # of the pipeline: (B, S, S, 3) in [0, 1]
+
+    def __init__(self, pipeline: Any, teacher: Teacher, spec: ConditioningSpec, defaults: dict[str, Any]) -> None:
+        super().__init__(teacher, spec, defaults)
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                freeze(part)
+
+    def _move(self, device: str, dtype: torch.dtype) -> None:
+        self.pipeline.to(device, dtype)
+
+    def _spare(self, device: str, dtype: torch.dtype) -> None:
+        """Each part comes when it is needed, and where the autoencoder can, pictures leave in tiles."""
+        self.pipeline.to(dtype=dtype)
+        if device != "cpu":
+            self.pipeline.enable_sequential_cpu_offload(device=device)
+        codec = self.pipeline.components.get("vae")
+        if codec is not None:  # Kandinsky's has another name, and no tiles
+            codec.enable_slicing()
+            codec.enable_tiling()
+
+    def _compile(self) -> None:
+        self.pipeline.unet.compile()
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        conditioning: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> list[Image.Image]:
+        """Raw embeddings (B, D) → B pictures of `size` pixels a side, item i from generators[i] alone.
+
+        steps: denoising steps. guidance: classifier-free guidance scale, 1 is none. Noise is drawn on the CPU.
+        Raises UsageError for a conditioning or a size that does not fit.
+        """
+        if conditioning.shape[1:] != self.spec.shape:
+            raise UsageError(
+                f"{self.spec.name} listens to {list(self.spec.shape)}, and was given {list(conditioning.shape[1:])}",
+                hint="give the bridge that was trained for it",
+            )
+        side = self.side(size or self.defaults["size"])
+        guidance = self.defaults["guidance"] if guidance is None else guidance
+
+        def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
+            output = self.pipeline(
+                **self.inputs(part.to(self.device, self.pipeline.unet.dtype), guidance),
+                height=side,
+                width=side,
+                num_inference_steps=steps or self.defaults["steps"],
+                guidance_scale=guidance,
+                generator=list(draws),
+                output_type=self.output_type,
+            ).images
+            return finite_pictures(self.pixels(output))
+
+        return self._in_batches(conditioning, generators, draw)
+
+    def side(self, size: int) -> int:
+        """A picture's side → the `height` that the pipeline is asked for. Raises UsageError for one that does not fit."""
+        return size
+
+    def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:
+        """Embeddings (B, D) → what drives the pipeline."""
+        raise NotImplementedError
+
+    def pixels(self, output: Any) -> Tensor:
+        """What the pipeline gives → (B, S, S, 3) in about [-1, 1]."""
+        return torch.from_numpy(output) * 2 - 1
+
+
+def finite_pictures(pixels: Tensor) -> list[Image.Image]:
+    """(B, S, S, 3) in about [-1, 1] → RGB pictures. Raises NonFiniteError."""
+    if not torch.isfinite(pixels).all():
+        raise NonFiniteError("the decoder produced values that are not numbers", hint="try --dtype fp32")
+    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    return [Image.fromarray(item) for item in array]
