@@ -11,8 +11,8 @@ import numpy as np
 
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform, resample
+from mmx.media.formats import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz, what the model hears
 PAUSE = 0.25  # seconds of quiet put before and after, as the model is used to
 # flite's names of phones that the recogniser's dictionary calls otherwise
 PHONES = {"ax": "AH", "axr": "ER", "pau": ""}

@@ -58,5 +58,3 @@ MAX_SECONDS = 4 * 3600  # of a sound
 HEARD_WINDOW = 5.0  # of a longer recording, its loudest stretch of this length is translated
 VOICE_WINDOW = 60.0  # in which speech is looked for
 VOICE_SPEECH = 10.0  # of speech that a voice is judged by
-TRAINING_MIN = 3.0  # shorter sounds are repeated
-TRAINING_MAX = 30.0  # longer sounds are cut

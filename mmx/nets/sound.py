@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.compat import torchaudio
+from mmx.media.formats import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz
 HOP = 160  # samples: 10 ms, 100 frames a second
 WINDOW = 400  # samples: 25 ms
 FFT = 512

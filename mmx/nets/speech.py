@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000  # Hz
+from mmx.media.formats import SAMPLE_RATE
+
 HOP = 256  # samples: 16 ms, 62.5 frames a second
 FFT = 1024  # samples, and the length of the window
 MELS = 80
