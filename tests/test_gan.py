@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,6 +274,16 @@ def test_all_stages_from_shards_to_a_decoder(photos, tmp_path, monkeypatch):
     train_gan_decoder(replace(recipe, run=tmp_path / "next", start=tmp_path / "run" / "decoder"))
     torch.testing.assert_close(kept["gan"].generator.colours.weight, decoder.net.colours.weight)
     torch.testing.assert_close(kept["space"].space.semantic.weight, decoder.teacher.net.semantic.weight)
+
+
+def test_goes_on_from_a_decoder_that_another_family_trained(photos, folder, tmp_path):
+    """It has a teacher, whose towers are taken, and no generator."""
+    shutil.copytree(folder / "teacher", tmp_path / "other" / "teacher")
+    recipe = GanRecipe(tmp_path, tmp_path / "run", quiet=True, space=SPACE, sizes=CONFIG, start=tmp_path / "other")
+    decoder = train_gan_decoder(replace(recipe, steps={"space": 1, "gan": 1}))
+    towers = (decoder.teacher.net.image_encoder, Teacher.load(folder / "teacher").net.image_encoder)
+    for own, known in zip(*(tower.parameters() for tower in towers), strict=True):
+        torch.testing.assert_close(own, known, atol=0.01, rtol=0.01)  # a step away
 
 
 class _Nothing:

@@ -106,10 +106,11 @@ def see(recipe: GanRecipe) -> Seen:
 
 def identity_of(recipe: GanRecipe, seen: Seen) -> dict[str, Any]:
     """What weights come out of beside the schedule: the photos, and the models that a run starts from."""
+    taken = [part for part in ("teacher", WEIGHTS) if recipe.start and (recipe.start / part).exists()]
     return {
         "data": digest_of(seen.photos.pixels),
         "teacher": recipe.teacher and fingerprint(recipe.teacher.parent, (recipe.teacher.name,)),
-        "init": recipe.start and fingerprint(recipe.start, ("teacher", WEIGHTS)),
+        "init": recipe.start and fingerprint(recipe.start, taken),
         "space": asdict(recipe.space),
     }
 
