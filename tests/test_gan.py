@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
+from mmx.bridges.base import BridgeConfig
+from mmx.bridges.sound import SoundBridge
 from mmx.data.photos import Photos
 from mmx.decoders.gan import GanDecoder, save_gan_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, UsageError
+from mmx.models.store import seal
 from mmx.nets.generator import Generator
 from mmx.training.decoders import gan_stages
 from mmx.training.decoders.axes import colour_axes, discriminants, regression
@@ -25,6 +29,7 @@ from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
 from mmx.training.engine.checkpoint import load_state
 from mmx.training.engine.loop import LoopConfig, Run, parameter_groups
+from tests.debug import LABELS
 from tests.small_gan import (
     CONFIG,
     LAYOUT,
@@ -331,3 +336,34 @@ def test_space_points_where_the_frozen_network_does_and_its_layout_stays(tmp_pat
     assert after["seen_cosine"] > before["seen_cosine"] + 0.3 and after["synset_top1"] > 0.8
     assert torch.equal(run.averaged().space.layout.weight, layout)
     torch.testing.assert_close(layout, colour_axes(to_pixels(photos.pixels), SPACE.layout_cells, LAYOUT)[0])
+
+
+@pytest.fixture(scope="module")
+def bridge(folder, tmp_path_factory) -> Path:
+    """A random sound bridge for the trained decoder."""
+    path = tmp_path_factory.mktemp("bridge")
+    torch.manual_seed(0)
+    spec, prior = GanDecoder.load(folder).spec.as_dict(), {"width": 16, "depth": 1}
+    config = BridgeConfig("sound2img", spec, labels=LABELS, channels=(8, 8), prior=prior, prior_steps=2)
+    SoundBridge(config).half().save_pretrained(path)
+    seal(path)
+    return path
+
+
+def test_commands_draw_with_it(mmx_in_process, bark, folder, bridge, tmp_path):
+    seal(folder)
+    models = ("--bridge", bridge, "--decoder", folder)
+    for name in ("a.png", "b.png"):
+        code, _, err = mmx_in_process("sound2img", bark, *models, "-o", tmp_path / name)
+        assert code == 0, err.decode()
+    pictures = [Image.open(tmp_path / name) for name in ("a.png", "b.png")]
+    assert pictures[0].size == (SIZE, SIZE) and pictures[0].tobytes() == pictures[1].tobytes()
+    code, _, err = mmx_in_process("sound2img", bark, *models, "-o", tmp_path / "c.png", "--steps", 4)
+    assert code == 2 and b"one step" in err and not (tmp_path / "c.png").exists()
+    code, _, err = mmx_in_process("text2img", "a dog", *models, "-o", tmp_path / "d.png")
+    assert code == 0, err.decode()
+
+
+def test_a_conditioning_that_does_not_fit_is_refused(folder):
+    with pytest.raises(UsageError, match="listens to"):
+        GanDecoder.load(folder).decode(torch.zeros(1, 5), generators=[torch.Generator()])

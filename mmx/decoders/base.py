@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmx.device import Placed
 from mmx.digest import sha256_of_file
-from mmx.errors import ModelError
+from mmx.errors import ModelError, UsageError
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class ConditioningSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ConditioningSpec:
         return cls(values["name"], tuple(values["shape"]), float(values["mean_norm"]), values["fingerprint"])
+
+    def refuse_misfit(self, conditioning: Tensor) -> None:
+        """Raise UsageError for a conditioning (B, ...) of another shape."""
+        if conditioning.shape[1:] != self.shape:
+            raise UsageError(
+                f"{self.name} listens to {list(self.shape)}, and was given {list(conditioning.shape[1:])}",
+                hint="give the bridge that was trained for it",
+            )
 
     def require(self, other: ConditioningSpec, *, bridge: str) -> None:
         """Raise ModelError unless `other`, a decoder's spec, is the one a bridge was trained for."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmx.decoders.base import ConditioningSpec, Teacher, freeze
 from mmx.decoders.frozen import FrozenDecoder
-from mmx.errors import NonFiniteError, UsageError
+from mmx.errors import NonFiniteError
 
 
 class DiffusionDecoder(FrozenDecoder):
@@ -58,11 +58,7 @@ class DiffusionDecoder(FrozenDecoder):
         steps: denoising steps. guidance: classifier-free guidance scale, 1 is none. Noise is drawn on the CPU.
         Raises UsageError for a conditioning or a size that does not fit.
         """
-        if conditioning.shape[1:] != self.spec.shape:
-            raise UsageError(
-                f"{self.spec.name} listens to {list(self.spec.shape)}, and was given {list(conditioning.shape[1:])}",
-                hint="give the bridge that was trained for it",
-            )
+        self.spec.refuse_misfit(conditioning)
         side = self.side(size or self.defaults["size"])
         guidance = self.defaults["guidance"] if guidance is None else guidance
 

@@ -49,10 +49,12 @@ class GanDecoder(FrozenDecoder):
         guidance: float | None = None,
         size: int | None = None,
     ) -> list[Image.Image]:
-        """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError for others.
+        """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError for others,
+        and for a conditioning that does not fit.
 
         Noise is drawn on the CPU from one generator an item.
         """
+        self.spec.refuse_misfit(conditioning)
         for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
             only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.config.size}[name]
             if value not in (None, only):
