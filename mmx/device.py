@@ -20,7 +20,10 @@ KINDS: dict[str, Callable[[], bool]] = {
 
 
 def bf16_pays(device: str) -> bool:
-    """Whether bfloat16 is faster than float32 there. On CPUs without instructions for it (AVX2: most laptops) it is 9 to 17 times slower."""
+    """Whether bfloat16 is faster than float32 there.
+
+    On CPUs without instructions for it (AVX2: most laptops) it is 9 to 17 times slower.
+    """
     return device.split(":")[0] != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -91,7 +91,9 @@ def face_options(face_models: tuple[Path, Path]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def speech_models(tmp_path_factory: pytest.TempPathFactory, debug_models: tuple[Path, Path]) -> tuple[Path, Path, Path]:
-    """An image bridge, a speech decoder and the image decoder that it looks with, tiny and random, in the real file formats."""
+    """An image bridge, a speech decoder and the image decoder that it looks with, tiny and random, in the real file
+    formats.
+    """
     from tests.debug import make_image_bridge, make_speech_decoder
 
     folder = tmp_path_factory.mktemp("speech")

@@ -1,7 +1,8 @@
 """A device beside the CPU, in plain torch: what a GPU is to code that moves tensors, on a machine that has none.
 
-Its tensors hold real values and say that they are on "standin:0". Whatever meets a tensor of the CPU there raises, as on a GPU; so does
-`numpy()`, and drawing with a CPU generator. Modules move there and back, gradients flow, optimisers step. Autocast changes nothing.
+Its tensors hold real values and say that they are on "standin:0". Whatever meets a tensor of the CPU there raises, as
+on a GPU; so does `numpy()`, and drawing with a CPU generator. Modules move there and back, gradients flow, optimisers
+step. Autocast changes nothing.
 
     def test_x(second_device, ...):          # the fixture, which also makes --device standin a choice
         mmx_in_process("sound2img", ..., "--device", second_device)
@@ -69,7 +70,9 @@ class StandIn(Tensor):
 
 
 def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """One operator: on the CPU, with what the stand-ins hold; what comes out is on the device that was asked for, or that of what went in."""
+    """One operator: on the CPU, with what the stand-ins hold; what comes out is on the device that was asked for, or
+    that of what went in.
+    """
     given = tree_flatten((args, kwargs))[0]
     there = [x for x in given if isinstance(x, StandIn)]
     asked = kwargs.get("device")
@@ -89,7 +92,9 @@ def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _raised(result: Tensor, there: list[StandIn]) -> StandIn:
-    """A result of the CPU as one of the device: an input, where the operator worked in place; an inference tensor where torch has one."""
+    """A result of the CPU as one of the device: an input, where the operator worked in place; an inference tensor where
+    torch has one.
+    """
     place = result.untyped_storage().data_ptr()
     for x in there:
         if x.held is result:

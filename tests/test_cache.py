@@ -31,7 +31,9 @@ from tests.small_data import EMPTY, Bytes, Encoder, filled, pair_folder, png, wa
 
 
 def test_a_failed_read_is_not_learned(tmp_path: Path, monkeypatch) -> None:
-    """A file that can't be read now (a network that is away, a right that lacks) is bad in this run, and in this run only."""
+    """A file that can't be read now (a network that is away, a right that lacks) is bad in this run, and in this run
+    only.
+    """
     items, encode = write(tmp_path / "files", 6), Encoder()
     whole = Item.read
 
@@ -125,7 +127,9 @@ class Member:
 
 
 def test_each_group_that_sees_one_folder_fills_it_by_itself(tmp_path: Path, monkeypatch) -> None:
-    """Two processes on one machine and one on another, whose disks are their own: nothing is bad, and nothing is done twice on a disk."""
+    """Two processes on one machine and one on another, whose disks are their own: nothing is bad, and nothing is done
+    twice on a disk.
+    """
     monkeypatch.setattr(mmx.data.fill, "CHUNK", 2)
     items, encoders = write(tmp_path / "files", 7), [Encoder() for _ in range(3)]
 

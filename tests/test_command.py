@@ -30,7 +30,8 @@ def sounds(tmp_path: Path, bark: Path, sea: Path) -> Path:
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom mmx.cli.app import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'transformers', 'diffusers', 'librosa', 'PIL') if m in sys.modules], file=sys.stderr)"
+        "heavy = ('torch', 'numpy', 'transformers', 'diffusers', 'librosa', 'PIL')\n"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=True)
     assert done.stderr.decode().strip() == "[]" and b"sound2img" in done.stdout

@@ -1,4 +1,6 @@
-"""What every decoder keeps to, on whatever device: what it takes and gives, how much at once, and where its parts are."""
+"""What every decoder keeps to, on whatever device: what it takes and gives, how much at once, and where its
+parts are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The full-size families on tiny checkpoints of their own formats: each beside the library pipeline's own image path."""
+"""The full-size families on tiny checkpoints of their own formats: each beside the library pipeline's own
+image path.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,9 @@ def test_pictures_beside_sounds_from_a_manifest(tmp_path: Path) -> None:
 
 
 def test_the_prior_as_a_loss_against_numpy() -> None:
-    """Squared error of v = alpha noise - sigma x (Salimans & Ho 2022), for a network that answers zero, at its own draws."""
+    """Squared error of v = alpha noise - sigma x (Salimans & Ho 2022), for a network that answers zero, at its own
+    draws.
+    """
     prior = EmbeddingPrior(5, 4, 8, 1).eval()
     nn.init.zeros_(prior.out[-1].weight)
     nn.init.zeros_(prior.out[-1].bias)

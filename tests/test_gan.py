@@ -1,4 +1,6 @@
-"""The decoder that draws in one step: its training on a few pictures, its folder, and that it follows its conditioning."""
+"""The decoder that draws in one step: its training on a few pictures, its folder, and that it follows its
+conditioning.
+"""
 
 from __future__ import annotations
 
@@ -255,7 +257,9 @@ def test_stages_train_on_another_device(photos, tmp_path, second_device):
 
 
 def test_all_stages_from_shards_to_a_decoder(photos, tmp_path, monkeypatch):
-    """The command's own code on tiny sizes: it draws, a second call resumes, and another run goes on from its weights."""
+    """The command's own code on tiny sizes: it draws, a second call resumes, and another run goes on from its
+    weights.
+    """
     recipe = GanRecipe(
         tmp_path, tmp_path / "run", steps={"space": 2, "gan": 2}, quiet=True, space=SPACE, sizes=CONFIG, notes="Blocks."
     )

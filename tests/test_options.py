@@ -1,4 +1,6 @@
-"""Every option that a command declares has an effect there: it changes what the command asks of the code below it, or says."""
+"""Every option that a command declares has an effect there: it changes what the command asks of the code below it, or
+says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A run is what it was started as, there is a whole state on disk at every moment, and no stage outlives what it builds on."""
+"""A run is what it was started as, there is a whole state on disk at every moment, and no stage outlives what it builds
+on.
+"""
 
 from __future__ import annotations
 

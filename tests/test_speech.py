@@ -147,8 +147,8 @@ def test_the_writers_loss_against_numpy() -> None:
 
 @torch.no_grad()
 def test_the_writer_learns_what_a_picture_says_and_when_to_stop() -> None:
-    """Two pictures, two utterances of different length: greedy with its cache, a naive twin that recomputes everything, and a
-    beam search all give them back."""
+    """Two pictures, two utterances of different length: greedy with its cache, a naive twin that recomputes everything,
+    and a beam search all give them back."""
     torch.manual_seed(0)
     writer = UnitWriter(10, 4, 6, width=32, depth=1, heads=2, dropout=0.0)
     patches = torch.randn(2, 4, 6)
@@ -228,7 +228,8 @@ def test_an_image_encoder_that_the_bridge_does_not_know_is_refused(
 
 def test_sound_to_picture_to_speech_in_a_real_shell(debug_options, speech_options, tmp_path: Path, bark: Path) -> None:
     mmx = f"{sys.executable} -m mmx"
-    line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(debug_options)} | {mmx} img2speech - -o said.wav {' '.join(speech_options)}"
+    line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(debug_options)}"
+    line += f" | {mmx} img2speech - -o said.wav {' '.join(speech_options)}"
     environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", line], cwd=tmp_path, capture_output=True, env=environment, check=False
@@ -294,7 +295,9 @@ def test_of_many_candidates_the_likeliest_is_taken() -> None:
 
 
 def test_what_the_starter_says_is_fit_to_be_heard() -> None:
-    """Of any picture: it ends, lasts 0.6 to 6 s, stays below full scale, clicks at neither end, and is louder than -35 LUFS."""
+    """Of any picture: it ends, lasts 0.6 to 6 s, stays below full scale, clicks at neither end, and is louder than -35
+    LUFS.
+    """
     from mmx.evaluation.img2speech import BAND, fitness
     from mmx.translate.load import load
 

@@ -1,4 +1,6 @@
-"""Frozen networks that others trained: the loader against a naive twin, and against the package's own model where it is installed."""
+"""Frozen networks that others trained: the loader against a naive twin, and against the package's own model where it is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from mmx.training.teachers.features import kept, pooled
 
 
 class _Twin(nn.Module):
-    """The package's network as it is written down: every convolution and batch normalisation by its name, nothing folded."""
+    """The package's network as it is written down: every convolution and batch normalisation by its name, nothing
+    folded.
+    """
 
     def __init__(self) -> None:
         super().__init__()

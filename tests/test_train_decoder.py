@@ -88,7 +88,9 @@ def clips(count: int, seed: int) -> Clips:
 def test_both_stages_of_a_speech_decoder_work_on_another_device(
     second_device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With waveforms compared as they are: torch.stft turns its result in place, of which the stand-in's tensors do not hear."""
+    """With waveforms compared as they are: torch.stft turns its result in place, of which the stand-in's tensors do not
+    hear.
+    """
     monkeypatch.setattr(speech, "spectral_distance", lambda a, b: (a - b).abs().mean())
     monkeypatch.setattr(speech, "speech_mel", lambda wave: wave)
     stages = Stages(_Speech(tmp_path, second_device), {})

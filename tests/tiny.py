@@ -1,4 +1,6 @@
-"""Checkpoints of the full-size families in a few hundred kilobytes: the libraries' own classes with random weights, saved by them."""
+"""Checkpoints of the full-size families in a few hundred kilobytes: the libraries' own classes with random weights,
+saved by them.
+"""
 
 from __future__ import annotations
 
@@ -182,7 +184,9 @@ def sd(folder: Path, dim: int = 12, *, face_id: bool = False) -> tuple[Path, Pat
 
 
 def _adapter(unet, dim: int, width: int) -> dict[str, torch.Tensor]:
-    """An IP-Adapter's weights: the projection of one image embedding to four tokens, and a key and value layer for each cross-attention."""
+    """An IP-Adapter's weights: the projection of one image embedding to four tokens, and a key and value layer for each
+    cross-attention.
+    """
     tensors = {
         "image_proj.proj.weight": 0.2 * torch.randn(4 * width, dim),
         "image_proj.proj.bias": torch.zeros(4 * width),
@@ -240,8 +244,10 @@ def clap(folder: Path) -> Path:
 
     torch.manual_seed(3)
     audio = ClapAudioConfig(
-        spec_size=64, num_mel_bins=16, depths=[1, 1], num_attention_heads=[1, 2], patch_embeds_hidden_size=8, hidden_size=16,
-        projection_dim=12, window_size=4, num_hidden_layers=2, patch_stride=[4, 4], patch_size=4, num_classes=4, enable_fusion=False,
+        spec_size=64, num_mel_bins=16, depths=[1, 1], num_attention_heads=[1, 2], patch_embeds_hidden_size=8,
+        hidden_size=16,
+        projection_dim=12, window_size=4, num_hidden_layers=2, patch_stride=[4, 4], patch_size=4, num_classes=4,
+        enable_fusion=False,
     )  # fmt: skip
     tokenizer = text()[1]  # with one, such as --bridge tags asks it in words
     tokenizer.save_pretrained(folder)
@@ -272,7 +278,8 @@ def wavlm(folder: Path) -> Path:
 
     torch.manual_seed(4)
     config = WavLMConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8), conv_stride=(5, 8),
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_stride=(5, 8),
         conv_kernel=(10, 8), num_feat_extract_layers=2, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
     )  # fmt: skip
     WavLMModel(config).save_pretrained(folder)
@@ -293,10 +300,12 @@ def pe_audio(folder: Path) -> Path:
 
     torch.manual_seed(6)
     dac = DacConfig(
-        encoder_hidden_size=4, downsampling_ratios=[2, 8], decoder_hidden_size=8, codebook_dim=4, codebook_size=8, n_codebooks=1
+        encoder_hidden_size=4, downsampling_ratios=[2, 8], decoder_hidden_size=8, codebook_dim=4, codebook_size=8,
+        n_codebooks=1
     )  # fmt: skip
     audio = PeAudioEncoderConfig(
-        dac_config=dac.to_dict(), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8
+        dac_config=dac.to_dict(), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        head_dim=8
     )  # fmt: skip
     words = ModernBertConfig(
         vocab_size=20, hidden_size=12, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0,

@@ -1,4 +1,6 @@
-"""Speech models of the full-size families in a few hundred kilobytes: the libraries' own classes with random weights."""
+"""Speech models of the full-size families in a few hundred kilobytes: the libraries' own classes with random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def hubert(folder: Path, units: int = UNITS, layer: int = 1) -> Path:
 
     torch.manual_seed(0)
     config = HubertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8), conv_stride=(16, 20),
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
+        conv_stride=(16, 20),
         conv_kernel=(20, 20), num_feat_extract_layers=2, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
     )  # fmt: skip
     model = HubertModel(config).eval()
@@ -37,13 +40,17 @@ def seamless(folder: Path, shards: bool = True) -> Path:
     torch.manual_seed(1)
     config = SeamlessM4Tv2Config(
         vocab_size=40, t2u_vocab_size=30, char_vocab_size=30, hidden_size=16, encoder_layers=1, decoder_layers=1,
-        encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2, speech_encoder_layers=1,
-        speech_encoder_attention_heads=2, speech_encoder_intermediate_size=16, feature_projection_input_dim=16, adaptor_kernel_size=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+        speech_encoder_layers=1,
+        speech_encoder_attention_heads=2, speech_encoder_intermediate_size=16, feature_projection_input_dim=16,
+        adaptor_kernel_size=2,
         adaptor_stride=2, t2u_encoder_layers=1, t2u_decoder_layers=1, t2u_encoder_ffn_dim=16, t2u_decoder_ffn_dim=16,
         t2u_encoder_attention_heads=2, t2u_decoder_attention_heads=2, t2u_variance_predictor_embed_dim=16,
-        t2u_variance_predictor_hidden_dim=16, unit_hifi_gan_vocab_size=UNITS, unit_embed_dim=8, lang_embed_dim=4, spkr_embed_dim=4,
+        t2u_variance_predictor_hidden_dim=16, unit_hifi_gan_vocab_size=UNITS, unit_embed_dim=8, lang_embed_dim=4,
+        spkr_embed_dim=4,
         vocoder_num_langs=3, vocoder_num_spkrs=5, upsample_initial_channel=16, upsample_rates=[5, 8, 8],
-        upsample_kernel_sizes=[11, 16, 16], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]], max_position_embeddings=64,
+        upsample_kernel_sizes=[11, 16, 16], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]],
+        max_position_embeddings=64,
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, pad_token_id=0, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     model = SeamlessM4Tv2Model(config)
@@ -100,8 +107,10 @@ def captioner(folder: Path) -> tuple[Path, Path]:
     torch.manual_seed(3)
     tokenizer = text()[1]
     words = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 16, "projection_dim": 8,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "pad_token_id": 0,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 16,
+        "projection_dim": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1,
+        "pad_token_id": 0,
         "eos_token_id": tokenizer.eos_token_id, "sep_token_id": tokenizer.eos_token_id,
     }  # fmt: skip
     sight = {
@@ -125,7 +134,8 @@ def captioner(folder: Path) -> tuple[Path, Path]:
     voice = VitsConfig(
         vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16,
         spectrogram_bins=17, upsample_initial_channel=16, upsample_rates=[8, 8], upsample_kernel_sizes=[16, 16],
-        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]], prior_encoder_num_flows=1, posterior_encoder_num_wavenet_layers=1,
+        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]], prior_encoder_num_flows=1,
+        posterior_encoder_num_wavenet_layers=1,
         prior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=1, depth_separable_num_layers=1, window_size=2,
     )  # fmt: skip
     VitsModel(voice).save_pretrained(folder / "vits")

@@ -170,7 +170,9 @@ VOWELS = {
 
 
 def talk(rng: np.random.Generator, pitch: float, tract: float) -> np.ndarray:
-    """Somebody who speaks and says nothing: syllables of a mean pitch in Hz; `tract` scales the formants (Peterson & Barney 1952)."""
+    """Somebody who speaks and says nothing: syllables of a mean pitch in Hz; `tract` scales the formants (Peterson &
+    Barney 1952).
+    """
     loud, hiss = np.zeros(LENGTH), np.zeros(LENGTH)
     melody = np.full(LENGTH, pitch)
     marks, formants = [0], [VOWELS["a"]]

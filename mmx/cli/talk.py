@@ -25,7 +25,9 @@ def report(error: MmxError, *, as_json: bool, **about: object) -> None:
 
 
 def unexpected(error: Exception, name: str = "") -> MmxError:
-    """What the user is told of an error that is none of ours: no memory, or a bug. name: of the input that it happened with."""
+    """What the user is told of an error that is none of ours: no memory, or a bug. name: of the input that it happened
+    with.
+    """
     at, kind = f"{name}: " if name else "", type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError"):
         return ModelError(

@@ -1,8 +1,9 @@
 """What a frozen model makes of a file, computed once: a content-addressed cache on disk, read row by row.
 
-A row's key is the file's content; a space is one way to compute (which model, which features). A space is a folder of safetensors
-shards. A shard is written beside and renamed into place, so a kill loses at most the shard in work; its name follows from its keys, so
-two processes that compute the same write the same file. Rows are read with pread: memory does not grow with the data.
+A row's key is the file's content; a space is one way to compute (which model, which features). A space is a folder of
+safetensors shards. A shard is written beside and renamed into place, so a kill loses at most the shard in work; its
+name follows from its keys, so two processes that compute the same write the same file. Rows are read with pread: memory
+does not grow with the data.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def content_key(data: bytes) -> int:
 
 
 class _OpenFiles:
-    """Files to read from, of which the last so many are kept open: a space has more shards than a process may have open files."""
+    """Files to read from, of which the last so many are kept open: a space has more shards than a process may have open
+    files.
+    """
 
     def __init__(self, limit: int = OPEN) -> None:
         self.limit, self.lock = limit, Lock()

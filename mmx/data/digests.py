@@ -1,4 +1,6 @@
-"""A memo of what files contain: keys by path, size and time of change, so that a file that did not change is not read again."""
+"""A memo of what files contain: keys by path, size and time of change, so that a file that did not change is not read
+again.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ def stat_of(path: str) -> Stat | None:
 class Digests:
     """The memo of a cache folder, which many processes share, also those of several machines on a network file system.
 
-    It is only a memo: where it can't be opened, read or written, files are read again, and nothing else changes. SQLite's write-ahead log
-    would need memory that all processes share, and so one machine; the journal that is deleted after each write needs locks alone.
+    It is only a memo: where it can't be opened, read or written, files are read again, and nothing else changes.
+    SQLite's write-ahead log would need memory that all processes share, and so one machine; the journal that is deleted
+    after each write needs locks alone.
     """
 
     def __init__(self, root: Path) -> None:
@@ -70,7 +73,9 @@ class Digests:
         return key
 
     def learn(self, items: Sequence[Item], keys: Sequence[int], stats: Sequence[Stat | None]) -> None:
-        """Remember the keys of items. stats: as they were before the items were read; one that changed since is not learned."""
+        """Remember the keys of items. stats: as they were before the items were read; one that changed since is not
+        learned.
+        """
         rows = [
             (os.path.abspath(item.path), item.offset, *stat, struct.unpack("<q", struct.pack("<Q", key))[0])
             for item, key, stat in zip(items, keys, stats, strict=True)
@@ -98,6 +103,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         base.execute("PRAGMA journal_mode=DELETE")
     base.execute("PRAGMA busy_timeout=60000")
     base.execute(
-        "CREATE TABLE IF NOT EXISTS seen (path TEXT, offset INT, size INT, changed INT, key INT, PRIMARY KEY (path, offset))"
+        "CREATE TABLE IF NOT EXISTS seen "
+        "(path TEXT, offset INT, size INT, changed INT, key INT, PRIMARY KEY (path, offset))"
     )
     return base

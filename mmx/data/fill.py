@@ -76,10 +76,11 @@ def resolve(
     group: Group | None = None,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Resolved:
-    """Every item's row, computing those that are missing: each process of a group its share, and then what is still not there.
+    """Every item's row, computing those that are missing: each process of a group its share, and then what is still not
+    there.
 
-    An item can't be used where it can't be read or encoded, and for no other reason; of many processes all leave out the same.
-    Raises InputError where the processes were given different data, OutputError.
+    An item can't be used where it can't be read or encoded, and for no other reason; of many processes all leave out
+    the same. Raises InputError where the processes were given different data, OutputError.
     """
     group = group or Group()
     keys, own = np.zeros(len(items), np.uint64), {}

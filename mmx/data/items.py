@@ -1,4 +1,6 @@
-"""Files and members of tars to learn from, in a few dozen bytes each: where their bytes are, and what is known of them."""
+"""Files and members of tars to learn from, in a few dozen bytes each: where their bytes are, and what is
+known of them.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ class Items(Sequence[Item]):
 
 @dataclass
 class Listing:
-    """One side of the pairs: items, the number of each one's label (-1: none), of its split (index into SPLITS, 2: other), its weight."""
+    """One side of the pairs: items, the number of each one's label (-1: none), of its split (index into SPLITS, 2:
+    other), its weight.
+    """
 
     items: Items = field(default_factory=Items)
     labels: array = field(default_factory=lambda: array("i"))

@@ -1,4 +1,5 @@
-"""What belongs together: folders with equal stems, JSONL and CSV manifests, and WebDataset shards → two sides of items with labels.
+"""What belongs together: folders with equal stems, JSONL and CSV manifests, and WebDataset shards → two sides of items
+with labels.
 
 Nothing is read here but names, metadata and the heads of tars; what is kept is a few dozen bytes an item.
 """
@@ -27,7 +28,9 @@ HELD_OUT = 20  # one of so many pairs that name no split is held out
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample of shards that may become a pair: its source and its target, of which it may hold one only, and its metadata."""
+    """A sample of shards that may become a pair: its source and its target, of which it may hold one only, and its
+    metadata.
+    """
 
     key: str
     sides: tuple[Item | None, Item | None]
@@ -60,8 +63,8 @@ class Manifest:
 
 
 def read_manifest(data: str, task_name: str, *, stream: bool = False) -> Manifest:
-    """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Remote shards are copied into the cache, or
-    with `stream` left where they are, to be read by `load_pairs`. Raises InputError, NetworkError."""
+    """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Remote shards are copied into the
+    cache, or with `stream` left where they are, to be read by `load_pairs`. Raises InputError, NetworkError."""
     task, path = TASKS[task_name], Path(data)
     if "://" in data or data.endswith(".tar"):
         shards = urls(data)
@@ -109,7 +112,9 @@ def _from_folders(sources: Path, targets: Path, task: Task) -> Manifest:
 
 
 def _from_rows(path: Path) -> Manifest:
-    """Rows of source, target and optionally source2, split, weight, label; paths are relative to the manifest's folder."""
+    """Rows of source, target and optionally source2, split, weight, label; paths are relative to the
+    manifest's folder.
+    """
     manifest, numbers = Manifest(Listing(), Listing(), direct=True, key="label"), {}
     for line, row in _rows(path):
         if not isinstance(row, dict) or not row.get("source") or not row.get("target"):
@@ -205,7 +210,8 @@ def _by_key(rows: list[Candidate], task: Task, name: str) -> Manifest:
     key = next((key for key in task.keys if values[key][0] & values[key][1]), None)
     if key is None:
         raise InputError(
-            f"{name}: no {task.source.prefix} and {task.target.prefix} share a {' or a '.join(f'`{k}`' for k in task.keys)}"
+            f"{name}: no {task.source.prefix} and {task.target.prefix} share a "
+            + " or a ".join(f"`{key}`" for key in task.keys)
         )
     names = sorted(values[key][0] & values[key][1])
     numbers = {name: number for number, name in enumerate(names)}

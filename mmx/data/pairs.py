@@ -141,8 +141,8 @@ def load_pairs(
     quiet: bool = False,
     looks: bool = False,
 ) -> Loaded:
-    """Find or compute both sides' rows, and with `looks` those of the second source, which are computed as the targets are.
-    Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
+    """Find or compute both sides' rows, and with `looks` those of the second source, which are computed as the targets
+    are. Raises InputError when a side has more than 5 % that can't be used, or nothing to train on."""
     root = cache or cache_root()
     digests = Digests(root)
     group = Group.of(root, team)
@@ -162,7 +162,8 @@ def load_pairs(
     skipped = [name for _, found in sides for name in found.bad]
     if skipped and not quiet:
         print(
-            f"skipped, because they can't be used: {', '.join(skipped[:5])}{f' and {len(skipped) - 5} more' if len(skipped) > 5 else ''}",
+            f"skipped, because they can't be used: {', '.join(skipped[:5])}"
+            + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""),
             file=sys.stderr,
         )
     labels = manifest.labels()

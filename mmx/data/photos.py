@@ -84,7 +84,9 @@ def load_sounds(folder: Path, prefix: str = "sounds") -> Sounds:
 def _load(
     folder: Path, prefix: str, modality: str, decode: Callable[[bytes, str], T], split: str | None = None
 ) -> tuple[list[T], list[dict[str, Any]]]:
-    """What is decoded of every sample of `prefix`-*.tar that holds the modality, and the metadata of each, with its `key`."""
+    """What is decoded of every sample of `prefix`-*.tar that holds the modality, and the metadata of each, with its
+    `key`.
+    """
     found, meta, bad = [], [], []
     for path in find_shards(folder, prefix):
         for sample in stream(path):

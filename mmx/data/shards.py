@@ -1,4 +1,6 @@
-"""WebDataset shards: tars in which files that share a stem are one sample, on a disk or behind any URL that fsspec reads."""
+"""WebDataset shards: tars in which files that share a stem are one sample, on a disk or behind any URL that fsspec
+reads.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,10 @@ def located(path: str) -> Iterator[Sample[Item]]:
 
 
 def stream(url: str) -> Iterator[Sample[bytes]]:
-    """The samples of a tar, local or behind a URL, read once from its start to its end. Raises NetworkError, InputError."""
+    """The samples of a tar, local or behind a URL, read once from its start to its end.
+
+    Raises NetworkError, InputError.
+    """
     with _told(url), _opened(url) as file, tarfile.open(fileobj=file, mode="r|") as tar:
         yield from _grouped(tar, lambda _key, member: tar.extractfile(member).read())
 
@@ -118,7 +123,10 @@ def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> 
 
 
 def identity(url: str) -> str:
-    """What a shard is known by: its URL, its size and whatever tag or time of change the other side tells. Raises NetworkError."""
+    """What a shard is known by: its URL, its size and whatever tag or time of change the other side tells.
+
+    Raises NetworkError.
+    """
     import fsspec
 
     try:
@@ -136,7 +144,10 @@ def shown(url: str) -> str:
 
 
 def _failure(error: Exception, url: str, hint: str = "is the URL right?") -> NetworkError | UsageError:
-    """What a file system behind fsspec says, in one line. Of a missing file and of a host that is not there it tells the URL alone."""
+    """What a file system behind fsspec says, in one line.
+
+    Of a missing file and of a host that is not there it tells the URL alone.
+    """
     if isinstance(error, ImportError):
         return UsageError(f"{shown(url)}: {error}", hint="pip install the package that it names")
     told = str(error).replace(url, "").strip(" :") or str(error.__cause__ or "").replace(url, shown(url))

@@ -1,7 +1,8 @@
 """Several processes that fill caches: which of them see the same folder, and which part of the work each of these does.
 
-All processes of a run may see one folder, on one machine or over a network file system; or each machine has its own disk, and a cache on
-it. Those that see the same folder are a group: it fills its folder by itself, each member its part. The groups find themselves.
+All processes of a run may see one folder, on one machine or over a network file system; or each machine has its own
+disk, and a cache on it. Those that see the same folder are a group: it fills its folder by itself, each member its
+part. The groups find themselves.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Group:
         return self.ranks[number % len(self.ranks)] == self.team.rank
 
     def share(self, value: T, files: Iterable[Path] = ()) -> list[T]:
-        """The value of each member, once all processes of the run are here, and the files that the members wrote can be seen."""
+        """The value of each member, once all processes of the run are here, and the files that the members wrote can be
+        seen.
+        """
         names = [path.relative_to(self.root).as_posix() for path in files] if self.team.world > 1 else []
         told: list[tuple[T, list[str]]] = self.team.share((value, names))
         members = [told[rank] for rank in self.ranks]

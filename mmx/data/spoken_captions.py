@@ -1,4 +1,6 @@
-"""Spoken captions: the corpus that the speech decoder and the image-to-speech bridge learn from, made by a synthesiser."""
+"""Spoken captions: the corpus that the speech decoder and the image-to-speech bridge learn from, made by a
+synthesiser.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,8 @@ def _files(index: int, meta: dict, voice: str, wave: Waveform) -> dict[str, byte
 def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
     """The utterances of spoken-*.tar (captions) and, where they are there, of speech-*.tar (people who read).
 
-    Each comes with its metadata, and `kind`: "spoken" or "speech". People's own split is one of speakers, so it is not kept.
+    Each comes with its metadata, and `kind`: "spoken" or "speech". People's own split is one of speakers, so it is not
+    kept.
     """
     index = 0
     for prefix in ("spoken", "speech"):

@@ -1,6 +1,6 @@
-"""Shards behind URLs: each is read once from its start to its end, what the frozen models make of it goes into the cache, and an index
-of its samples beside it. The shards themselves are kept nowhere, so the disk need not hold them; and since training draws from the
-cache, it draws from all of them at once, which a shuffle over a buffer would not.
+"""Shards behind URLs: each is read once from its start to its end, what the frozen models make of it goes into the
+cache, and an index of its samples beside it. The shards themselves are kept nowhere, so the disk need not hold them;
+and since training draws from the cache, it draws from all of them at once, which a shuffle over a buffer would not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`mmx pairs`: videos → (sound, frame) pairs, of which those are kept whose sound and frame belong together.
 
-Sound2Scene (Sung-Bin et al., CVPR 2023) trains on the moments of a video in which the sound is seen, not on all of it. Here a moment is
-scored by a bridge and its decoder's teacher: the cosine between where the sound lands and where the frame is.
+Sound2Scene (Sung-Bin et al., CVPR 2023) trains on the moments of a video in which the sound is seen, not on all of it.
+Here a moment is scored by a bridge and its decoder's teacher: the cosine between where the sound lands and where the
+frame is.
 """
 
 from __future__ import annotations

@@ -55,8 +55,10 @@ class ConditioningSpec:
         """Raise ModelError unless `other`, a decoder's spec, is the one a bridge was trained for."""
         if self.shape != other.shape or self.fingerprint not in (other.fingerprint, other.former):
             raise ModelError(
-                f"bridge {bridge} was trained for {self.name} {list(self.shape)}, not for {other.name} {list(other.shape)}",
-                hint=f"give the decoder with fingerprint {self.fingerprint[:12]}, or train a bridge for this one (this one has {other.fingerprint[:12]})",
+                f"bridge {bridge} was trained for {self.name} {list(self.shape)}, "
+                f"not for {other.name} {list(other.shape)}",
+                hint=f"give the decoder with fingerprint {self.fingerprint[:12]}, or train a bridge for this one "
+                f"(this one has {other.fingerprint[:12]})",
             )
 
 
@@ -65,7 +67,8 @@ TextPrior = Callable[[str, torch.Generator], Tensor]
 
 
 class Teacher(Protocol):
-    """Frozen; real media → their conditioning, on the CPU wherever it computes. What it cannot do, it refuses with a ModelError.
+    """Frozen; real media → their conditioning, on the CPU wherever it computes. What it cannot do, it refuses with a
+    ModelError.
 
     has_texts: whether its space has texts, too. names_faces: whether it names the gender of a face by its feature.
     image_size: pixels of a side of the pictures that it looks at; 0 where it looks at none.
@@ -117,7 +120,9 @@ class Decoder(Protocol):
         ...
 
     def decode(self, conditioning: Any, *, generators: Sequence[torch.Generator] = (), **options: Any) -> list[Any]:
-        """Raw conditioning (B, *shape), or units (L,) of each → one medium an item; item i draws from generators[i] alone."""
+        """Raw conditioning (B, *shape), or units (L,) of each → one medium an item; item i draws from
+        generators[i] alone.
+        """
         ...
 
     def text_prior(self) -> TextPrior | None:
@@ -129,12 +134,15 @@ class Decoder(Protocol):
         ...
 
     def place(self, where: Placed, *, low_memory: bool = False, compile: bool = False) -> Decoder:
-        """As `to`. low_memory: parts come to the device when they are needed, items one by one. compile: compile what draws."""
+        """As `to`. low_memory: parts come to the device when they are needed, items one by one. compile:
+        compile what draws.
+        """
         ...
 
 
 def fingerprint(folder: Path, parts: Sequence[str], *, variants: bool = True) -> str:
-    """sha256 over the relative names and bytes of config and weight files: `parts` of `folder`, and what lies below them.
+    """sha256 over the relative names and bytes of config and weight files: `parts` of `folder`, and what lies below
+    them.
 
     variants: of weights that are there in several precisions all, and not only those that are read.
     """
@@ -153,10 +161,11 @@ def _is_variant(path: Path) -> bool:
 
 
 def keep_small(path: Path, prefix: str = "") -> None:
-    """Store the matrices of a safetensors file whose names begin with `prefix` as float8 (e4m3): half of float16's bytes.
+    """Store the matrices of a safetensors file whose names begin with `prefix` as float8 (e4m3): half of float16's
+    bytes.
 
-    Whatever loads them gets them in the type that it computes in, as from float16. Of the starter's pictures no eye tells: those of both
-    agree to 40 dB and more.
+    Whatever loads them gets them in the type that it computes in, as from float16. Of the starter's pictures no eye
+    tells: those of both agree to 40 dB and more.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file

@@ -1,4 +1,6 @@
-"""A pipeline of the diffusers library that is driven by embeddings alone: what starter and full-size picture decoders share."""
+"""A pipeline of the diffusers library that is driven by embeddings alone: what starter and full-size picture
+decoders share.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,10 @@ class DiffusionDecoder(FrozenDecoder):
         return self._in_batches(conditioning, generators, draw)
 
     def side(self, size: int) -> int:
-        """A picture's side → the `height` that the pipeline is asked for. Raises UsageError for one that does not fit."""
+        """A picture's side → the `height` that the pipeline is asked for.
+
+        Raises UsageError for one that does not fit.
+        """
         return size
 
     def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The face teacher on disk: a face → its feature. Its decoder is an image decoder that was trained on these features."""
+"""The face teacher on disk: a face → its feature.
+
+Its decoder is an image decoder that was trained on these features.
+"""
 
 from __future__ import annotations
 

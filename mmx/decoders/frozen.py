@@ -1,4 +1,6 @@
-"""What all decoders and teachers share: where they compute, how many items at once, and that what they give lies on the CPU."""
+"""What all decoders and teachers share: where they compute, how many items at once, and that what they give
+lies on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ EMBEDDED = 256  # pictures that a teacher embeds at once, as long as memory suff
 
 
 def in_batches(work: Callable[[slice], Sequence[T]], count: int, most: int) -> tuple[list[T], int]:
-    """`work` on `count` items, `most` at a time, and half as many where memory runs out → its results, and how many at a time fit.
+    """`work` on `count` items, `most` at a time, and half as many where memory runs out → its results, and how many at
+    a time fit.
 
     Raises what `work` raises, and that memory ran out where it does so for one item alone.
     """
@@ -84,9 +87,11 @@ class PictureTeacher(FrozenTeacher):
 
 
 class FrozenDecoder:
-    """What decoders share. batch: items decoded at once on a GPU; `max_batch` is that, or what was found to fit, or on the CPU 1:
+    """What decoders share. batch: items decoded at once on a GPU; `max_batch` is that, or what was found to fit, or on
+    the CPU 1:
 
-    a matrix product's last bits depend on the batch it is in, and there an item's bytes must not depend on its neighbours.
+    a matrix product's last bits depend on the batch it is in, and there an item's bytes must not depend on its
+    neighbours.
     """
 
     batch = 1
@@ -113,7 +118,9 @@ class FrozenDecoder:
         return self
 
     def place(self, where: Placed, *, low_memory: bool = False, compile: bool = False) -> Self:
-        """As `to`. low_memory: parts come to the device when they are needed, items one by one. compile: compile what draws."""
+        """As `to`. low_memory: parts come to the device when they are needed, items one by one. compile:
+        compile what draws.
+        """
         if low_memory:
             self._spare(where.device, where.dtype)
             self.device, self.spared, self.max_batch = torch.device(where.device), True, 1

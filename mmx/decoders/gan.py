@@ -49,8 +49,8 @@ class GanDecoder(FrozenDecoder):
         guidance: float | None = None,
         size: int | None = None,
     ) -> list[Image.Image]:
-        """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError for others,
-        and for a conditioning that does not fit.
+        """Raw embeddings (B, D) → B pictures. It draws in one step, of one size and without guidance: raises UsageError
+        for others, and for a conditioning that does not fit.
 
         Noise is drawn on the CPU from one generator an item.
         """

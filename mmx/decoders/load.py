@@ -21,7 +21,8 @@ FORMATS = {
 
 
 def load_decoder(at: Located, modality: str) -> Decoder:
-    """A decoder's folder, ours or a full-size model in its own format, on the CPU. modality: of what it decodes to, a key of FORMATS.
+    """A decoder's folder, ours or a full-size model in its own format, on the CPU. modality: of what it decodes to, a
+    key of FORMATS.
 
     Raises ModelError.
     """

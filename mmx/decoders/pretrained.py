@@ -1,7 +1,9 @@
-"""Full-size image decoders in their own file formats: Kandinsky 2.2, Stable unCLIP, Stable Diffusion with an IP-Adapter.
+"""Full-size image decoders in their own file formats: Kandinsky 2.2, Stable unCLIP, Stable Diffusion with an
+IP-Adapter.
 
-Each is the library's own pipeline, driven by image embeddings alone. A decoder is a folder of the hub or of this machine, some with a
-companion beside it ("DECODER+COMPANION"): Kandinsky's prior holds the image encoder, an IP-Adapter its weights and encoder.
+Each is the library's own pipeline, driven by image embeddings alone. A decoder is a folder of the hub or of this
+machine, some with a companion beside it ("DECODER+COMPANION"): Kandinsky's prior holds the image encoder, an IP-Adapter
+its weights and encoder.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from mmx.models.store import Located
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a kind of decoder. companion: what the second folder is, or "". batch: pictures at once on a GPU.
+    """What is known of a kind of decoder. companion: what the second folder is, or "". batch: pictures at once on a
+    GPU.
 
     inputs: embeddings (B, D) → what drives the pipeline. teacher: of the pipeline and the companion; and its width D.
     """
@@ -71,8 +74,8 @@ FACE_PROMPT, FACE_TOKEN = "photo of a id person", "id"
 
 
 def face_prompt(pipeline, faces: Tensor) -> Tensor:
-    """ArcFace embeddings (B, D) → prompt embeddings (B, L, W): a face takes the place of one token's embedding, zero-padded to the
-    text tower's width (Arc2Face, Papantoniou et al., ECCV 2024)."""
+    """ArcFace embeddings (B, D) → prompt embeddings (B, L, W): a face takes the place of one token's embedding,
+    zero-padded to the text tower's width (Arc2Face, Papantoniou et al., ECCV 2024)."""
     tokenizer, tower = pipeline.tokenizer, pipeline.text_encoder
     ids = tokenizer(
         FACE_PROMPT, truncation=True, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"

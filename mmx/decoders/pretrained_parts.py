@@ -54,7 +54,10 @@ class ClipTeacher(PictureTeacher):
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → unit-norm embeddings (B, D), on the CPU. Raises ModelError where the decoder has no text tower in this space."""
+        """Texts → unit-norm embeddings (B, D), on the CPU.
+
+        Raises ModelError where the decoder has no text tower in this space.
+        """
         if self.texts is None:
             return super().embed_texts(texts)
         encoder, tokenizer = self.texts
@@ -65,7 +68,8 @@ class ClipTeacher(PictureTeacher):
 class OnnxFaces(PictureTeacher):
     """A face recogniser in ONNX, such as ArcFace (Deng et al. 2019): aligned faces → unit-norm embeddings.
 
-    The network takes (B, 3, S, S) in [-1, 1], RGB, and gives (B, D). Its weights are a graph, not a pickle: nothing in it can run code.
+    The network takes (B, 3, S, S) in [-1, 1], RGB, and gives (B, D). Its weights are a graph, not a pickle: nothing in
+    it can run code.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +89,9 @@ class OnnxFaces(PictureTeacher):
         self.dim = int(self.session.get_outputs()[0].shape[-1])
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB faces, cut and aligned as the recogniser wants them → unit-norm embeddings (B, D). onnxruntime says where it computes."""
+        """RGB faces, cut and aligned as the recogniser wants them → unit-norm embeddings (B, D). onnxruntime
+        says where it computes.
+        """
         import numpy as np
 
         pixels = np.stack([np.asarray(fit_square(image, self.image_size), np.float32) for image in images])
@@ -218,11 +224,15 @@ def recogniser_in(folder: Path) -> OnnxFaces | NoTeacher:
         return OnnxFaces(found[0])
     return NoTeacher(
         f"{folder.name} has no image encoder: its conditioning is made by a face recogniser (ArcFace)",
-        hint="a bridge trained for it can drive it; to train one, put the recogniser's .onnx into its companion's folder",
+        hint="a bridge trained for it can drive it; to train one, put the recogniser's .onnx into its "
+        "companion's folder",
     )
 
 
 def arc2face_teacher(pipeline, companion: Path) -> tuple[OnnxFaces | NoTeacher, int]:
-    """Arc2Face listens to ArcFace's 512 numbers; its repository holds arcface.onnx. Where that is there, it says how many they are."""
+    """Arc2Face listens to ArcFace's 512 numbers; its repository holds arcface.onnx.
+
+    Where that is there, it says how many they are.
+    """
     teacher = recogniser_in(companion)
     return teacher, teacher.dim if isinstance(teacher, OnnxFaces) else 512

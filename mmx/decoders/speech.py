@@ -43,7 +43,10 @@ class CodecTeacher(FrozenTeacher):
 
 
 class SpeechDecoder(FrozenDecoder):
-    """A unit codec's decoder and a vocoder. Conditioning: units (L,), integers. The parts are small and always compute in float32."""
+    """A unit codec's decoder and a vocoder.
+
+    Conditioning: units (L,), integers. The parts are small and always compute in float32.
+    """
 
     def __init__(
         self,
@@ -99,7 +102,10 @@ class SpeechDecoder(FrozenDecoder):
         voice: str | None = None,
         speed: float = 1.0,
     ) -> list[Waveform]:
-        """Units, one tensor (L,) an utterance → waveforms at 16 kHz. Nothing here is random: `generators` are not used."""
+        """Units, one tensor (L,) an utterance → waveforms at 16 kHz.
+
+        Nothing here is random: `generators` are not used.
+        """
 
         def draw(part: Sequence[Tensor], _draws: Sequence[torch.Generator]) -> list[Waveform]:
             return [self.vocode(self.mel(said(units), voice=voice, speed=speed)) for units in part]
@@ -108,7 +114,10 @@ class SpeechDecoder(FrozenDecoder):
 
     @classmethod
     def load(cls, at: Located | Path) -> SpeechDecoder:
-        """Read a decoder folder; a companion is another vocoder for its mels. Raises ModelError when they are not what they should be."""
+        """Read a decoder folder; a companion is another vocoder for its mels.
+
+        Raises ModelError when they are not what they should be.
+        """
         folder, vocoder = (at, None) if isinstance(at, Path) else (at.folder, at.companion)
         about = folder / "mmx.json"
         settings = json.loads(about.read_text(encoding="utf8")) if about.exists() else {}
@@ -123,7 +132,9 @@ class SpeechDecoder(FrozenDecoder):
 
 
 def load_vocoder(folder: Path) -> nn.Module:
-    """A vocoder's folder → a module from log10-mel (B, F, 80) to waveforms (B, 256 F): ours, or transformers' SpeechT5HifiGan. Raises ModelError."""
+    """A vocoder's folder → a module from log10-mel (B, F, 80) to waveforms (B, 256 F): ours, or transformers'
+    SpeechT5HifiGan. Raises ModelError.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
         if "SpeechT5HifiGan" in (config.get("architectures") or []):

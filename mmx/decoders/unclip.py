@@ -108,7 +108,8 @@ def save_image_decoder(
     defaults: dict[str, Any],
     teacher_folder: Path | None = None,
 ) -> None:
-    """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16, the matrices of what draws as float8.
+    """Write the folder that `ImageDecoder.load`, and plain diffusers, read. Weights are stored as float16, the matrices
+    of what draws as float8.
 
     teacher_folder: where the teacher was loaded from, copied as it is, so that its space keeps its fingerprint.
     """

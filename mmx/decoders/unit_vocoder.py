@@ -1,6 +1,8 @@
-"""Full-size unit vocoders in their own formats: SeamlessM4T v2's, and HiFi-GANs over k-means units of HuBERT (SpeechBrain's kind).
+"""Full-size unit vocoders in their own formats: SeamlessM4T v2's, and HiFi-GANs over k-means units of HuBERT
+(SpeechBrain's kind).
 
-Conditioning: units (L,), 50 a second. Their teacher, waveform → units, is a HuBERT-type encoder and k-means centroids beside it.
+Conditioning: units (L,), 50 a second. Their teacher, waveform → units, is a HuBERT-type encoder and k-means centroids
+beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ LAYER = 6  # of a HuBERT-base, whose units suit speech (Lakhotia et al. 2021)
 
 
 class UnitEncoder(FrozenTeacher):
-    """Speech → the nearest centroids of a HuBERT-type encoder's hidden states. Frozen; it is small and computes in float32."""
+    """Speech → the nearest centroids of a HuBERT-type encoder's hidden states.
+
+    Frozen; it is small and computes in float32.
+    """
 
     def __init__(self, model: nn.Module, extractor: Any, centroids: Tensor, layer: int) -> None:
         self.model, self.extractor, self.centroids, self.layer = freeze(model), extractor, centroids.float(), layer
@@ -72,13 +77,16 @@ class UnitEncoder(FrozenTeacher):
             raise ModelError(f"{folder.name}: the unit encoder can't be loaded: {str(error).splitlines()[0]}") from None
         if centroids.shape[1] != model.config.hidden_size:
             raise ModelError(
-                f"{folder.name}: centroids of width {centroids.shape[1]} for hidden states of {model.config.hidden_size}"
+                f"{folder.name}: centroids of width {centroids.shape[1]} "
+                f"for hidden states of {model.config.hidden_size}"
             )
         return cls(model, extractor, centroids, int(about.get("layer", LAYER)))
 
 
 class SeamlessVoice(nn.Module):
-    """The unit vocoder of a SeamlessM4T v2 checkpoint: it takes units without repeats and finds their durations itself."""
+    """The unit vocoder of a SeamlessM4T v2 checkpoint: it takes units without repeats and finds their
+    durations itself.
+    """
 
     def __init__(self, vocoder: nn.Module, language: int) -> None:
         super().__init__()
@@ -108,7 +116,9 @@ class SeamlessVoice(nn.Module):
 
 
 class UnitHifiGan(nn.Module):
-    """A HiFi-GAN (Kong et al. 2020) over an embedding of units (Polyak et al. 2021), in SpeechBrain's layout of tensors."""
+    """A HiFi-GAN (Kong et al. 2020) over an embedding of units (Polyak et al. 2021), in SpeechBrain's layout of
+    tensors.
+    """
 
     voices = ("0",)
 
@@ -128,7 +138,9 @@ class UnitHifiGan(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> UnitHifiGan:
-        """config.json: model_type, units, width, sampling_rate, and SpeechT5HifiGanConfig's upsample_* and resblock_*."""
+        """config.json: model_type, units, width, sampling_rate, and SpeechT5HifiGanConfig's upsample_* and
+        resblock_*.
+        """
         sizes = {k: v for k, v in config.items() if k.startswith(("upsample_", "resblock_", "leaky_"))}
         vocoder = cls(config["units"], config["width"], config.get("sampling_rate", 16_000), sizes)
         # what else a checkpoint holds, such as a predictor of durations, is not asked; the mean and scale are of mels
@@ -146,12 +158,15 @@ def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
         if path.name == CENTROIDS:
             continue
         with safe_open(path, "pt") as file:
-            found |= {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+            names = file.keys()  # the file itself is not iterable
+            found |= {k.removeprefix(prefix): file.get_tensor(k) for k in names if k.startswith(prefix)}
     return found
 
 
 def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """SpeechBrain's names → ours; a weight that is kept as direction and length (weight normalisation) is put together."""
+    """SpeechBrain's names → ours; a weight that is kept as direction and length (weight normalisation) is put
+    together.
+    """
     whole: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if name.endswith("weight_g"):
@@ -172,7 +187,10 @@ KINDS: dict[str, Any] = {"seamless_m4t_v2": SeamlessVoice, "unit-hifigan": UnitH
 
 
 class UnitVocoder(FrozenDecoder):
-    """A pretrained unit vocoder and, where one lies beside it, the encoder that its units come from. It computes in float32."""
+    """A pretrained unit vocoder and, where one lies beside it, the encoder that its units come from.
+
+    It computes in float32.
+    """
 
     def __init__(self, vocoder: Any, encoder: UnitEncoder | None, spec: ConditioningSpec) -> None:
         unknown = NoTeacher(
@@ -197,7 +215,10 @@ class UnitVocoder(FrozenDecoder):
         voice: str | None = None,
         speed: float = 1.0,
     ) -> list[Waveform]:
-        """Units, one tensor (L,) an utterance → waveforms at 16 kHz. Nothing here is random: `generators` are not used."""
+        """Units, one tensor (L,) an utterance → waveforms at 16 kHz.
+
+        Nothing here is random: `generators` are not used.
+        """
         name = self.defaults["voice"] if voice is None else voice
         if name not in self.voices:
             raise UsageError(

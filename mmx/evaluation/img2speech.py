@@ -1,4 +1,5 @@
-"""The protocol of picture → speech: what a recogniser hears, what the units keep of speech, and whether the speech is fit to be heard.
+"""The protocol of picture → speech: what a recogniser hears, what the units keep of speech, and whether the speech is
+fit to be heard.
 
 Every table has an oracle row and a random row.
 """
@@ -36,7 +37,8 @@ BAND = (0.6, 6.0)  # seconds that an utterance should last
 
 
 def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
-    """Mean distance in dB of a log10-mel (F, 80) to that of the original, b (Kubichek 1993): 10 / ln 10 * sqrt(2 * sum of squares).
+    """Mean distance in dB of a log10-mel (F, 80) to that of the original, b (Kubichek 1993): 10 / ln 10 * sqrt(2 * sum
+    of squares).
 
     Frames more than 50 dB below the original's loudest are pauses and do not count.
     """
@@ -50,7 +52,9 @@ def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
 
 
 def griffin_lim(mel: Tensor, seed: int = 0, rounds: int = 60) -> Waveform:
-    """Log10-mel (F, 80) → speech without a trained vocoder (Griffin and Lim 1984): the row to compare a vocoder with."""
+    """Log10-mel (F, 80) → speech without a trained vocoder (Griffin and Lim 1984): the row to compare a
+    vocoder with.
+    """
     import librosa  # brings numba, which takes seconds
 
     magnitudes = (10**mel @ torch.linalg.pinv(mel_filters())).T.clamp(min=1e-8)
@@ -68,17 +72,20 @@ def word_errors(heard: Sequence[str], said: Sequence[str]) -> float:
 
 
 def loudness(waves: Sequence[Waveform]) -> Tensor:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4) of each; the silence that fills up the shorter ones is gated out."""
+    """Integrated loudness in LUFS (ITU-R BS.1770-4) of each; the silence that fills up the shorter ones is
+    gated out.
+    """
     longest = max(SAMPLE_RATE // 2, *(len(wave.samples) for wave in waves))
     padded = np.stack([np.pad(wave.samples, (0, longest - len(wave.samples))) for wave in waves])
     return torchaudio.functional.loudness(torch.from_numpy(padded)[:, None], SAMPLE_RATE)
 
 
 def resynthesis(decoder: SpeechDecoder, clips: Sequence[Clip], ear: NameEar) -> dict[str, dict[str, float]]:
-    """Spoken captions again: as they are, through the vocoder, through units and vocoder, and by Griffin-Lim of the same mels.
+    """Spoken captions again: as they are, through the vocoder, through units and vocoder, and by Griffin-Lim of the
+    same mels.
 
-    wer: of the recogniser that knows which sentences there are; wer_free: of the one that does not; mcd: dB to the original.
-    The random row is another clip's speech.
+    wer: of the recogniser that knows which sentences there are; wer_free: of the one that does not; mcd: dB to the
+    original. The random row is another clip's speech.
     """
     free = Ear()
     said = [meta["text"] for _, meta in clips]
@@ -187,8 +194,9 @@ def measure(translator: ImageTranslator, options: Measuring) -> Report:
 
 @dataclass
 class Utterances:
-    """What was said of photos, and what the corpus says of them. Of each photo: the name of what it shows, the photo, the speech, its
-    units, a true caption, that caption's units, and the units of all captions of the name. shuffled: other photos in their places."""
+    """What was said of photos, and what the corpus says of them. Of each photo: the name of what it shows, the photo,
+    the speech, its units, a true caption, that caption's units, and the units of all captions of the name. shuffled:
+    other photos in their places."""
 
     names: list[str]
     pictures: list[Image.Image]

@@ -46,7 +46,10 @@ class _Residual(nn.Module):
 
 
 class JudgeNet(nn.Module):
-    """A pre-activation residual CNN (He et al. 2016) of another build than the teacher's. Pixels (B, 3, 64, 64) → logits (B, K)."""
+    """A pre-activation residual CNN (He et al. 2016) of another build than the teacher's.
+
+    Pixels (B, 3, 64, 64) → logits (B, K).
+    """
 
     def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
-"""The protocol of pictures from anybody's pairs: no labels, no judge; the decoder's frozen teacher measures in its own space.
+"""The protocol of pictures from anybody's pairs: no labels, no judge; the decoder's frozen teacher measures in its own
+space.
 
-Retrieval both ways, how like the target each picture is (with a CLIP decoder that is the CLIP score), FID and KID in the teacher's features.
+Retrieval both ways, how like the target each picture is (with a CLIP decoder that is the CLIP score), FID and KID in
+the teacher's features.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ LIMIT, SHOWN = 200, 24
 
 
 def measure(translator: SoundTranslator, options: Measuring) -> Report:
-    """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides. Raises InputError, UsageError."""
+    """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides.
+
+    Raises InputError, UsageError.
+    """
     manifest = read_manifest(options.data, translator.task)
     if not manifest.direct:
         raise UsageError(f"{options.data} pairs by label", hint="this protocol is for pairs")

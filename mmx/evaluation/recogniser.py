@@ -1,4 +1,7 @@
-"""A recogniser that only judges: it hears speech, and no training ever asks it. PocketSphinx, with its own English model."""
+"""A recogniser that only judges: it hears speech, and no training ever asks it.
+
+PocketSphinx, with its own English model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a protocol gives: tables, and examples to look at and listen to; written as JSON and as one HTML page that needs nothing else."""
+"""What a protocol gives: tables, and examples to look at and listen to; written as JSON and as one HTML page that needs
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,10 @@ class Report:
 
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}
-table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
-td:first-child,th:first-child{text-align:left}figure{display:flex;flex-wrap:wrap;gap:.5rem;align-items:center;margin:0 0 1.2rem}
+table{border-collapse:collapse;margin:.5rem 0 1.5rem}
+td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}
+figure{display:flex;flex-wrap:wrap;gap:.5rem;align-items:center;margin:0 0 1.2rem}
 figcaption{flex-basis:100%;color:#555}img{image-rendering:pixelated;height:128px}audio{height:2rem}.to{color:#999}"""
 
 

@@ -98,7 +98,9 @@ def evaluate(given: Given, training: Photos, judge: Judge, limit: int = 25) -> R
 
 
 def naming(given: Given, real: PictureSet) -> Table:
-    """Top-1 and top-5 of naming each sound's concept by its text where the sounds' points are, and each photo's in the decoder's space."""
+    """Top-1 and top-5 of naming each sound's concept by its text where the sounds' points are, and each photo's in the
+    decoder's space.
+    """
     translator, labels = given.translator, given.labels
     embeds = translator.decoder.targets(real.pictures)
     texts = translator.decoder.teacher.embed_texts(translator.texts_of(labels)).cpu()

@@ -1,4 +1,5 @@
-"""The protocol of voice → face: gender agreement, a stock detector, retrieval, separation of speakers, diversity, copies.
+"""The protocol of voice → face: gender agreement, a stock detector, retrieval, separation of speakers, diversity,
+copies.
 
 Every table has an oracle row (a real face's own feature through the decoder) and a random row.
 """
@@ -56,7 +57,9 @@ def agreement(logits: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def gender_recall(points: Tensor, truth: Tensor, faces: Tensor, face_truth: Tensor) -> dict[str, dict[str, float]]:
-    """R@1/5/10: whether a face of the voice's gender is among the nearest; and by chance. points (N, D), faces (M, D)."""
+    """R@1/5/10: whether a face of the voice's gender is among the nearest; and by chance. points (N, D),
+    faces (M, D).
+    """
     order = (F.normalize(points, dim=-1) @ F.normalize(faces, dim=-1).T).topk(min(10, len(faces))).indices
     right = face_truth[order] == truth[:, None]
     share = torch.stack([(face_truth == k).float().mean() for k in truth])
@@ -72,7 +75,9 @@ def auc(same: Tensor, different: Tensor) -> float:
 
 
 def separation(translator: VoiceTranslator, voices: Sequence[Waveform], truth: Tensor) -> dict[str, dict[str, float]]:
-    """Halves of one utterance against halves of other speakers' utterances: mean cosines, and the area under the curve."""
+    """Halves of one utterance against halves of other speakers' utterances: mean cosines, and the area under
+    the curve.
+    """
     halves = [[wave.samples[: len(wave.samples) // 2], wave.samples[len(wave.samples) // 2 :]] for wave in voices]
     points = torch.stack(
         [

@@ -48,10 +48,10 @@ def read_audio(
 ) -> Waveform:
     """Decode a sound to float32 mono at `sample_rate`, or at its own rate where that is None.
 
-    start, duration: the part to take, in seconds. window: where no duration is given and what follows `start` is longer than
-    this many seconds, its loudest stretch of that length is taken. What is there is heard, and the result's `notes` say what is
-    missing; with `strict` that is an error.
-    Raises InputError for what is no sound, empty, digital silence, non-finite or absurd, UsageError for times that are none.
+    start, duration: the part to take, in seconds. window: where no duration is given and what follows `start` is longer
+    than this many seconds, its loudest stretch of that length is taken. What is there is heard, and the result's
+    `notes` say what is missing; with `strict` that is an error. Raises InputError for what is no sound, empty, digital
+    silence, non-finite or absurd, UsageError for times that are none.
     """
     for option, value in (("--start", start), ("--duration", duration)):
         if value is not None and not 0 <= value < math.inf:
@@ -70,7 +70,8 @@ def read_audio(
 
 
 def read_timed(path: Path, *, sample_rate: int) -> tuple[Waveform, float]:
-    """The sound of a video of any size in mono, with silence where its clock jumps, and the time on that clock at which it starts.
+    """The sound of a video of any size in mono, with silence where its clock jumps, and the time on that clock at which
+    it starts.
 
     Raises InputError as `read_audio` does.
     """
@@ -94,7 +95,10 @@ def _with_either_ear(hear: Callable[[int | None], Take]) -> Take:
 
 @contextmanager
 def opened(source: Path | str | bytes, name: str) -> Iterator[BinaryIO]:
-    """The bytes of a sound or a picture as a file in which one can seek. Raises InputError for none, too many, or no right to them."""
+    """The bytes of a sound or a picture as a file in which one can seek.
+
+    Raises InputError for none, too many, or no right to them.
+    """
     try:
         path = None if isinstance(source, bytes) else Path(source)
         size = len(source) if path is None else path.stat().st_size

@@ -1,4 +1,7 @@
-"""What kinds of file are read, at which rates and in which lengths they are heard: each list and constant once. Imports nothing."""
+"""What kinds of file are read, at which rates and in which lengths they are heard: each list and constant once.
+
+Imports nothing.
+"""
 
 from __future__ import annotations
 

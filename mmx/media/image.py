@@ -37,7 +37,8 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that are in use
 def read_image(source: Path | str | BinaryIO, *, name: str | None = None) -> Image.Image:
     """Decode a picture to 8-bit RGB: upright, alpha on white, the first frame of an animation.
 
-    What the user should know of it is in its `info` under NOTES. Raises InputError for what is not a whole, sane picture.
+    What the user should know of it is in its `info` under NOTES. Raises InputError for what is not a whole, sane
+    picture.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "stdin")
     try:

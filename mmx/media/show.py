@@ -86,7 +86,8 @@ def draw_sound(wave: Waveform, view: View = View()) -> Image.Image:
         low, high = float(np.min(part)), float(np.max(part))
         pen.line((x, top / 2 * (1 - high), x, top / 2 * (1 - low) + 1), fill=(60, 60, 120))
     sheet.paste(spectrogram, (0, top))
-    text = f"{wave.seconds:.2f} s   {wave.sample_rate} Hz   {view.scale} scale to {wave.sample_rate // 2} Hz   {view.window} window, {view.fft} samples"
+    text = f"{wave.seconds:.2f} s   {wave.sample_rate} Hz   {view.scale} scale to {wave.sample_rate // 2} Hz   "
+    text += f"{view.window} window, {view.fft} samples"
     pen.text((4, top + spectrogram.height + 3), text, fill="black")
     return sheet
 

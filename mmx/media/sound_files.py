@@ -66,7 +66,9 @@ def soundfile_track(file: BinaryIO, name: str) -> Track | None:
     import soundfile
 
     class Forward(soundfile.SoundFile):
-        """Read from the start to the end: soundfile would seek after each block, which damages MP3 and fails in cut FLAC."""
+        """Read from the start to the end: soundfile would seek after each block, which damages MP3 and fails in cut
+        FLAC.
+        """
 
         def seekable(self) -> bool:
             return False

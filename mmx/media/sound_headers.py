@@ -11,7 +11,9 @@ MP3_PACKET = 1152  # samples, of MPEG-1
 
 @dataclass(frozen=True)
 class Chunks:
-    """A container that is a list of chunks: where it begins, how a chunk's head is packed, what its size counts and is padded to."""
+    """A container that is a list of chunks: where it begins, how a chunk's head is packed, what its size counts and is
+    padded to.
+    """
 
     magic: bytes
     first: int
@@ -32,7 +34,9 @@ OPEN_ENDED = 0x7FFFF000  # sizes from here on are what writers into pipes put wh
 
 
 def missing_share(file: BinaryIO) -> float:
-    """Of the bytes that the header of a chunked file promises, the share that is not there; 0 where it promises none."""
+    """Of the bytes that the header of a chunked file promises, the share that is not there; 0 where it
+    promises none.
+    """
     file.seek(0, 2)
     end = file.tell()
     file.seek(0)

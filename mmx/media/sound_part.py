@@ -15,7 +15,9 @@ OPPOSED = 0.02  # of the energy that unrelated channels leave in their mean; les
 
 @dataclass(frozen=True)
 class Part:
-    """What to take: seconds from the start, how many, of those the loudest stretch, and the rate of the result in Hz."""
+    """What to take: seconds from the start, how many, of those the loudest stretch, and the rate of the
+    result in Hz.
+    """
 
     start: float = 0.0
     duration: float | None = None
@@ -24,7 +26,9 @@ class Part:
 
 
 class Loudest:
-    """The stretch of `length` samples with the most energy in a stream of blocks, looked for each 50th of its length."""
+    """The stretch of `length` samples with the most energy in a stream of blocks, looked for each 50th of its
+    length.
+    """
 
     def __init__(self, length: int) -> None:
         self.length, self.hop = length, max(1, length // 50)

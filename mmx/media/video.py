@@ -1,4 +1,7 @@
-"""Video files → moments: a frame, and the sound around it. Both are placed by their presentation times on the file's clock."""
+"""Video files → moments: a frame, and the sound around it.
+
+Both are placed by their presentation times on the file's clock.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,9 @@ def _upright(frame: Any) -> Image.Image:
 
 
 def _around(sound: Waveform, seconds: float, window: float) -> Waveform:
-    """`window` seconds of sound around a time after its start, moved inward at the ends; silence where there is no sound."""
+    """`window` seconds of sound around a time after its start, moved inward at the ends; silence where there is no
+    sound.
+    """
     count = int(window * sound.sample_rate)
     if not -SLACK <= seconds <= sound.seconds + SLACK:
         return Waveform(np.zeros(count, np.float32), sound.sample_rate)

@@ -18,7 +18,8 @@ class DualEncoder(nn.Module):
     first, a reconstruction head the second; texts and sounds are matched with the whole vector. Raw embeddings have
     the norm sqrt(D), so that a coordinate has a variance near 1, which is what diffusion models like to be fed.
 
-    layout_cells: read the layout part off the mean colours of so many cells a side instead, by a map that is fixed and not learned.
+    layout_cells: read the layout part off the mean colours of so many cells a side instead, by a map that is fixed and
+    not learned.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class DualEncoder(nn.Module):
 
 
 class LayoutHead(nn.Module):
-    """Raw embedding (B, D) → a coarse picture (B, 3, 32, 32) in [-1, 1]; only there to put layout into the embedding."""
+    """Raw embedding (B, D) → a coarse picture (B, 3, 32, 32) in [-1, 1]; only there to put layout into the
+    embedding.
+    """
 
     def __init__(self, dim: int, width: int = 128) -> None:
         super().__init__()

@@ -16,8 +16,9 @@ GENDERS = ("female", "male")  # the data's labels are binary; people are not
 class FaceEncoder(nn.Module):
     """A residual CNN, a linear feature, and a linear classifier over gender and age band together on top of it.
 
-    The raw feature has the norm sqrt(D), so that a coordinate has a variance near 1, which is what a diffusion model likes
-    to be fed. The classifier is the layer whose softened answers a voice encoder is taught (Speech2Face, Oh et al. 2019).
+    The raw feature has the norm sqrt(D), so that a coordinate has a variance near 1, which is what a diffusion model
+    likes to be fed. The classifier is the layer whose softened answers a voice encoder is taught (Speech2Face, Oh et
+    al. 2019).
     """
 
     def __init__(

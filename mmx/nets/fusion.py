@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class Fusion(nn.Module):
     """The mean of what is there, corrected by a network that sees all of it at once.
 
-    Each part is brought to unit norm, so that none drowns another by its scale; a learned vector stands for a part that is missing.
-    The correction starts at zero: at first every part counts the same.
+    Each part is brought to unit norm, so that none drowns another by its scale; a learned vector stands for a part that
+    is missing. The correction starts at zero: at first every part counts the same.
     """
 
     def __init__(self, dim: int, parts: int, width: int = 512, dropout: float = 0.1) -> None:

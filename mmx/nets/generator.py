@@ -15,7 +15,9 @@ SLOPE = 0.2  # of the leaky ReLUs
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Sizes. widths: channels at 4, 8, 16, ... pixels a side; the last is the picture's own resolution. dim: of the conditioning."""
+    """Sizes. widths: channels at 4, 8, 16, ... pixels a side; the last is the picture's own resolution. dim: of the
+    conditioning.
+    """
 
     dim: int = 96
     noise: int = 64
@@ -29,7 +31,9 @@ class GeneratorConfig:
 
 
 class StyledNorm(nn.Module):
-    """Batch normalisation whose scale and shift are a style's (conditional batch normalisation, de Vries et al. 2017)."""
+    """Batch normalisation whose scale and shift are a style's (conditional batch normalisation, de Vries et al.
+    2017).
+    """
 
     def __init__(self, channels: int, style: int) -> None:
         super().__init__()
@@ -58,7 +62,9 @@ class Level(nn.Module):
 
 
 class Generator(nn.Module):
-    """Conditioning and noise → a map of 4x4, which each level doubles (IC-GAN's input, Casanova et al. 2021, on a small network)."""
+    """Conditioning and noise → a map of 4x4, which each level doubles (IC-GAN's input, Casanova et al. 2021, on
+    a small network).
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()

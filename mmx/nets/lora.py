@@ -1,4 +1,6 @@
-"""Low-rank corrections to a frozen network that is kept elsewhere (LoRA, Hu et al. 2022): the only weights of it that are trained and saved."""
+"""Low-rank corrections to a frozen network that is kept elsewhere (LoRA, Hu et al. 2022): the only weights of
+it that are trained and saved.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,10 @@ class _Corrected(nn.Module):
 
 
 class AdaptedEncoder(nn.Module):
-    """Waveforms (B, T) through a frozen encoder with adapters, then a head → embeddings (B, D). `attach` comes before the first call."""
+    """Waveforms (B, T) through a frozen encoder with adapters, then a head → embeddings (B, D).
+
+    `attach` comes before the first call.
+    """
 
     def __init__(self, dim: int, inputs: int, rank: int, layers: dict[str, list[int]], dropout: float = 0.2) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Speech: log-mel, discrete units and back, and a vocoder. Shapes follow transformers' SpeechT5HifiGan, which fits in the same place."""
+"""Speech: log-mel, discrete units and back, and a vocoder.
+
+Shapes follow transformers' SpeechT5HifiGan, which fits in the same place.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ def mel_filters() -> Tensor:
 
 
 def speech_mel(samples: Tensor) -> Tensor:
-    """Waveforms (B, T) at 16 kHz → log10-mel magnitudes (B, T // 256 + 1, 80), as SpeechT5's feature extractor makes them."""
+    """Waveforms (B, T) at 16 kHz → log10-mel magnitudes (B, T // 256 + 1, 80), as SpeechT5's feature extractor makes
+    them.
+    """
     filters, window = (table.to(samples.device) for table in _tables())
     spectrum = torch.stft(samples, FFT, HOP, FFT, window, center=True, pad_mode="reflect", return_complex=True)
     return torch.log10((spectrum.abs().transpose(1, 2) @ filters).clamp(min=FLOOR))
@@ -88,7 +93,10 @@ class Codebook(nn.Module):
 
 
 class UnitCodec(nn.Module):
-    """Log-mel ↔ discrete units. The units carry what is said; who says it is a voice given to the decoder beside them."""
+    """Log-mel ↔ discrete units.
+
+    The units carry what is said; who says it is a voice given to the decoder beside them.
+    """
 
     def __init__(
         self, units: int = 256, code: int = 64, width: int = 192, hidden: int = 512, depth: int = 3, voices: int = 4

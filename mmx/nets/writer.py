@@ -17,8 +17,8 @@ MAX_REPEAT = 24  # of one unit: 0.77 s
 class Sampling:
     """How units are chosen. beam 1 and temperature 0 is greedy; a temperature above 0 samples from the `top_p` nucleus.
 
-    candidates: of so many samples the likeliest is taken. Where many wordings are as likely as each other, this finds what is most
-    likely said better than a beam, which they fill.
+    candidates: of so many samples the likeliest is taken. Where many wordings are as likely as each other, this finds
+    what is most likely said better than a beam, which they fill.
     """
 
     beam: int = 1
@@ -28,7 +28,8 @@ class Sampling:
 
 
 class UnitWriter(nn.Module):
-    """GPT-2 (Radford et al. 2019) over run-length-collapsed units, after a prefix of image patches; and how long each unit lasts.
+    """GPT-2 (Radford et al. 2019) over run-length-collapsed units, after a prefix of image patches; and how long each
+    unit lasts.
 
     Patches are vectors (B, P, C). Token ids: the units, then pad, begin and end.
     """
@@ -82,7 +83,8 @@ class UnitWriter(nn.Module):
         return self.language.transformer(inputs_embeds=embedded).last_hidden_state[:, patches.shape[1] :]
 
     def loss(self, patches: Tensor, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean cross-entropy of the next token, mean error of log durations, and the state (B, W) that has seen all and said nothing.
+        """Mean cross-entropy of the next token, mean error of log durations, and the state (B, W) that has seen all and
+        said nothing.
 
         tokens (B, M): units, then one end token, then padding; counts (B, M): repeats of the units, 0 elsewhere.
         """
@@ -97,8 +99,8 @@ class UnitWriter(nn.Module):
     def write(self, patches: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
         """Patches of one image (P, C), or of several views of it (V, P, C) → its units (L,), with repeats.
 
-        The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than the
-        guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
+        The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than
+        the guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
         """
         from transformers import LogitsProcessorList
 
@@ -118,7 +120,10 @@ class UnitWriter(nn.Module):
         return units.repeat_interleave(counts)
 
     def _generate(self, views: Tensor, sampling: Sampling, processors: list) -> Tensor:
-        """Patches of an image's views (V, P, C) → token ids (K, L) of so many candidates. Keys and values of what was written are kept."""
+        """Patches of an image's views (V, P, C) → token ids (K, L) of so many candidates.
+
+        Keys and values of what was written are kept.
+        """
         prefix = self.prefix(views)[torch.arange(sampling.candidates) % len(views)]  # the views take turns
         return self.language.generate(
             inputs_embeds=prefix,
@@ -134,14 +139,18 @@ class UnitWriter(nn.Module):
         )
 
     def _likelihoods(self, patches: Tensor, tokens: Tensor) -> Tensor:
-        """Log-likelihood (K,) of each of some utterances (K, L), which may end before they are filled up with padding."""
+        """Log-likelihood (K,) of each of some utterances (K, L), which may end before they are filled up with
+        padding.
+        """
         hidden = self._hidden(patches.expand(len(tokens), -1, -1), tokens)
         shares = self.language.lm_head(hidden[:, :-1]).float().log_softmax(-1)
         return shares.gather(2, tokens[:, :, None])[:, :, 0].masked_fill(tokens == self.pad, 0.0).sum(1)
 
 
 class _Gumbel:
-    """Sampling as an argmax: scores plus Gumbel noise from our own generator (transformers samples from the global one)."""
+    """Sampling as an argmax: scores plus Gumbel noise from our own generator (transformers samples from the global
+    one).
+    """
 
     def __init__(self, temperature: float, top_p: float, generator: torch.Generator) -> None:
         self.temperature, self.top_p, self.generator = temperature, top_p, generator

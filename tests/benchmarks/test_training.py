@@ -118,7 +118,9 @@ def with_the_teacher(task, folder: Path, embed):
 
 
 def as_sound2scene(task, folder: Path, decoder):
-    """Its loop: a Dataset reads a wav, computes its spectrogram and decodes the photo, a DataLoader collates, the frozen encoder runs."""
+    """Its loop: a Dataset reads a wav, computes its spectrogram and decodes the photo, a DataLoader collates, the
+    frozen encoder runs.
+    """
     from torch.utils.data import DataLoader, Dataset
 
     from mmx.decoders.teacher import pixels_of
@@ -159,8 +161,8 @@ def as_sound2scene(task, folder: Path, decoder):
 
 
 def test_cached_targets_beside_a_teacher_each_step(benchmark, setting) -> None:
-    """At least 5 times the samples a second with CLIP ViT-L/14, the teacher of Stable unCLIP's smaller model (random weights);
-    beside ViT-B/32 and the starter's, reported."""
+    """At least 5 times the samples a second with CLIP ViT-L/14, the teacher of Stable unCLIP's smaller model (random
+    weights); beside ViT-B/32 and the starter's, reported."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     folder, decoder, task = setting
@@ -212,7 +214,9 @@ def sparse_shard(path: Path, keys: np.ndarray, length: int, width: int) -> None:
 
 
 def make_many(folder: Path, count: int) -> Path:
-    """A manifest of `count` pairs of files, all in the cache already: the state in which every run but the first starts."""
+    """A manifest of `count` pairs of files, all in the cache already: the state in which every run but the first
+    starts.
+    """
     from mmx.bridges.frontends import LogMel
     from mmx.data.digests import Digests
     from mmx.data.features import Embeddings

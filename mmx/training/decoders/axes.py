@@ -1,4 +1,6 @@
-"""What an embedding's two parts mean, where they are not learned: directions in a frozen teacher's features, and in colours."""
+"""What an embedding's two parts mean, where they are not learned: directions in a frozen teacher's features, and in
+colours.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Axes:
 
 
 def discriminants(features: Tensor, labels: Tensor, dim: int) -> Axes:
-    """The `dim` directions that tell labels (N,) apart best in features (N, F): linear discriminants (Fisher 1936), tempered by POWER."""
+    """The `dim` directions that tell labels (N,) apart best in features (N, F): linear discriminants (Fisher 1936),
+    tempered by POWER.
+    """
     x, classes = features.double(), labels.unique()
     means = torch.stack([x[labels == k].mean(0) for k in classes])
     mean = x.mean(0)
@@ -40,8 +44,9 @@ def discriminants(features: Tensor, labels: Tensor, dim: int) -> Axes:
 def colour_axes(pixels: Tensor, cells: int, dim: int) -> tuple[Tensor, Tensor]:
     """The layout map's weight (dim, 3 cells²) and bias (dim,), by photos (N, 3, S, S) in [-1, 1].
 
-    The principal directions of the cells' mean colours, tempered by POWER, and a last coordinate that is one: after a vector has been
-    brought to a fixed norm, how large the others were can be told from it, so that a grey picture is not a noisy one.
+    The principal directions of the cells' mean colours, tempered by POWER, and a last coordinate that is one: after a
+    vector has been brought to a fixed norm, how large the others were can be told from it, so that a grey picture is
+    not a noisy one.
     """
     x = F.adaptive_avg_pool2d(pixels, cells).flatten(1).double()
     mean = x.mean(0)
@@ -55,7 +60,9 @@ def colour_axes(pixels: Tensor, cells: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def regression(features: Tensor, targets: Tensor, penalty: float = 0.02) -> Axes:
-    """The affine map from features (N, F) nearest to targets (N, D), by ridge regression; its offset, the targets' mean, is left out."""
+    """The affine map from features (N, F) nearest to targets (N, D), by ridge regression; its offset, the targets'
+    mean, is left out.
+    """
     x, y = features.double(), targets.double()
     mean = x.mean(0)
     x = x - mean

@@ -48,8 +48,8 @@ def build_codec(config: CodecConfig):
 
 
 def feature_distance(net: DualEncoder, a: Tensor, b: Tensor, skip: int = 0) -> Tensor:
-    """Squared distance of channel-normalised feature maps, averaged over all but the `skip` finest (LPIPS without learned
-    weights, Zhang et al. 2018). a, b: (B, 3, S, S); gradients flow into `a` only."""
+    """Squared distance of channel-normalised feature maps, averaged over all but the `skip` finest (LPIPS without
+    learned weights, Zhang et al. 2018). a, b: (B, 3, S, S); gradients flow into `a` only."""
     with torch.no_grad():
         wanted = net.feature_maps(b)
     terms = [
@@ -110,8 +110,8 @@ class CodecTask:
 @torch.no_grad()
 def whiten_latents(codec, latents: Tensor) -> Tensor:
     """Fold the latents' mean and std a channel into the codec's own normalisation, so that they come out
-    standardised: the Kandinsky pipeline applies no scaling factor. latents (N, C, h, w), on the CPU, are returned as the codec now gives
-    them."""
+    standardised: the Kandinsky pipeline applies no scaling factor. latents (N, C, h, w), on the CPU, are returned as
+    the codec now gives them."""
     moments = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = codec.down_blocks[-1][-1], codec.up_blocks[0][0]
     mean, std = (x.to(into.weight.device) for x in moments)

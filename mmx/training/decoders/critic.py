@@ -17,7 +17,9 @@ SLOPE = 0.2
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """Sizes. widths: channels that each scale is projected to, finest first; match: of the comparison with the conditioning."""
+    """Sizes. widths: channels that each scale is projected to, finest first; match: of the comparison with the
+    conditioning.
+    """
 
     dim: int = 96
     widths: tuple[int, ...] = (48, 64, 96, 128)

@@ -1,4 +1,6 @@
-"""The third stage of a starter image decoder, the diffusion model over latents, and the fourth, which fits the codec's decoder to it."""
+"""The third stage of a starter image decoder, the diffusion model over latents, and the fourth, which fits the codec's
+decoder to it.
+"""
 
 from __future__ import annotations
 
@@ -137,9 +139,11 @@ class DenoiserTask:
 
 @torch.no_grad()
 def first_guesses(unet: nn.Module, embeds: Tensor, latents: Tensor, seed: int, batch: int = 256) -> Tensor:
-    """The denoiser's guess at each picture's latents from pure noise and its embedding: (N, C, h, w), one step of sampling.
+    """The denoiser's guess at each picture's latents from pure noise and its embedding: (N, C, h, w), one step of
+    sampling.
 
-    embeds (N, D), latents (N, C, h, w): only their shape matters. Computed in bfloat16 where that pays; all tensors on the CPU.
+    embeds (N, D), latents (N, C, h, w): only their shape matters. Computed in bfloat16 where that pays; all tensors on
+    the CPU.
     """
     device = device_of(unet)
     scheduler = build_scheduler()
@@ -161,9 +165,9 @@ def first_guesses(unet: nn.Module, embeds: Tensor, latents: Tensor, seed: int, b
 class FinishTask:
     """The codec's decoder learns to make a picture of what the denoiser guesses: L1 and feature loss to the real photo.
 
-    A diffusion model that was trained for an hour on a CPU guesses the likely layout and colours well and the details badly. Half of the
-    inputs are its first guesses, from which the decoder learns to finish the picture; the others are encoded photos, so that
-    it stays the codec's decoder. The encoder is not touched, so the denoiser stays right.
+    A diffusion model that was trained for an hour on a CPU guesses the likely layout and colours well and the details
+    badly. Half of the inputs are its first guesses, from which the decoder learns to finish the picture; the others are
+    encoded photos, so that it stays the codec's decoder. The encoder is not touched, so the denoiser stays right.
     """
 
     name = "finish"
@@ -203,7 +207,8 @@ class FinishTask:
         pixels = to_pixels(batch["images"])
         drawn = self.module.decode(batch["latents"], force_not_quantize=True).sample.float()
         shift = torch.randint(0, 4, (2,), generator=generator).tolist()
-        # without the stem's map: where details can't be known, it would be pleased with any texture of the right strength
+        # without the stem's map: where details can't be known, it would be pleased with any texture of the right
+        # strength
         features = feature_distance(self.teacher, drawn.roll(shift, (2, 3)), pixels.roll(shift, (2, 3)), skip=1)
         l1 = F.l1_loss(drawn, pixels)
         return l1 + self.feature_weight * features, {"l1": l1.item(), "features": features.item()}

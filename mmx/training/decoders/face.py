@@ -49,9 +49,9 @@ class _FaceModule(nn.Module):
 
 
 class FaceTask:
-    """Features that hold more of a face than its labels: two differently cut and lit views of a face lie together and apart
-    from other faces (SimCLR, Chen et al. 2020), gender and age band can be read off, and a coarse face can be rebuilt,
-    in the light that it was taken in.
+    """Features that hold more of a face than its labels: two differently cut and lit views of a face lie together and
+    apart from other faces (SimCLR, Chen et al. 2020), gender and age band can be read off, and a coarse face can be
+    rebuilt, in the light that it was taken in.
     """
 
     name = "space"

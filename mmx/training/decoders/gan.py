@@ -43,7 +43,7 @@ class GanConfig:
 
 @dataclass
 class Conditioned:
-    """Photos with their embeddings, plain and mirrored (2, N, D), whose first `semantic` coordinates are the semantic part."""
+    """Photos with their embeddings, plain and mirrored (2, N, D); the first `semantic` coordinates are semantic."""
 
     photos: Photos
     embeds: Tensor
@@ -52,7 +52,7 @@ class Conditioned:
 
 
 def neighbours(features: Tensor, labels: Tensor, count: int = NEIGHBOURS) -> Tensor:
-    """The `count` photos of the same label that look most like each, itself among them: (N, F), (N,) → (N, count) indices."""
+    """The `count` photos of a label that look most like each, itself among them: (N, F), (N,) → indices (N, count)."""
     unit = F.normalize(features.float() - features.float().mean(0), dim=1)
     found = torch.zeros(len(unit), count, dtype=torch.long)
     for label in labels.unique():
@@ -82,7 +82,9 @@ class _GanModule(nn.Module):
 
 
 class Gaze:
-    """The frozen network as the GAN uses it: taps at unit deviation, their projection, and the semantic part that it would tell."""
+    """The frozen network as the GAN uses it: taps at unit deviation, their projection, and the semantic part that it
+    would tell.
+    """
 
     def __init__(self, net: EfficientNet, data: Conditioned, config: GanConfig, device: str) -> None:
         self.net, self.side = net.to(device), config.side
@@ -121,8 +123,8 @@ def held(module: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Play:
-    """What both networks learn from at a step: photos (B, 3, S, S) with a conditioning each (B, D); pictures drawn of the `items` (K,)
-    among them; and the taps of both.
+    """What both networks learn from at a step: photos (B, 3, S, S) with a conditioning each (B, D); pictures drawn of
+    the `items` (K,) among them; and the taps of both.
     """
 
     photos: Tensor
@@ -134,11 +136,13 @@ class _Play:
 
 
 class GanTask:
-    """Hinge loss on frozen features (Sauer et al. 2021), a photo's neighbours as what is real (Casanova et al. 2021), and for the generator:
+    """Hinge loss on frozen features (Sauer et al. 2021), a photo's neighbours as what is real (Casanova et al. 2021),
+    and for the generator:
 
     guide: what the frozen network names in a drawn picture is what the conditioning says.
-    energy: the energy score (Gneiting and Raftery 2007) of deep features, E|y - x| - E|y - y'| / 2 over two pictures y, y' of one
-    conditioning and a neighbour x. It is least where the pictures of a conditioning differ as its photos do: noise has to matter.
+    energy: the energy score (Gneiting and Raftery 2007) of deep features, E|y - x| - E|y - y'| / 2 over two pictures y,
+    y' of one conditioning and a neighbour x. It is least where the pictures of a conditioning differ as its photos do:
+    noise has to matter.
     colour: mean colours of 4x4 cells are those that the layout part stands for.
 
     Both networks take their step at once, on gradients that are kept apart.
@@ -173,7 +177,9 @@ class GanTask:
         self.module = _GanModule(config).to(memory_format=torch.channels_last)
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """`size` anchors, a neighbour of each as the photo; the conditioning is the anchor's semantic part and the photo's layout part."""
+        """`size` anchors, a neighbour of each as the photo; the conditioning is the anchor's semantic part and the
+        photo's layout part.
+        """
         picks = torch.searchsorted(self.shares, torch.rand(size, generator=generator)).clamp(max=len(self.near) - 1)
         photos = self.near[picks, torch.randint(self.near.shape[1], (size,), generator=generator)]
         mirrored = (torch.rand(size, generator=generator) < 0.5).long()
@@ -221,7 +227,9 @@ class GanTask:
         )
 
     def _critic_loss(self, now: _Play) -> tuple[Tensor, float, float]:
-        """The critic's hinge loss, by how much it scores photos higher, and the share of photos that it takes for photos, from -1 to 1."""
+        """The critic's hinge loss, by how much it scores photos higher, and the share of photos that it takes for
+        photos, from -1 to 1.
+        """
         project, critic = self.gaze.projection, self.module.critic
         yes, mismatched = critic(project(now.real), now.conditioning, self._wrong(now.conditioning))
         (no,) = critic(project([tap.detach() for tap in now.fake]), now.conditioning[now.items])
@@ -256,8 +264,8 @@ class GanTask:
         self.module.strength.add_(step).clamp_(0.2, 1.0)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """At val photos' own embeddings: synsets named by the frozen network, colours of 4x4 cells, and what other noise changes:
-        the distance of two pictures' deep features beside that of a picture and the photo."""
+        """At val photos' own embeddings: synsets named by the frozen network, colours of 4x4 cells, and what other
+        noise changes: the distance of two pictures' deep features beside that of a picture and the photo."""
         settle(module.generator, self.data.embeds[0])
         keep = torch.arange(0, len(self.val.photos), max(1, len(self.val.photos) // 256))
         photos = to_pixels(self.val.photos.pixels[keep]).to(self.device)
@@ -293,7 +301,7 @@ class GanTask:
 
 @torch.no_grad()
 def settle(generator: Generator, embeds: Tensor, count: int = 512, batch: int = 32) -> None:
-    """Batch normalisation's statistics anew, for averaged weights (Brock et al. 2019): those of the training are of other weights."""
+    """Batch normalisation's statistics anew, for averaged weights (Brock et al. 2019): training's are of others."""
     norms = [child for child in generator.modules() if isinstance(child, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -51,7 +51,8 @@ SCHEDULES = {
 class GanRecipe:
     """Everything `mmx train-decoder image --family gan` was asked for.
 
-    teacher: a trained decoder's teacher folder, to stay in its space. start: a finished decoder, to go on from its weights.
+    teacher: a trained decoder's teacher folder, to stay in its space. start: a finished decoder, to go on from its
+    weights.
     """
 
     data: Path

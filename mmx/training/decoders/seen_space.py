@@ -1,4 +1,6 @@
-"""The joint space of a decoder that a GAN draws for: its semantic part learned from what EfficientNet sees, its layout part fixed."""
+"""The joint space of a decoder that a GAN draws for: its semantic part learned from what EfficientNet sees, its layout
+part fixed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ SEEN_SPACE = SpaceConfig(dim=96, semantic_dim=64, semantic_share=0.7, layout_cel
 
 
 class SeenSpaceTask(SpaceTask):
-    """The semantic part points where the photo's features do in the directions that tell names apart; texts by InfoNCE, as before.
+    """The semantic part points where the photo's features do in the directions that tell names apart; texts by InfoNCE,
+    as before.
 
     features: the frozen teacher's, (N, F) of `photos` and of `val`.
     """
@@ -64,7 +67,9 @@ class SeenSpaceTask(SpaceTask):
         return contrast + self.seen_weight * apart, {"contrast": contrast.item(), "apart": apart.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Concepts named by their text, synsets by the nearest mean of the training photos' targets; cosine to val's own targets."""
+        """Concepts named by their text, synsets by the nearest mean of the training photos' targets; cosine to val's
+        own targets.
+        """
         space, device = module.space, module.space.logit_scale.device
         tokens = self.tokenizer([f"a photo of a {c}" for c in self.concepts], padding=True, return_tensors="pt")
         text = space.encode_text(tokens.input_ids.to(device), tokens.attention_mask.to(device)).cpu()

@@ -25,7 +25,9 @@ SEGMENT = 32  # of mel in a training crop of the vocoder: 0.5 s
 
 @dataclass
 class Clips:
-    """Utterances in memory: waveforms (T,) float16, their log-mels (F, 80) float16, the voice's number and the metadata of each."""
+    """Utterances in memory: waveforms (T,) float16, their log-mels (F, 80) float16, the voice's number and the metadata
+    of each.
+    """
 
     waves: list[Tensor]
     mels: list[Tensor]
@@ -83,7 +85,9 @@ def load_clips(folder: Path) -> tuple[Clips, Clips, list[str]]:
 
 
 def crop_mels(clips: Clips, picks: list[int], places: list[float], frames: int) -> tuple[Tensor, list[int]]:
-    """A stretch of each picked clip's mel (B, frames, 80), and where it starts; short clips are filled up with their last frame."""
+    """A stretch of each picked clip's mel (B, frames, 80), and where it starts; short clips are filled up with their
+    last frame.
+    """
     starts = [int(place * max(1, len(clips.mels[pick]) - frames)) for pick, place in zip(picks, places, strict=True)]
     cut = [clips.mels[pick][start : start + frames].float() for pick, start in zip(picks, starts, strict=True)]
     return torch.stack([torch.cat((c, c[-1:].expand(frames - len(c), -1))) for c in cut]), starts
@@ -146,7 +150,9 @@ class UnitTask:
 
 
 def spectral_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-resolution STFT loss (Yamamoto et al. 2020): spectral convergence and L1 of log magnitudes. a, b: (B, T)."""
+    """Multi-resolution STFT loss (Yamamoto et al. 2020): spectral convergence and L1 of log magnitudes. a, b:
+    (B, T).
+    """
     total = a.new_zeros(())
     for size in (256, 512, 1024, 2048):
         window = torch.hann_window(size, device=a.device)

@@ -27,7 +27,8 @@ class StagedRecipe(Protocol):
 
 
 class Stages:
-    """Trains task by task into folders of their names; each comes after all before it, and starts again when one of them changed.
+    """Trains task by task into folders of their names; each comes after all before it, and starts again when one of
+    them changed.
 
     identity: what the recipe was asked for that changes weights, and digests of what it reads.
     """

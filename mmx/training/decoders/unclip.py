@@ -79,7 +79,9 @@ FAMILIES = {
 
 @dataclass
 class DecoderRecipe:
-    """Everything `mmx train-decoder` was asked for. teacher: a trained decoder's teacher folder, to stay in its space."""
+    """Everything `mmx train-decoder` was asked for. teacher: a trained decoder's teacher folder, to stay in
+    its space.
+    """
 
     data: Path
     run: Path
@@ -140,7 +142,10 @@ class _Preview:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What the codec and the teacher make of the photos, on the CPU. Pairs are latents (N, C, h, w) and embeddings (N, D)."""
+    """What the codec and the teacher make of the photos, on the CPU.
+
+    Pairs are latents (N, C, h, w) and embeddings (N, D).
+    """
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]

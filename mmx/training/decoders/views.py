@@ -1,4 +1,6 @@
-"""Augmentations that a discriminator sees through: the same for a real and a drawn picture, differentiable (Zhao et al. 2020)."""
+"""Augmentations that a discriminator sees through: the same for a real and a drawn picture, differentiable
+(Zhao et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ HOLE = 0.4  # of the side
 
 @dataclass
 class View:
-    """How each of B pictures is seen. colour: (B, 3) brightness, saturation, contrast; shift: (B, 2) pixels; hole: (B, 2), outside: none."""
+    """How each of B pictures is seen. colour: (B, 3) brightness, saturation, contrast; shift: (B, 2) pixels; hole: (B,
+    2), outside: none.
+    """
 
     colour: Tensor
     shift: Tensor

@@ -13,10 +13,11 @@ Drawn = tuple[dict[str, Tensor], torch.Generator]  # a batch, and the generator 
 
 
 class Ahead:
-    """`draw(number)`, asked for one number after the other up to `end`, each drawn in the background while the one before is used.
+    """`draw(number)`, asked for one number after the other up to `end`, each drawn in the background while the one
+    before is used.
 
-    What comes out is the same as without: a batch is a function of its number. What `draw` raises is raised where the batch is asked for,
-    and not before.
+    What comes out is the same as without: a batch is a function of its number. What `draw` raises is raised where the
+    batch is asked for, and not before.
     """
 
     def __init__(self, draw: Callable[[int], Drawn], end: int) -> None:

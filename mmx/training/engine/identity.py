@@ -30,7 +30,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """sha256 over the weights and buffers that modules hold in memory: the same before and after, where nothing trained them."""
+    """sha256 over the weights and buffers that modules hold in memory: the same before and after, where nothing trained
+    them.
+    """
     return tensors_digest(
         {f"{number}.{name}": value for number, module in enumerate(modules) for name, value in _held(module)}
     )
@@ -55,7 +57,10 @@ def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_another(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UsageError where a field has another value than the run in `folder` was started with. What either lacks, agrees."""
+    """Raise UsageError where a field has another value than the run in `folder` was started with.
+
+    What either lacks, agrees.
+    """
     for name, value in plain(now).items():
         if name in was and was[name] != value:
             raise UsageError(

@@ -10,8 +10,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruptible:
-    """Inside, Ctrl-C or a polite kill is a wish: `asked` turns true, and whoever works looks at it where stopping loses nothing.
-    The second one interrupts at once. In threads, where signals do not arrive, nothing changes."""
+    """Inside, Ctrl-C or a polite kill is a wish: `asked` turns true, and whoever works looks at it where stopping loses
+    nothing. The second one interrupts at once. In threads, where signals do not arrive, nothing changes."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -30,7 +30,8 @@ from mmx.training.engine.task import FREE, LoopConfig, Task, generator_of, param
 class Run:
     """One task being trained into one folder: state-*/ (resumable), log.jsonl, curves.png, previews.
 
-    With several processes (`team`), all train and the first one writes. events: JSON lines on stdout. tensorboard: logs into tensorboard/.
+    With several processes (`team`), all train and the first one writes. events: JSON lines on stdout. tensorboard: logs
+    into tensorboard/.
     """
 
     def __init__(
@@ -112,7 +113,9 @@ class Run:
         self.stale, self.best_value = meta.get("stale", 0), meta.get("best_value")
 
     def save(self) -> None:
-        """Write the whole state, where it is not on disk yet; a kill at any moment leaves this state or the one before it."""
+        """Write the whole state, where it is not on disk yet; a kill at any moment leaves this state or the one before
+        it.
+        """
         if not self.team.leads or self.saved == self.step:
             return
         state = {
@@ -190,7 +193,9 @@ class Run:
         self.team.wait()
 
     def _refuse_unknown_metric(self) -> None:
-        """Before an hour is lost: raise UsageError where val does not measure what the best weights are to be kept by."""
+        """Before an hour is lost: raise UsageError where val does not measure what the best weights are to be
+        kept by.
+        """
         with swapped(self.module, self.average) as module, torch.no_grad():
             found = self.task.validate(module)
         if self.config.metric not in found:
@@ -211,7 +216,10 @@ class Run:
             self.stale += 1
 
     def fit(self, *, quiet: bool = False) -> dict[str, float]:
-        """Train to `max_steps`, or to the deadline. Ctrl-C saves, then raises Interrupted. Returns the last validation metrics."""
+        """Train to `max_steps`, or to the deadline.
+
+        Ctrl-C saves, then raises Interrupted. Returns the last validation metrics.
+        """
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         quiet = quiet or not self.team.leads
@@ -246,7 +254,9 @@ class Run:
             print(f"{self.task.name}: starts again, because what it builds on was trained since", file=sys.stderr)
 
     def _steps(self, progress: Progress, wish: Interruptible, ahead: Ahead) -> bool:
-        """Steps until the run is over, time is up, val is bored or somebody asks; whether any process was asked to stop."""
+        """Steps until the run is over, time is up, val is bored or somebody asks; whether any process was asked to
+        stop.
+        """
         config, saved = self.config, time.monotonic()
         stop = asked = False
         while self.step < config.max_steps and not stop:

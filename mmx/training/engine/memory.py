@@ -10,10 +10,11 @@ KEPT = 1 << 30  # bytes that are free and not handed back: twice what a step of 
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what tensors free instead of handing it back to the kernel; whether this system's allocator does so now.
+    """Let glibc keep what tensors free instead of handing it back to the kernel; whether this system's allocator does
+    so now.
 
-    A training step on a CPU frees and takes the same large blocks again, and the kernel then zeroes each page anew: a sixth of a
-    step of the sound CNN, and stalls that the other processes of a run wait for.
+    A training step on a CPU frees and takes the same large blocks again, and the kernel then zeroes each page anew: a
+    sixth of a step of the sound CNN, and stalls that the other processes of a run wait for.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -116,7 +116,9 @@ class Team:
         return values
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, ...) of each process → (world * B, ...) in all of them, in order; gradients flow back to where they belong."""
+        """(B, ...) of each process → (world * B, ...) in all of them, in order; gradients flow back to where they
+        belong.
+        """
         if self.world == 1:
             return x
         return _Gather.apply(x.contiguous())
@@ -135,7 +137,9 @@ class Team:
         return found
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter], flags: Tensor) -> Tensor:
-        """Average the gradients of all processes in place, in one message; returns the sum of everyone's `flags` (K,)."""
+        """Average the gradients of all processes in place, in one message; returns the sum of everyone's
+        `flags` (K,).
+        """
         if self.world == 1:
             return flags
         grads = [p.grad for p in parameters if p.grad is not None]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 
 class Task(Protocol):
-    """What a run optimises. Batches are a function of the generator alone, so that a resumed run repeats them; they are made on the CPU,
-    in a thread beside the step's.
+    """What a run optimises. Batches are a function of the generator alone, so that a resumed run repeats them; they are
+    made on the CPU, in a thread beside the step's.
 
-    lower_is_better: of what `validate` measures; of all else more is better. Tasks that several processes can share take a third argument in `batch`: which part of the batch is wanted.
+    lower_is_better: of what `validate` measures; of all else more is better. Tasks that several processes can share
+    take a third argument in `batch`: which part of the batch is wanted.
     """
 
     name: str

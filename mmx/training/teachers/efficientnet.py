@@ -1,4 +1,6 @@
-"""EfficientNet-lite0 (Tan and Le 2019, Apache-2.0), trained on ImageNet by others: what it sees teaches image decoders."""
+"""EfficientNet-lite0 (Tan and Le 2019, Apache-2.0), trained on ImageNet by others: what it sees teaches image
+decoders.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ class EfficientNet(nn.Module):
         self.head = Convolution(TAP_CHANNELS[-1], POOLED, 1)
 
     def taps(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels (B, 3, S, S) in [-1, 1], S a multiple of 32 → maps (B, TAP_CHANNELS[k], S / 4 / 2^k, ...), finest first."""
+        """Pixels (B, 3, S, S) in [-1, 1], S a multiple of 32 → maps (B, TAP_CHANNELS[k], S / 4 / 2^k, ...), finest
+        first.
+        """
         x, found = self.stem(pixels), []
         for number, block in enumerate(self.blocks):
             x = block(x)

@@ -40,8 +40,8 @@ def digest_of(photos: Tensor) -> str:
 
 
 def kept(photos: Photos, look: Callable[[Tensor], Tensor], by: str, folder: Path) -> Tensor:
-    """What `look` makes of photos (n, S, S, 3) uint8, of all of them (N, ...): what `folder` holds of these very photos is read, the rest
-    computed and written there. by: who looks; what another one saw is computed anew.
+    """What `look` makes of photos (n, S, S, 3) uint8, of all of them (N, ...): what `folder` holds of these very photos
+    is read, the rest computed and written there. by: who looks; what another one saw is computed anew.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
