@@ -12,10 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import typer.main
 from PIL import Image
 
-from mmx.cli.app import app
+from mmx.cli.commands import COMMANDS, load_command
 from mmx.device import KINDS
 from mmx.digest import sha256
 from mmx.media.audio import Waveform, wav_bytes
@@ -96,10 +95,9 @@ ELSEWHERE = {
 
 def declared() -> Iterator[tuple[str, Any]]:
     """(a key of LINES, an option that its command declares), but for --help and what its line already gives."""
-    root = typer.main.get_command(app)
     for line, rest in LINES.items():
         first, _, second = line.partition(" ")
-        command = root.commands[first]
+        command = load_command(first)
         command = command.commands[second] if hasattr(command, "commands") else command
         for option in command.params:
             name = max(option.opts, key=len)
@@ -279,11 +277,16 @@ def test_two_equal_lines_have_equal_effects(effect, monkeypatch, tmp_path: Path)
 
 
 def test_every_command_has_a_line() -> None:
-    root = typer.main.get_command(app)
     names = {
         f"{name} {inner}" if inner else name
-        for name, command in root.commands.items()
-        for inner in getattr(command, "commands", {None: None})
+        for name in COMMANDS
+        for inner in getattr(load_command(name), "commands", {None: None})
     }
     with_options = {line if line.split()[0] in ("data", "models") else line.split()[0] for line in LINES}
     assert names - {"models path", "models card"} == with_options
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_as_what_its_own_help_says(name: str) -> None:
+    command = load_command(name)
+    assert command.name == name and command.help.partition("\n\n")[0].replace("\n", " ") == COMMANDS[name].line

@@ -10,11 +10,13 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 import mmx
+from mmx.cli.commands import Commands
 from mmx.cli.talk import report, unexpected
 from mmx.errors import MmxError
 
 app = typer.Typer(
     name="mmx",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -37,28 +39,6 @@ def _root(
     ] = None,
 ) -> None:
     """Options before the command."""
-
-
-def _register() -> None:
-    from mmx.cli import data, evaluate, img2speech, look, models, show, sound2img, text2img, train, voice2face
-
-    app.command("sound2img", rich_help_panel="Translate")(sound2img.sound2img)
-    app.command("voice2face", rich_help_panel="Translate")(voice2face.voice2face)
-    app.command("img2speech", rich_help_panel="Translate")(img2speech.img2speech)
-    app.command("text2img", rich_help_panel="Translate")(text2img.text2img)
-    app.command("show", rich_help_panel="Look")(show.show)
-    app.command("inspect", rich_help_panel="Look")(look.inspect)
-    app.command("reproduce", rich_help_panel="Look")(look.reproduce)
-    app.command("train-decoder", rich_help_panel="Train")(train.train_decoder)
-    app.command("train-bridge", rich_help_panel="Train")(train.train_bridge)
-    app.command("pairs", rich_help_panel="Train")(data.pairs)
-    app.add_typer(data.app, name="data", rich_help_panel="Train")
-    app.command("eval", rich_help_panel="Train")(evaluate.evaluate)
-    app.add_typer(models.app, name="models", rich_help_panel="Models")
-    app.command("doctor", rich_help_panel="Models")(models.doctor)
-
-
-_register()
 
 
 def _leave(code: int) -> NoReturn:

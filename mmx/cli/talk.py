@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmx.errors import MmxError, ModelError
-from mmx.options import Saying
 
 if TYPE_CHECKING:
     from mmx.media.files import Source, Target
+    from mmx.options import Saying
     from mmx.translate.job import Done, Job
 
 

@@ -35,7 +35,7 @@ class BridgeRecipe(BridgeOptions):
     """What `mmx train-bridge` was asked for, and what that comes to on this machine."""
 
     command: str = field(default="", metadata=FREE)
-    started: float = field(default_factory=time.monotonic, init=False, metadata=FREE)
+    started: float = field(default_factory=lambda: time.monotonic(), init=False, metadata=FREE)
 
     @property
     def deadline(self) -> float:

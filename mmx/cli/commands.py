@@ -1,0 +1,95 @@
+"""The one table of commands, and a group that imports a command's module when it is asked for, not to list it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+from mmx.tasks import find
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command: "module:attribute" of its function or of its app of commands, where help lists it, and as what."""
+
+    where: str
+    panel: str
+    line: str  # the first of its own help; a test holds the two together
+
+
+COMMANDS = {
+    "sound2img": Row("mmx.cli.sound2img:sound2img", "Translate", "Turn sounds into pictures of what makes them."),
+    "voice2face": Row("mmx.cli.voice2face:voice2face", "Translate", "Imagine faces that such a voice might have."),
+    "img2speech": Row(
+        "mmx.cli.img2speech:img2speech", "Translate", "Say what a picture shows, with no text in between."
+    ),
+    "text2img": Row(
+        "mmx.cli.text2img:text2img",
+        "Translate",
+        "Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.",
+    ),
+    "show": Row(
+        "mmx.cli.show:show",
+        "Look",
+        "See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels.",
+    ),
+    "inspect": Row("mmx.cli.look:inspect", "Look", "Say what made a file: inputs, models, seed, options."),
+    "reproduce": Row(
+        "mmx.cli.look:reproduce",
+        "Look",
+        "Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree.",
+    ),
+    "train-decoder": Row(
+        "mmx.cli.train:train_decoder", "Train", "Train a decoder and its teacher from scratch → RUN/decoder."
+    ),
+    "train-bridge": Row(
+        "mmx.cli.train:train_bridge",
+        "Train",
+        "Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.",
+    ),
+    "pairs": Row(
+        "mmx.cli.data:pairs",
+        "Train",
+        "Cut videos into pairs of sound and frame, and keep the moments in which both belong together.",
+    ),
+    "eval": Row(
+        "mmx.cli.evaluate:evaluate", "Train", "Measure a bridge and its decoder on data that they have not seen."
+    ),
+    "data": Row("mmx.cli.data:app", "Train", "Make and check training data."),
+    "doctor": Row(
+        "mmx.cli.models:doctor",
+        "Models",
+        "Check Python, torch, CUDA, torchaudio, FFmpeg, caches, starter models and the disk, and say what to do.",
+    ),
+    "models": Row("mmx.cli.models:app", "Models", "Look after models: ls, pull, path, verify, rm, card."),
+}
+
+
+def load_command(name: str) -> Any:
+    """A command with its options, or the group of its commands; its module is imported now."""
+    found = find(COMMANDS[name].where)
+    if isinstance(found, typer.Typer):
+        group = get_group(found)
+        group.name = name
+        return group
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command(name)(found)
+    return get_command(app)
+
+
+class Commands(TyperGroup):
+    """The commands by their rows, each loaded when a line names it."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, row in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=row.line, rich_help_panel=row.panel))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """As of every group. Raises a usage error for a name that no row has."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and load_command(str(name)), rest
