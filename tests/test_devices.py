@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from mmx.bridges.sound import SoundBridge
+from mmx.data.video_pairs import score
+from mmx.media.audio import Waveform
+from mmx.media.video import Moment
+from tests import tiny, tiny_speech
+from tests.conftest import RATE, tone
+from tests.small_data import pair_folder
+from tests.training_data import two_concepts, two_kinds_of_people
 
 SOUND2IMG = {
     "several": ("-n", 3),
@@ -86,6 +97,56 @@ def test_text2img(carried_out, debug_options) -> None:
 @pytest.mark.parametrize("rest", [(), ("--beam", 2), ("-n", 2)])
 def test_img2speech(carried_out, speech_options, photo: Path, rest: tuple) -> None:
     carried_out("img2speech", photo, *rest, *speech_options, suffix=".wav")
+
+
+def test_what_goes_through_words(carried_out, speech_models, bark: Path, photo: Path, tmp_path: Path) -> None:
+    """Sound by CLAP's tags and a decoder's own text prior; a picture by a captioner and a speaker."""
+    kandinsky = "+".join(map(str, tiny.kandinsky(tmp_path / "k")))
+    clap, captioner = tiny.clap(tmp_path / "clap"), "+".join(map(str, tiny_speech.captioner(tmp_path / "c")))
+    small = ("--steps", 2, "--size", 16)
+    carried_out("sound2img", bark, "--bridge", "tags", "--encoder", clap, "--decoder", kandinsky, *small)
+    words = ("--bridge", "caption", "--encoder", captioner, "--decoder", speech_models[1])
+    carried_out("img2speech", photo, *words, suffix=".wav")
+
+
+def other_bridge(folder: Path, like: Path, **changes: object) -> Path:
+    """A bridge with random weights, and another config than that of `like` in this."""
+    torch.manual_seed(0)
+    SoundBridge(replace(SoundBridge.load(like).config, **changes)).half().save_pretrained(folder)
+    return folder
+
+
+def test_two_sources(carried_out, debug_models, bark: Path, photo: Path, tmp_path: Path) -> None:
+    bridge = other_bridge(tmp_path / "bridge", debug_models[0], sources=["sound", "image"])
+    options = ("--bridge", bridge, "--decoder", debug_models[1], "--steps", 2)
+    carried_out("sound2img", bark, "--image", photo, *options)
+
+
+def test_moments_of_a_video_are_scored(debug_models, second_device: str) -> None:
+    """As on the CPU."""
+    from mmx import load
+
+    frame = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8))
+    moment = Moment(0.0, frame, Waveform(tone(1.0), RATE))
+    models = {"bridge": str(debug_models[0]), "decoder": str(debug_models[1]), "dtype": "fp32"}
+    here, there = (score(load("sound2img", **models, device=device), moment) for device in ("cpu", second_device))
+    assert there == pytest.approx(here, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "sound2img", "voice2face"])
+def test_eval(mmx_in_process, second_device: str, debug_models, face_models, tmp_path: Path, kind: str) -> None:
+    """Of pairs without labels, and of labelled sounds and voices with a judge."""
+    (tmp_path / "data").mkdir()
+    make = {"pairs": partial(pair_folder, count=24), "sound2img": two_concepts, "voice2face": two_kinds_of_people}[kind]
+    task, (bridge, decoder) = ("voice2face", face_models) if kind == "voice2face" else ("sound2img", debug_models)
+    if kind == "sound2img":
+        bridge = other_bridge(
+            tmp_path / "bridge", bridge, labels={"dog": "a photo of a dog", "cat": "a photo of a cat"}
+        )
+    more = ("--split", "train") if kind == "pairs" else ("--judge-steps", 1)
+    command = ("eval", task, "--data", make(tmp_path / "data"), "-o", tmp_path / "report", "--limit", 4, *more)
+    code, _, err = mmx_in_process(*command, "--bridge", bridge, "--decoder", decoder, "--device", second_device)
+    assert code == 0, err.decode()
 
 
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def unclip_teacher(pipeline, companion: Path | None) -> tuple[ClipTeacher, int]:
 
 def ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | OnnxFaces | NoTeacher, int]:
     """Load the adapter's weights into the pipeline; its image encoder lies beside them, but for FaceID."""
-    weights = _adapter_file(adapter, xl=type(pipeline).__name__ == "StableDiffusionXLPipeline")
+    weights = _adapter_file(adapter, pipeline)
     encoder = weights.parent / "image_encoder"
     has_encoder = encoder.is_dir()
     try:
@@ -196,15 +196,17 @@ def ip_adapter_teacher(pipeline, adapter: Path) -> tuple[ClipTeacher | OnnxFaces
 
 def adapter_parts(pipeline, adapter: Path) -> tuple[str, str]:
     """What is read of an adapter's folder: its weights, and the image encoder beside them."""
-    xl = type(pipeline).__name__ == "StableDiffusionXLPipeline"
-    weights = _adapter_file(adapter, xl=xl).relative_to(adapter)
+    weights = _adapter_file(adapter, pipeline).relative_to(adapter)
     return weights.as_posix(), (weights.parent / "image_encoder").as_posix()
 
 
-def _adapter_file(adapter: Path, *, xl: bool) -> Path:
-    """The adapter's weights: the only ones there, or those of the usual name."""
+def _adapter_file(adapter: Path, pipeline) -> Path:
+    """The adapter's weights for a pipeline: the only ones there, or those of the usual name."""
+    from diffusers import StableDiffusionXLPipeline
+
     found = [p for p in sorted(adapter.rglob("*.safetensors")) if "image_encoder" not in p.parts]
-    usual = [p for p in found if p.name == ("ip-adapter_sdxl.safetensors" if xl else "ip-adapter_sd15.safetensors")]
+    kind = "sdxl" if isinstance(pipeline, StableDiffusionXLPipeline) else "sd15"
+    usual = [p for p in found if p.name == f"ip-adapter_{kind}.safetensors"]
     if len(found) == 1 or usual:
         return (usual or found)[0]
     if not found:
