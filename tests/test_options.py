@@ -156,8 +156,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         notice="", models={}, bridge_at=SimpleNamespace(folder="bridge"), bridge=SimpleNamespace(config="config")
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
-    from mmx.data.video_pairs import VideoPairs
     from mmx.models.doctor import Check
+    from mmx.training.video_pairs import VideoPairs
 
     problems = ("unreadable", "silent", "short", "duplicate", "leak", "alone")
     checked = SimpleNamespace(counts={"sources": 3}, unusable=0, names={name: [] for name in problems})
@@ -166,7 +166,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.translate.job.run": run_job,
         "mmx.evaluation.pairs.measure": report,
         "mmx.training.card.add_evaluation": Path("card"),
-        "mmx.data.video_pairs.make_pairs": VideoPairs(kept=1),
+        "mmx.training.video_pairs.make_pairs": VideoPairs(kept=1),
         "mmx.data.check.check": checked,
         "mmx.data.spoken_captions.make_corpus": 3,
         "mmx.training.decoders.unclip.train_decoder": None,

@@ -113,3 +113,26 @@ def test_group_normalisation_sees_one_item_at_a_time() -> None:
     naive = (groups - groups.mean(1, keepdim=True)) / (groups.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     assert torch.allclose(net.blocks[0][1](convolved), naive.view_as(convolved), atol=1e-5)
     assert net.blocks[1][1].num_groups == 4  # twelve channels are not divided by eight
+
+
+def test_a_decoder_that_was_trained_along_is_found_out(
+    mmx_in_process, monkeypatch: pytest.MonkeyPatch, debug_models, tmp_path: Path
+) -> None:
+    """By its weights in memory: on the disk nothing changes."""
+    from mmx.training.bridges import train
+
+    loaded, fit = [], train.Run.fit
+    load = train.load_decoder
+    monkeypatch.setattr(train, "load_decoder", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+
+    def fit_and_touch(run, **options):
+        with torch.no_grad():
+            next(loaded[-1].networks()[-1].parameters()).add_(1e-3)
+        return fit(run, **options)
+
+    data = pair_folder(tmp_path / "pairs", 12)
+    assert mmx_in_process(*training("sound2img", data, tmp_path / "good", debug_models[1], "--prior-steps", 0))[0] == 0
+    monkeypatch.setattr(train.Run, "fit", fit_and_touch)
+    code, _, err = mmx_in_process(*training("sound2img", data, tmp_path / "run", debug_models[1], "--prior-steps", 0))
+    assert code == 1 and b"frozen decoder" in err
+    assert not (tmp_path / "run" / "model.safetensors").exists()

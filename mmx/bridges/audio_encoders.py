@@ -96,7 +96,7 @@ class Listener:
         # PE-AV projects to the width of its texts
         config = model.config.text_config if kind in PERCEPTION else model.config
         dim = config.projection_dim if kind == "clap" else config.hidden_size
-        return cls(model, extractor, kind, dim, fingerprint(at.folder, (".",)), at)
+        return cls(model, extractor, kind, dim, fingerprint=fingerprint(at.folder, (".",)), at=at)
 
 
 def _open(folder: Path, kind: str):

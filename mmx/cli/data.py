@@ -158,7 +158,7 @@ def pairs(videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Dev
     files = videos.files()
     if (videos.output / "pairs.jsonl").exists():
         raise UsageError(f"{videos.output} already holds pairs", hint="give a new folder")
-    from mmx.data.video_pairs import make_pairs
+    from mmx.training.video_pairs import make_pairs
     from mmx.translate.load import load
 
     done = make_pairs(files, videos.output, load("sound2img", **vars(models), device=where.device), **asdict(moments))

@@ -115,6 +115,10 @@ class Decoder(Protocol):
         """Where it computes."""
         ...
 
+    def networks(self) -> list[nn.Module]:
+        """All that it and its teacher compute with: what must be the same after any training."""
+        ...
+
     def targets(self, media: Sequence[Any]) -> Any:
         """The teacher: real media → their conditioning, raw, on the CPU."""
         ...

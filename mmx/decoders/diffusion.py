@@ -29,6 +29,10 @@ class DiffusionDecoder(FrozenDecoder):
             if isinstance(part, torch.nn.Module):
                 freeze(part)
 
+    def networks(self) -> list[torch.nn.Module]:
+        parts = self.pipeline.components.values()
+        return [*super().networks(), *(part for part in parts if isinstance(part, torch.nn.Module))]
+
     def _move(self, device: str, dtype: torch.dtype) -> None:
         self.pipeline.to(device, dtype)
 

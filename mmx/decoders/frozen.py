@@ -102,6 +102,11 @@ class FrozenDecoder:
     def __init__(self, teacher: Teacher, spec: ConditioningSpec, defaults: dict[str, Any]) -> None:
         self.teacher, self.spec, self.defaults = teacher, spec, defaults
 
+    def networks(self) -> list[nn.Module]:
+        """All that it and its teacher compute with."""
+        parts = (*vars(self).values(), *vars(self.teacher).values())
+        return [part for part in parts if isinstance(part, nn.Module)]
+
     def targets(self, media: Sequence[Any]) -> Any:
         """Real media → their raw conditioning, on the CPU."""
         return self.teacher.embed(media)

@@ -97,16 +97,59 @@ def face_prompt(pipeline, faces: Tensor) -> Tensor:
 # the class of a pipeline → its family
 FAMILIES = {
     "KandinskyV22Pipeline": Family(
-        "kandinsky-2.2", 50, 4.0, 512, 8, "kandinsky-2-2-prior", _kandinsky, kandinsky_teacher
+        "kandinsky-2.2",
+        steps=50,
+        guidance=4.0,
+        size=512,
+        batch=8,
+        companion="kandinsky-2-2-prior",
+        inputs=_kandinsky,
+        teacher=kandinsky_teacher,
     ),
-    "StableUnCLIPImg2ImgPipeline": Family("stable-unclip", 20, 10.0, 768, 4, "", _unclip, unclip_teacher),
-    "StableDiffusionPipeline": Family("sd-ip-adapter", 30, 7.5, 512, 8, "IP-Adapter", _ip_adapter, ip_adapter_teacher),
+    "StableUnCLIPImg2ImgPipeline": Family(
+        "stable-unclip",
+        steps=20,
+        guidance=10.0,
+        size=768,
+        batch=4,
+        companion="",
+        inputs=_unclip,
+        teacher=unclip_teacher,
+    ),
+    "StableDiffusionPipeline": Family(
+        "sd-ip-adapter",
+        steps=30,
+        guidance=7.5,
+        size=512,
+        batch=8,
+        companion="IP-Adapter",
+        inputs=_ip_adapter,
+        teacher=ip_adapter_teacher,
+    ),
     "StableDiffusionXLPipeline": Family(
-        "sdxl-ip-adapter", 30, 5.0, 1024, 4, "IP-Adapter", _ip_adapter, ip_adapter_teacher
+        "sdxl-ip-adapter",
+        steps=30,
+        guidance=5.0,
+        size=1024,
+        batch=4,
+        companion="IP-Adapter",
+        inputs=_ip_adapter,
+        teacher=ip_adapter_teacher,
     ),
 }
 # the same pipelines with another companion beside them: the folder in it that tells which it is
-BY_COMPANION = {"arc2face": Family("arc2face", 25, 3.0, 512, 8, "Arc2Face", _arc2face, arc2face_teacher)}
+BY_COMPANION = {
+    "arc2face": Family(
+        "arc2face",
+        steps=25,
+        guidance=3.0,
+        size=512,
+        batch=8,
+        companion="Arc2Face",
+        inputs=_arc2face,
+        teacher=arc2face_teacher,
+    )
+}
 
 
 class HubDecoder(DiffusionDecoder):

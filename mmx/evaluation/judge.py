@@ -35,7 +35,7 @@ class _Residual(nn.Module):
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
         )
         self.skip = (
             nn.Conv2d(inputs, outputs, 1, stride, bias=False) if stride > 1 or inputs != outputs else nn.Identity()

@@ -28,7 +28,14 @@ CONTAINERS = (
     Chunks(b"RIFX", 12, ">4sI", b"data"),
     Chunks(b"FORM", 12, ">4sI", b"SSND"),
     Chunks(b"caff", 8, ">4sQ", b"data", padding=1),
-    Chunks(b"riff\x2e\x91\xcf\x11", 40, "<16sQ", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", True, 8),
+    Chunks(
+        b"riff\x2e\x91\xcf\x11",
+        40,
+        "<16sQ",
+        b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",
+        counts_head=True,
+        padding=8,
+    ),
 )
 OPEN_ENDED = 0x7FFFF000  # sizes from here on are what writers into pipes put where the size belongs
 

@@ -18,9 +18,10 @@ from mmx.errors import UsageError
 from mmx.models.store import seal
 from mmx.tasks import find
 from mmx.tasks import task as task_named
-from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, data_sha256, decoder_fingerprint
+from mmx.training.bridges.base import BridgeRecipe, BridgeTask, Setting, data_sha256
 from mmx.training.bridges.prior import train_prior
 from mmx.training.card import bridge_card
+from mmx.training.engine.identity import weights_digest
 from mmx.training.engine.loop import Run
 
 
@@ -32,7 +33,7 @@ def train_bridge(recipe: BridgeRecipe) -> None:
     row, team, looks = task_named(recipe.task, having="trainer"), recipe.team, "image" in recipe.sources
     kind: type[BridgeTask] = find(row.fused_trainer if looks else row.trainer)
     decoder = load_decoder(recipe.decoder, row.target.modality).to(team.device)
-    before = decoder_fingerprint(recipe.decoder)
+    before = weights_digest(*decoder.networks())
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
     sides = kind.sides(recipe, decoder, manifest)
     loaded = load_pairs(
@@ -49,7 +50,7 @@ def train_bridge(recipe: BridgeRecipe) -> None:
     bridge = task.finished(run.averaged())
     if bridge.config.prior is not None and bridge.prior is None:
         train_prior(task, bridge, run)
-    assert decoder_fingerprint(recipe.decoder) == before, "the frozen decoder changed on disk"
+    assert weights_digest(*decoder.networks()) == before, "the frozen decoder was trained, too"
     export_bridge(bridge, task, run, metrics, loaded.skipped)
 
 

@@ -216,7 +216,7 @@ class GanTask:
         view = View.draw(count, photos.shape[-1], float(self.module.strength), generator)
         with torch.no_grad():
             real = self.gaze.taps(view(photos))
-        return _Play(photos, conditioning, items, drawn, real, self.gaze.taps(view.pick(items)(drawn)))
+        return _Play(photos, conditioning, items, drawn, real=real, fake=self.gaze.taps(view.pick(items)(drawn)))
 
     def _wrong(self, conditioning: Tensor) -> Tensor:
         """Conditionings (B, D) that do not fit: the next one's semantic part, and of every fourth its layout part."""

@@ -234,7 +234,7 @@ def train_speech_decoder(recipe: SpeechRecipe) -> SpeechDecoder:
     codec = stages.train(UnitTask(train, val, configs["units"], recipe.seed))
     vocoder = stages.train(VocoderTask(train, val, codec, configs["vocoder"], recipe.seed))
     folder = recipe.run / "decoder"
-    save_speech_decoder(folder, codec.cpu(), vocoder.cpu(), configs, voices, "starter-speech/units")
+    save_speech_decoder(folder, codec.cpu(), vocoder.cpu(), configs, voices, name="starter-speech/units")
     card = {
         "command": recipe.command,
         "notes": recipe.notes,

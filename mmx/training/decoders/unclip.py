@@ -48,31 +48,31 @@ class Family:
 FAMILIES = {
     "image": Family(
         "image",
-        "images",
-        SpaceConfig(),
-        CodecConfig(),
-        DenoiserConfig(),
-        {
+        prefix="images",
+        space=SpaceConfig(),
+        codec=CodecConfig(),
+        denoiser=DenoiserConfig(),
+        schedules={
             "space": LoopConfig(1200, 256, 2e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=150),
             "codec": LoopConfig(4000, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
             "denoiser": LoopConfig(4500, 128, 8e-4, weight_decay=0.01, ema=0.9985, warmup=200, validate_steps=250),
             "finish": LoopConfig(0, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
-        {"steps": 16, "guidance": 3.0},
+        defaults={"steps": 16, "guidance": 3.0},
     ),
     "face": Family(
         "face",
-        "faces",
-        FaceConfig(),
-        CodecConfig(patch=12, width=288, latent_channels=24, latent_noise=0.25),
-        DenoiserConfig(channels=(96, 160)),
-        {
+        prefix="faces",
+        space=FaceConfig(),
+        codec=CodecConfig(patch=12, width=288, latent_channels=24, latent_noise=0.25),
+        denoiser=DenoiserConfig(channels=(96, 160)),
+        schedules={
             "space": LoopConfig(800, 96, 1.5e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=200),
             "codec": LoopConfig(1500, 16, 2e-3, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
             "denoiser": LoopConfig(1600, 128, 1e-3, weight_decay=0.01, ema=0.998, warmup=150, validate_steps=400),
             "finish": LoopConfig(1500, 16, 8e-4, weight_decay=0.0, ema=0.998, warmup=100, validate_steps=500),
         },
-        {"steps": 1, "guidance": 1.0},
+        defaults={"steps": 1, "guidance": 1.0},
     ),
 }
 
@@ -179,7 +179,9 @@ def finish_codec(
     latents, embeds = (x[: len(photos)] for x in data.train)  # the mirrored half has no photos of its own
     guesses = first_guesses(unet, embeds, latents, recipe.seed)
     val_guesses = first_guesses(unet, data.val[1][: len(val)], latents, recipe.seed + 1)
-    return stages.train(FinishTask(photos, val, teacher.net, codec, (latents, guesses), val_guesses, recipe.seed))
+    return stages.train(
+        FinishTask(photos, val, teacher.net, codec, pairs=(latents, guesses), val_guesses=val_guesses, seed=recipe.seed)
+    )
 
 
 def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
@@ -195,7 +197,11 @@ def train_decoder(recipe: DecoderRecipe) -> ImageDecoder:
     codec = stages.train(CodecTask(photos, val, teacher.net, family.codec, recipe.seed))
     encoded = _Encoded.by(codec, teacher, photos, val, recipe.device)
     preview = _Preview(codec, encoded.train[0])
-    unet = stages.train(DenoiserTask(*encoded.train, encoded.val, encoded.null, preview, family.denoiser, recipe.seed))
+    unet = stages.train(
+        DenoiserTask(
+            *encoded.train, encoded.val, encoded.null, decoder=preview, config=family.denoiser, seed=recipe.seed
+        )
+    )
     codec = finish_codec(recipe, stages, (photos, val), (teacher, codec, unet), encoded)
     teacher.net.cpu()
     save_image_decoder(
