@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RATE = 16_000
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: there is a worker for each core
 
 
 def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE) -> np.ndarray:
