@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from mmx.bridges.sound import SoundBridge
-from mmx.data.video_pairs import score
 from mmx.media.audio import Waveform
 from mmx.media.video import Moment
+from mmx.training.video_pairs import score
 from tests import tiny, tiny_speech
 from tests.conftest import RATE, tone
 from tests.small_data import pair_folder
