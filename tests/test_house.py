@@ -25,8 +25,8 @@ FLOORS = (
 )
 FUNCTION, P90, FILE = 70, 20, 320
 HEAVY = {"torch", "numpy", "transformers", "diffusers", "librosa", "torchaudio", "PIL", "soundfile", "av", "scipy"}
-# calls of as many as there are: options, layers in a row; and torch's own operators, which take no names
-IN_A_ROW = ("takes", "Sequential", "super().__init__", "torch.ops", "torch.native_batch_norm", "torch.batch_norm")
+# calls of as many as there are, layers in a row; and torch's own operators, which take no names
+IN_A_ROW = ("Sequential", "super().__init__", "torch.ops", "torch.native_batch_norm", "torch.batch_norm")
 FILES = sorted((ROOT / "mmx").rglob("*.py"))
 
 

@@ -42,7 +42,7 @@ class Corpus:
 
 
 @app.command("speak")
-@takes(Corpus, Quiet)
+@takes
 def speak(corpus: Corpus, saying: Quiet) -> None:
     """Let flite speak captions of photos: the corpus of the speech decoder and of img2speech.
 
@@ -69,7 +69,7 @@ class Checking:
 
 
 @app.command("check")
-@takes(Checking, Saying)
+@takes
 def check_data(checking: Checking, saying: Saying) -> None:
     """Read every sample once, and name what is unreadable, silent, too short, duplicate, leaking into val or alone.
 
@@ -146,7 +146,7 @@ class Moments:
     top: Annotated[int, typer.Option(min=1, help="Keep so many moments of each video.")] = 3
 
 
-@takes(Videos, Moments, BridgeAndDecoder, Device, Saying)
+@takes
 def pairs(videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Device, saying: Saying) -> None:
     """Cut videos into pairs of sound and frame, and keep the moments in which both belong together.
 

@@ -42,7 +42,7 @@ class Reporting:
     ] = False
 
 
-@takes(TaskName, Reporting, Measuring, Models, Device, Json)
+@takes
 def evaluate(
     name: TaskName, report: Reporting, measuring: Measuring, models: Models, where: Device, saying: Json
 ) -> None:

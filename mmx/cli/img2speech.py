@@ -35,7 +35,7 @@ class Drawing:
         Target(self.spectrogram).check(overwrite=overwrite)
 
 
-@takes(Files, Output, Speaking, Drawing, Models, Placement, Saying)
+@takes
 def img2speech(
     files: Files,
     output: Output,

@@ -76,7 +76,7 @@ class Again:
     overwrite: Overwrite = False
 
 
-@takes(Again, Models, Saying)
+@takes
 def reproduce(again: Again, models: Models, saying: Saying) -> None:
     """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree."""
     made = _read(again.file)

@@ -56,7 +56,7 @@ class Looking:
         return Target(None if self.output == "-" else Path(self.output))
 
 
-@takes(Looking)
+@takes
 def show(look: Looking) -> None:
     """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
     target = look.target()

@@ -11,7 +11,7 @@ from mmx.media.files import expand
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
 
 
-@takes(Files, Pictures, SizedSampling, Blending, Excerpt, Models, Placement, Saying)
+@takes
 def sound2img(
     files: Files,
     output: Pictures,

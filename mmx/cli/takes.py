@@ -9,18 +9,19 @@ from inspect import Parameter, Signature
 from typing import Any, get_type_hints
 
 
-def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A function of one instance of each of `groups`, in this order → a command with all of their fields as options."""
+def takes(function: Callable[..., None]) -> Callable[..., None]:
+    """A function whose parameters are dataclasses → a command with all of their fields as options."""
+    groups = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @wraps(function)
-        def command(**given: Any) -> None:
-            function(*(group(**{option.name: given[option.name] for option in fields(group)}) for group in groups))
+    @wraps(function)
+    def command(**given: Any) -> None:
+        filled = {
+            name: kind(**{option.name: given[option.name] for option in fields(kind)}) for name, kind in groups.items()
+        }
+        function(**filled)
 
-        command.__signature__ = Signature([parameter for group in groups for parameter in _parameters(group)])
-        return command
-
-    return decorate
+    command.__signature__ = Signature([parameter for kind in groups.values() for parameter in _parameters(kind)])
+    return command
 
 
 def _parameters(group: type) -> Iterator[Parameter]:

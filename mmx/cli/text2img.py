@@ -9,7 +9,7 @@ from mmx.media.files import texts
 from mmx.options import BridgeAndDecoder, Pictures, Placement, Saying, Settings, SizedSampling, Texts
 
 
-@takes(Texts, Pictures, SizedSampling, BridgeAndDecoder, Placement, Saying)
+@takes
 def text2img(
     given: Texts,
     output: Pictures,

@@ -33,7 +33,7 @@ class Line:
         return "mmx " + shlex.join(words)
 
 
-@takes(Line, DecoderOptions)
+@takes
 def train_decoder(line: Line, options: DecoderOptions) -> None:
     """Train a decoder and its teacher from scratch → RUN/decoder.
 
@@ -84,7 +84,7 @@ class Publishing:
     ] = None
 
 
-@takes(Line, BridgeOptions, Publishing)
+@takes
 def train_bridge(line: Line, options: BridgeOptions, publishing: Publishing) -> None:
     """Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.
 

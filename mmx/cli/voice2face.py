@@ -9,7 +9,7 @@ from mmx.media.files import expand, names_a_file
 from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Saying, Settings
 
 
-@takes(Files, Pictures, Sampling, Averaging, Excerpt, Models, Placement, Saying)
+@takes
 def voice2face(
     files: Files,
     output: Pictures,
