@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from mmx.data.photos import Photos
 from mmx.decoders.base import freeze
 from mmx.decoders.teacher import Teacher
-from mmx.nets.generator import GeneratorConfig
 from mmx.training.decoders.axes import colour_axes
 from mmx.training.decoders.critic import CriticConfig
-from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask
+from mmx.training.decoders.gan import Conditioned, GanTask
+from mmx.training.decoders.gan_config import GanConfig, GeneratorConfig
 from mmx.training.decoders.space import SpaceConfig, build_space, to_pixels
 from mmx.training.engine.loop import LoopConfig
 from mmx.training.teachers.efficientnet import EfficientNet

@@ -5,7 +5,7 @@ conditioning.
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -229,7 +229,7 @@ def test_a_view_without_strength_changes_nothing_and_pairs_are_seen_alike():
 
 
 def test_settled_statistics_are_those_of_the_weights():
-    generator = Generator(CONFIG.generator)
+    generator = Generator(**asdict(CONFIG.generator))
     for norm in (m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.fill_(7.0)
     embeds = torch.randn(8, CONFIG.generator.dim)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from mmx.decoders.teacher import Teacher
 from mmx.decoders.unclip import SPACE
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
-from mmx.nets.generator import Generator, GeneratorConfig
+from mmx.nets.generator import Generator
 
 WEIGHTS = "generator.safetensors"
 
@@ -30,7 +29,7 @@ class GanDecoder(FrozenDecoder):
     batch = 256
 
     def __init__(self, net: Generator, teacher: Teacher, spec: ConditioningSpec) -> None:
-        super().__init__(teacher, spec, {"steps": 1, "size": net.config.size})
+        super().__init__(teacher, spec, {"steps": 1, "size": net.size})
         self.net = freeze(net)
 
     def _move(self, device: str, dtype: torch.dtype) -> None:
@@ -56,12 +55,12 @@ class GanDecoder(FrozenDecoder):
         """
         self.spec.refuse_misfit(conditioning)
         for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
-            only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.config.size}[name]
+            only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.size}[name]
             if value not in (None, only):
                 raise UsageError(
                     f"{name} {value}: this decoder draws in one step", hint=f"leave it out, or {name} {only}"
                 )
-        dtype, width = self.net.colours.weight.dtype, self.net.config.noise
+        dtype, width = self.net.colours.weight.dtype, self.net.noise
 
         def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
             noise = torch.stack([torch.randn(width, generator=generator) for generator in draws])
@@ -83,8 +82,7 @@ class GanDecoder(FrozenDecoder):
             raise ModelError(
                 f"{folder} is not a decoder with a generator", hint="mmx train-decoder image --family gan makes one"
             )
-        sizes = settings["generator"]
-        net = Generator(GeneratorConfig(**sizes | {"widths": tuple(sizes["widths"])}))
+        net = Generator(**settings["generator"])
         net.load_state_dict({name: value.to(torch.float32) for name, value in load_file(folder / WEIGHTS).items()})
         spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
         return cls(net.to(memory_format=torch.channels_last), Teacher.load(folder / "teacher"), spec)
@@ -115,7 +113,7 @@ def save_gan_decoder(
         "family": "image",
         "format": "gan",
         "spec": spec.as_dict(),
-        "defaults": {"steps": 1, "size": net.config.size},
-        "generator": asdict(net.config),
+        "defaults": {"steps": 1, "size": net.size},
+        "generator": net.sizes,
     }
     (folder / "mmx.json").write_text(json.dumps(about, indent=1), encoding="utf8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -11,23 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2  # of the leaky ReLUs
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Sizes. widths: channels at 4, 8, 16, ... pixels a side; the last is the picture's own resolution. dim: of the
-    conditioning.
-    """
-
-    dim: int = 96
-    noise: int = 64
-    style: int = 192
-    widths: tuple[int, ...] = (256, 128, 96, 64, 16)
-
-    @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return 4 << (len(self.widths) - 1)
 
 
 class StyledNorm(nn.Module):
@@ -66,20 +49,22 @@ class Generator(nn.Module):
     a small network).
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(
+        self, dim: int = 96, noise: int = 64, style: int = 192, widths: Sequence[int] = (256, 128, 96, 64, 16)
+    ) -> None:
+        """dim: of the conditioning. noise, style: widths of vectors. widths: channels at 4, 8, 16, ... pixels a side;
+        the last is the picture's own resolution.
+        """
         super().__init__()
-        self.config = config
-        inputs, first = config.noise + config.dim, config.widths[0]
+        self.sizes = {"dim": dim, "noise": noise, "style": style, "widths": tuple(widths)}
+        self.noise, self.size = noise, 4 << (len(widths) - 1)
         self.style = nn.Sequential(
-            nn.Linear(inputs, config.style),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(config.style, config.style),
-            nn.LeakyReLU(SLOPE),
+            nn.Linear(noise + dim, style), nn.LeakyReLU(SLOPE), nn.Linear(style, style), nn.LeakyReLU(SLOPE)
         )
-        self.seed = nn.Linear(inputs, first * 16, bias=False)
-        self.norm = StyledNorm(first, config.style)
-        self.levels = nn.ModuleList(Level(before, after, config.style) for before, after in pairwise(config.widths))
-        self.colours = nn.Conv2d(config.widths[-1], 3, 3, 1, 1)
+        self.seed = nn.Linear(noise + dim, widths[0] * 16, bias=False)
+        self.norm = StyledNorm(widths[0], style)
+        self.levels = nn.ModuleList(Level(before, after, style) for before, after in pairwise(widths))
+        self.colours = nn.Conv2d(widths[-1], 3, 3, 1, 1)
 
     def forward(self, noise: Tensor, conditioning: Tensor) -> Tensor:
         """noise (B, Z) ~ N(0, 1), conditioning (B, D) of norm sqrt(D) → pixels (B, 3, S, S) in [-1, 1]."""

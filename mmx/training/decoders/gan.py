@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
-from mmx.nets.generator import Generator, GeneratorConfig
+from mmx.nets.generator import Generator
 from mmx.training.decoders.axes import Axes, regression
-from mmx.training.decoders.critic import Critic, CriticConfig, Projection
+from mmx.training.decoders.critic import Critic, Projection
+from mmx.training.decoders.gan_config import GanConfig
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
 from mmx.training.teachers.efficientnet import EfficientNet
@@ -22,23 +23,6 @@ from mmx.training.teachers.features import resized
 
 CALIBRATION = 256  # photos by which the frozen network's maps are scaled
 NEIGHBOURS = 10  # photos that an embedding stands for
-
-
-@dataclass(frozen=True)
-class GanConfig:
-    """Sizes, and the weights of the terms."""
-
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    side: int = 96  # pixels at which the frozen network looks
-    guide: float = 2.0  # the drawn picture's semantic part agrees with the conditioning
-    energy: float = 1.0  # features of drawn pictures are distributed as those of the neighbours
-    colour: float = 20.0  # mean colours of 4x4 cells
-    wrong: float = 0.5  # in the critic: a photo with another's conditioning
-    noise: float = 0.5  # the most that is added to a conditioning, in its standard deviations
-    plain: float = 0.5  # how often a photo without a concept is drawn, beside one with
-    margin: float = 0.6  # of photos that the critic is sure of: above, augmentation grows, below, it shrinks
-    patience: int = 200_000  # pictures in which augmentation can go from nothing to its most
 
 
 @dataclass
@@ -76,7 +60,7 @@ def cells(pixels: Tensor) -> Tensor:
 class _GanModule(nn.Module):
     def __init__(self, config: GanConfig) -> None:
         super().__init__()
-        self.generator = Generator(config.generator)
+        self.generator = Generator(**asdict(config.generator))
         self.critic = Critic(config.critic)
         self.register_buffer("strength", torch.tensor(0.5))  # of the augmentation
 
@@ -310,7 +294,7 @@ def settle(generator: Generator, embeds: Tensor, count: int = 512, batch: int = 
     draws, device = torch.Generator().manual_seed(0), generator.colours.weight.device
     generator.train()
     for picks in torch.randint(len(embeds), (count // batch, batch), generator=draws):
-        noise = torch.randn(batch, generator.config.noise, generator=draws)
+        noise = torch.randn(batch, generator.noise, generator=draws)
         generator(noise.to(device), embeds[picks].float().to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

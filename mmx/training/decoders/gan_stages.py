@@ -19,7 +19,8 @@ from mmx.decoders.teacher import Teacher
 from mmx.models.store import seal
 from mmx.nets.generator import Generator
 from mmx.training.card import gan_card
-from mmx.training.decoders.gan import Conditioned, GanConfig, GanTask, settle
+from mmx.training.decoders.gan import Conditioned, GanTask, settle
+from mmx.training.decoders.gan_config import GanConfig
 from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
 from mmx.training.decoders.space import SpaceConfig, to_pixels
 from mmx.training.decoders.stages import last_metrics
