@@ -31,6 +31,8 @@ LINES = {
     "voice2face": "{bark} -o {tmp}/out",
     "img2speech": "{photo} -o {tmp}/out",
     "text2img": "words -o {tmp}/out",
+    "embed": "{bark} -o {tmp}/out.safetensors",
+    "tag": "{bark}",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
     "reproduce": "{made} {bark} -o {tmp}/again.png",
@@ -76,8 +78,12 @@ WORDS = {
     "--mixed-precision": "no",
     "--push-to-hub": "me/mine",
     "--notes": "about",
+    "--space": "{other}",
+    "--text": "words",
+    "--labels": "fox,hen,owl",
+    "--labels-file": "{words}",
 }
-NUMBERS = {"--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
+NUMBERS = {"--threshold": 0.9, "--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
 # what an option makes sense beside
 BESIDE = {
     "--patience": "--metric val_loss",
@@ -157,7 +163,9 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
     from mmx.models.doctor import Check
+    from mmx.spaces.parts import Part
     from mmx.training.video_pairs import VideoPairs
+    from tests.small_space import small_space
 
     problems = ("unreadable", "silent", "short", "duplicate", "leak", "alone")
     checked = SimpleNamespace(counts={"sources": 3}, unusable=0, names={name: [] for name in problems})
@@ -176,6 +184,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.models.store.push": None,
         "mmx.models.hub.pull": [Path("folder")],
         "mmx.models.hub.remove": (1, []),
+        "mmx.spaces.load.load_space": small_space(),
+        "mmx.spaces.parts.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
         "mmx.models.doctor.checks": [Check("disk", True, "there", "")],
     }
     for name, answer in replaced.items():
@@ -216,12 +226,14 @@ class Folders:
         (self.root / "other" / "teacher").mkdir(parents=True)
         (self.root / "video.mp4").write_bytes(b"")
         (self.root / "made.png").write_bytes(artifact())
+        (self.root / "words.txt").write_text("elk\nyak\n")
 
     def fill(self, line: str) -> list[str]:
         """A line's words, with an empty folder for what is written."""
         self.runs += 1
         self.out.mkdir()
         names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
+        names |= {"words": "words.txt"}
         paths = {name: self.root / path for name, path in names.items()}
         return [word.format(bark=BARK, sea=SEA, photo=PHOTO, **paths) for word in line.split()]
 

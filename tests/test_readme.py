@@ -105,6 +105,8 @@ def test_every_option_that_the_readme_names_exists() -> None:
             "voice2face",
             "img2speech",
             "text2img",
+            "embed",
+            "tag",
             "show",
             "train-bridge",
             "train-decoder",

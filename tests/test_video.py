@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from mmx.errors import InputError
 from mmx.media.video import moments
 from tests.conftest import RATE, tone
 
@@ -22,25 +23,28 @@ SCENES = (
 )  # colour, Hz; silent; flat
 
 
-def video(path: Path, fps: int = 8, seconds: float = 4.0) -> Path:
+def video(path: Path, fps: int = 8, seconds: float = 4.0, *, sounds: bool = True) -> Path:
     """Four scenes of 4 s: two fine ones, one silent, one flat."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         picture = container.add_stream("mpeg4", rate=fps)
         picture.width = picture.height = 64
         picture.pix_fmt = "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if sounds else None
         for colour, hertz in SCENES:
             for _ in range(int(fps * seconds)):
                 noise = rng.integers(-30, 30, (64, 64, 3)) if colour else np.zeros((64, 64, 3))
                 pixels = np.clip(np.array(colour or (90, 90, 90)) + noise, 0, 255).astype(np.uint8)
                 container.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            if sound is None:
+                continue
             samples = (tone(seconds, hertz) * 32000).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
             frame.sample_rate = RATE
             container.mux(sound.encode(frame))
         container.mux(picture.encode())
-        container.mux(sound.encode())
+        if sound is not None:
+            container.mux(sound.encode())
     return path
 
 
@@ -51,6 +55,14 @@ def test_a_moments_frame_and_sound_are_of_its_time(tmp_path: Path) -> None:
     for moment, hertz in ((found[0], 300), (found[3], 3000)):
         spectrum = np.abs(np.fft.rfft(moment.sound.samples))
         assert len(moment.sound.samples) == RATE and abs(spectrum.argmax() - hertz) <= 2  # 1 s: a bin is a hertz
+
+
+def test_a_video_without_a_sound_is_one_of_pictures_where_none_is_needed(tmp_path: Path) -> None:
+    mute = video(tmp_path / "a.mkv", sounds=False)
+    with pytest.raises(InputError):
+        list(moments(mute, every=2.0, window=1.0, sample_rate=RATE))
+    found = list(moments(mute, every=2.0, window=1.0, sample_rate=RATE, needs_sound=False))
+    assert len(found) == 8 and all(moment.sound is None for moment in found)
 
 
 def test_pairs_keeps_what_belongs_together_and_says_what_it_drops(mmx_in_process, debug_models, tmp_path: Path) -> None:

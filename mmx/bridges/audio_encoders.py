@@ -68,7 +68,7 @@ class Listener:
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → CLAP's projected embeddings (B, C), float32. Raises ModelError where the encoder reads none."""
+        """Texts → CLAP's projected embeddings (B, C), float32, on the CPU. Raises ModelError where it reads none."""
         if self.kind != "clap":
             raise ModelError(f"{self.name} reads no texts", hint="a CLAP model does")
         from transformers import AutoTokenizer
@@ -77,8 +77,8 @@ class Listener:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.name}: its tokenizer can't be loaded: {str(error).splitlines()[0]}") from None
-        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return self.model.get_text_features(**tokens).pooler_output.float()
+        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.model.device)
+        return self.model.get_text_features(**tokens).pooler_output.float().cpu()
 
     @classmethod
     def load(cls, at: Located, device: str = "cpu") -> Listener:

@@ -32,6 +32,10 @@ COMMANDS = {
         "Translate",
         "Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.",
     ),
+    "embed": Row("mmx.cli.spaces:embed", "Spaces", "Embed pictures, sounds, texts and videos in one space."),
+    "tag": Row(
+        "mmx.cli.spaces:tag", "Spaces", "Name what pictures, sounds and videos are of, by labels that you choose."
+    ),
     "show": Row(
         "mmx.cli.show:show",
         "Look",

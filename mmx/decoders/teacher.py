@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmx.compat import quiet_libraries
 from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
 from mmx.media.image import fit_square
@@ -74,6 +75,7 @@ class Teacher(PictureTeacher):
         from safetensors.torch import load_file
         from transformers import AutoTokenizer, CLIPTextModelWithProjection, ResNetModel
 
+        quiet_libraries()
         net = DualEncoder(
             ResNetModel.from_pretrained(folder / "image_encoder", dtype=torch.float32),
             CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=torch.float32),

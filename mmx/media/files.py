@@ -43,9 +43,17 @@ class Source:
             raise InputError(f"{self.path}: {error.strerror}") from None
 
 
-def expand(inputs: Iterable[str], kind: str) -> list[Source]:
-    """Files, folders (walked), globs and `-` → sources. Raises UsageError where one names nothing."""
+def kind_of_file(path: Path) -> str | None:
+    """What a file holds by its suffix: a key of SUFFIXES, a video and not a sound where it may be both; else None."""
+    suffix = path.suffix.lower()
+    return next((kind for kind in ("video", *SUFFIXES) if suffix in SUFFIXES[kind]), None)
+
+
+def expand(inputs: Iterable[str], *kinds: str) -> list[Source]:
+    """Files, folders (walked for files of these kinds), globs and `-` → sources. Raises UsageError where one names
+    nothing."""
     sources: list[Source] = []
+    suffixes = {suffix for kind in kinds for suffix in SUFFIXES[kind]}
     for given in inputs:
         if given == "-":
             if sys.stdin.isatty():
@@ -54,9 +62,9 @@ def expand(inputs: Iterable[str], kind: str) -> list[Source]:
             continue
         path = Path(given)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES[kind])
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
             if not found:
-                raise UsageError(f"{given}: no {kind} files in this folder")
+                raise UsageError(f"{given}: no {' or '.join(kinds)} files in this folder")
             sources += [Source(p, p.relative_to(path).with_suffix("")) for p in found]
         elif path.exists():
             sources.append(Source(path, Path(path.stem)))

@@ -32,16 +32,17 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds after the first frame, the frame shown then, upright, and the sound around it."""
+    """Seconds after the first frame, the frame shown then, upright, and the sound around it; None without a sound."""
 
     seconds: float
     frame: Image.Image
-    sound: Waveform
+    sound: Waveform | None
 
 
-def moments(path: Path, *, every: float, window: float, sample_rate: int) -> Iterator[Moment]:
-    """A moment each `every` seconds, with `window` seconds of mono sound around it. Raises InputError."""
-    sound, begins = read_timed(path, sample_rate=sample_rate)
+def moments(path: Path, *, every: float, window: float, sample_rate: int, needs_sound: bool = True) -> Iterator[Moment]:
+    """A moment each `every` seconds, with `window` seconds of mono sound around it. A video without a sound that can be
+    heard is an error, or, unless it `needs_sound`, one of pictures alone. Raises InputError."""
+    sound, begins = _timed(path, sample_rate, needs_sound)
     with open_av(str(path), str(path)) as container:
         stream = next((s for s in container.streams.video if not _is_cover(s)), None)
         if stream is None or stream.codec_context is None:
@@ -55,10 +56,21 @@ def moments(path: Path, *, every: float, window: float, sample_rate: int) -> Ite
             seconds = frame.time - first
             if seconds < wanted:
                 continue
-            yield Moment(seconds, _upright(frame), _around(sound, frame.time - begins, window))
+            around = None if sound is None else _around(sound, frame.time - begins, window)
+            yield Moment(seconds, _upright(frame), around)
             wanted += every * np.ceil((seconds - wanted + 1e-6) / every)
         if first is None:
             raise InputError(f"{path}: the video can't be decoded", hint="copy or download it again")
+
+
+def _timed(path: Path, sample_rate: int, needed: bool) -> tuple[Waveform | None, float]:
+    """As `read_timed`; no sound at all where none is needed and none can be heard."""
+    try:
+        return read_timed(path, sample_rate=sample_rate)
+    except InputError:
+        if needed:
+            raise
+        return None, 0.0
 
 
 def _is_cover(stream: Any) -> bool:

@@ -1,0 +1,78 @@
+"""What a space is: encoders of several modalities whose unit vectors can be compared with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmx.errors import ModelError, NonFiniteError
+from mmx.media.formats import HEARD_WINDOW, SAMPLE_RATE
+
+MODALITIES = ("image", "sound", "text")
+PHOTO_PROMPTS = ("a photo of a {}", "a photo of {}", "a picture of a {}")
+SOUND_PROMPTS = ("the sound of {}", "this is the sound of {}", "{}")
+
+# media of one modality → their embeddings (B, D), of any norm, on any device
+Encoder = Callable[[Sequence[Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A joint embedding (CLIP, Radford et al. 2021; CLAP; ImageBind, Girdhar et al. 2023).
+
+    name, fingerprint: which it is; the fingerprint is a sha256 over all weights that its vectors depend on.
+    encoders: by modality. scale: by modality, the inverse temperature at which its vectors are compared with those of
+    texts; it never goes into the vectors. prompts: by modality, sentences that a label is put into. labels: what is
+    told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard.
+    """
+
+    name: str
+    fingerprint: str
+    dim: int
+    encoders: Mapping[str, Encoder]
+    scale: Mapping[str, float]
+    prompts: Mapping[str, tuple[str, ...]]
+    labels: tuple[str, ...] = ()
+    rate: int = SAMPLE_RATE
+    window: float = HEARD_WINDOW
+    models: Sequence[torch.nn.Module] = field(default=(), repr=False)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it has encoders for."""
+        return tuple(modality for modality in MODALITIES if modality in self.encoders)
+
+    def require(self, modality: str) -> None:
+        """Raise ModelError where it has no encoder for this."""
+        if modality not in self.encoders:
+            raise ModelError(
+                f"the space {self.name} has no {modality}s: it has {' and '.join(f'{m}s' for m in self.modalities)}",
+                hint="give another one with --space",
+            )
+
+    @torch.inference_mode()
+    def encode(self, media: Sequence[Any], modality: str) -> Tensor:
+        """Media of one modality → unit vectors (B, D), float32, on the CPU.
+
+        RGB pictures of any size, mono Waveforms at `rate`, or texts. Raises ModelError for a modality that it lacks,
+        NonFiniteError where a model gives no numbers.
+        """
+        self.require(modality)
+        if not media:
+            return torch.zeros(0, self.dim)
+        vectors = F.normalize(self.encoders[modality](media).float().cpu(), dim=-1)
+        if not torch.isfinite(vectors).all():
+            raise NonFiniteError(f"the space {self.name} gives no numbers for this {modality}")
+        return vectors
+
+    def encode_labels(self, labels: Sequence[str], modality: str) -> Tensor:
+        """Labels → unit vectors (K, D) of the texts that stand for them beside media of a modality: the mean over
+        prompts (CLIP's prompt ensemble)."""
+        prompts = self.prompts[modality]
+        texts = [prompt.format(label) for label in labels for prompt in prompts]
+        return F.normalize(self.encode(texts, "text").unflatten(0, (len(labels), len(prompts))).mean(1), dim=-1)

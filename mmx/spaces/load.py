@@ -1,0 +1,28 @@
+"""A space, found and loaded by what --space names."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
+from mmx.device import pick_device
+from mmx.errors import UsageError
+from mmx.models.store import locate
+from mmx.spaces.base import Space
+from mmx.spaces.joint import open_joint
+from mmx.spaces.pretrained import open_pretrained
+
+
+@lru_cache(maxsize=2)
+def load_space(name: str | None = None, *, bridge: str | None = None, device: str = "auto") -> Space:
+    """The space of a name, loaded once for each set of arguments.
+
+    name: None is the starter; an image decoder's folder, a CLIP, SigLIP or CLAP folder, a short name or hf-hub: id.
+    bridge: what sounds come into an image decoder's space by; None is the starter. Raises ModelError, NetworkError.
+    """
+    at, where = locate(name, "sound2img", "decoder"), pick_device(device)
+    if (at.folder / "teacher").is_dir():
+        return open_joint(at, bridge, where)
+    if bridge is not None:
+        raise UsageError(f"--bridge {bridge}: {at.name} is no image decoder's space", hint="leave it out")
+    return open_pretrained(at, where)

@@ -1,0 +1,52 @@
+"""Spaces without models: a picture's vector is its mean colour, a sound's its level in bands, a text's its letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmx.media.audio import Waveform
+from mmx.spaces.base import Space
+
+DIM = 8
+
+
+def _spread(rows: Sequence[Sequence[float]], modality: int) -> Tensor:
+    """Rows of any width → vectors (B, DIM), those of a modality around one direction, as in real joint spaces."""
+    wide = torch.zeros(len(rows), DIM)
+    for number, row in enumerate(rows):
+        values = torch.tensor(row[: DIM - 3], dtype=torch.float32)
+        wide[number, 3 : 3 + len(values)] = values
+    wide[:, modality] = 1.0
+    return wide
+
+
+def see(pictures: Sequence[Image.Image]) -> Tensor:
+    return _spread([(np.asarray(picture).mean((0, 1)) / 255).tolist() for picture in pictures], 0)
+
+
+def hear(waves: Sequence[Waveform]) -> Tensor:
+    spectra = [np.abs(np.fft.rfft(wave.samples)) for wave in waves]
+    return _spread([[float(band.sum() / s.sum()) for band in np.array_split(s, 3)] for s in spectra], 1)
+
+
+def read(texts: Sequence[str]) -> Tensor:
+    colours = ("red", "green", "blue")
+    return _spread([[float(colour in text) for colour in colours] + [len(text) / 100] for text in texts], 2)
+
+
+def small_space(name: str = "small", without: str = "") -> Space:
+    encoders = {"image": see, "sound": hear, "text": read}
+    return Space(
+        name,
+        fingerprint=(name * 64)[:64],
+        dim=DIM,
+        encoders={modality: encoder for modality, encoder in encoders.items() if modality != without},
+        scale={"image": 10.0, "sound": 10.0},
+        prompts={"image": ("a {} picture", "{}"), "sound": ("{}",)},
+        labels=("red", "green", "blue", "red and blue"),
+    )
