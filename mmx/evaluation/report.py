@@ -33,13 +33,15 @@ class Example:
 
 @dataclass
 class Report:
-    """Tables by name, and examples."""
+    """Tables by name, examples, and what else was used to measure, such as the judge."""
 
     tables: dict[str, Table]
     examples: list[Example] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
         """metrics.json and report.html into a folder; returns what metrics.json holds."""
+        about = about | self.about
         result = {"schema": SCHEMA} | about | self.tables
         write_atomic(folder / "metrics.json", json.dumps(result, indent=1).encode())
         write_atomic(folder / "report.html", page(about, self.tables, self.examples).encode())

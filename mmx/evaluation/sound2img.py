@@ -5,6 +5,7 @@ Every table has an oracle row and a random row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
-from mmx.evaluation.judge import Judge, train_judge
+from mmx.evaluation.judge import Judge, judge_for
 from mmx.evaluation.metrics import (
     PictureSet,
     decode,
@@ -26,6 +27,7 @@ from mmx.evaluation.metrics import (
     first_of_each,
     nearest,
     quantiles,
+    spread,
     top_accuracy,
 )
 from mmx.evaluation.report import Example, Report, Table
@@ -47,7 +49,7 @@ def measure(translator: SoundTranslator, options: Measuring) -> Report:
     sounds = sounds.only([i for i, meta in enumerate(sounds.meta) if meta.get("concept") in labels])
     if not len(sounds) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
-    judge = train_judge(everything, labels, options.judge, max_steps=options.judge_steps, quiet=options.quiet)
+    judge = judge_for(everything, labels, options, device=translator.decoder.device)
     given = Given(translator, sounds, photos, labels, options.seed)
     return evaluate(given, everything.split("train"), judge, options.limit or 25)
 
@@ -92,9 +94,33 @@ def evaluate(given: Given, training: Photos, judge: Judge, limit: int = 25) -> R
                 for shown in sets
                 if not shown.name.startswith("random")
             },
+            "diversity": diversity(given, sets, judge),
         },
         _examples(given),
+        {"judge": judge.name},
     )
+
+
+def diversity(given: Given, sets: Sequence[PictureSet], judge: Judge, each: int = 8) -> Table:
+    """How much the pictures of one concept differ in the judge's features: `each` pictures of a concept's first sound
+    (`-n 8`), the rows of `sets` with as many pictures a concept, and each beside the real photos.
+    """
+    metas = given.sounds.meta
+    first = first_of_each([meta["concept"] for meta in metas], given.labels, 1)
+    points, indices = [given.points[i] for i in first for _ in range(each)], [*range(each)] * len(first)
+    drawn = draw(given.translator, points, given.seed, indices)
+    groups = given.truth([metas[i] for i in first]).repeat_interleave(each)
+    found = {f"sound2img: {each} of one sound": spread(judge(drawn)[1], groups)}
+    for shown in sets[:-1]:  # the last is the row before it, in another order
+        few = first_of_each([given.labels[k] for k in shown.truth.tolist()], given.labels, each)
+        features = judge([shown.pictures[i] for i in few])[1]
+        found[shown.name] = spread(features, shown.truth[few])
+    real = found[sets[0].name]
+    return {
+        name: {"distance": value} | ({"of real": value / real} if real > 0 else {})
+        for name, value in found.items()
+        if not math.isnan(value)
+    }
 
 
 def naming(given: Given, real: PictureSet) -> Table:

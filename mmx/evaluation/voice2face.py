@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
-from mmx.evaluation.judge import Judge, train_judge
+from mmx.evaluation.judge import Judge, judge_for
 from mmx.evaluation.metrics import PictureSet, decode, distances, draw, first_of_each, nearest, quantiles
 from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
@@ -117,9 +117,7 @@ def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     voices, photos = load_sounds(Path(options.data), "voices").split(options.split), everything.split(options.split)
     if not len(voices) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
-    judge = train_judge(
-        everything, GENDERS, options.judge, key="gender", max_steps=options.judge_steps, quiet=options.quiet
-    )
+    judge = judge_for(everything, GENDERS, options, key="gender", device=translator.decoder.device)
     real = first_of_each([meta["gender"] for meta in photos.meta], GENDERS, options.limit or 100)
     pictures = [Image.fromarray(photos.pixels[i].numpy()) for i in real]
     truth = torch.tensor([GENDERS.index(photos.meta[i]["gender"]) for i in real])
@@ -155,7 +153,7 @@ def evaluate(
         Example(f"{meta['gender']} {meta['key']}", wave, drawn[number * FACES : (number + 1) * FACES])
         for number, (wave, meta) in enumerate(zip(voices.waves, voices.meta, strict=True))
     ]
-    return Report(tables, examples)
+    return Report(tables, examples, {"judge": judge.name})
 
 
 def faces(sets: Sequence[PictureSet], judge: Judge) -> Table:

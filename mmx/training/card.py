@@ -55,6 +55,8 @@ def _evaluation(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
     text = f"\n## Measured by `mmx eval {result['task']}` on the {result['split']} split\n"
+    if "judge" in result:
+        text += f"\nThe judge: {result['judge']}.\n"
     for name, table in result.items():
         if not isinstance(table, dict):
             continue

