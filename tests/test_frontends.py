@@ -17,8 +17,8 @@ from mmx.data.fill import Space
 from mmx.data.pairs import Rows
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.models.store import Located
-from mmx.nets.sound import log_mel, standardise
-from mmx.training.bridges.augment import mixed
+from mmx.nets.sound import audible, log_mel, standardise
+from mmx.training.bridges.augment import MEL_CENTRES, mixed, narrow_line
 from tests import tiny
 from tests.conftest import RATE, tone
 
@@ -102,9 +102,42 @@ def test_spaces_keep_their_names(frontends, tmp_path: Path) -> None:
     """Whoever has a cache of the version before need not compute it anew."""
     clap, image = frontends["vector"].encoder.fingerprint[:16], frontends["image"].encoder.fingerprint[:16]
     assert [Space.of(tmp_path, frontends[kind]).cache.folder.name for kind in KINDS] == [
-        "sound-logmel64-v1-5f2e6527",
-        "voice-logmel64-v1-5f2e6527",
+        "sound-logmel64-v2-5f2e6527",
+        "voice-logmel64-v2-5f2e6527",
         f"sound-{clap}-f0839192",
         "sound-pcm16-16000-v1-5030df42",
         f"patches-{image}-a9a78cca",
     ]
+
+
+@pytest.mark.parametrize("hertz", [0, 3, 8, 15])
+def test_what_lies_below_hearing_is_not_in_a_log_mel(hertz: int) -> None:
+    """An offset, wind or traffic ten times as strong as the sound changes nothing."""
+    rng, time = np.random.default_rng(0), np.arange(4 * RATE) / RATE
+    sound = rng.standard_normal(len(time)).astype(np.float32) * 0.02
+    rumble = (0.3 * np.cos(2 * np.pi * hertz * time)).astype(np.float32)
+    plain, with_rumble = (log_mel(torch.from_numpy(x)) for x in (sound, sound + rumble))
+    inside = slice(30, -30)  # at the very ends the rumble begins and stops, and that is heard
+    assert (standardise(plain[:, inside]) - standardise(with_rumble[:, inside])).abs().max() < 0.2
+
+
+def test_what_is_audible_is_left_as_it_was() -> None:
+    time = np.arange(2 * RATE) / RATE
+    tones = torch.from_numpy(sum(np.sin(2 * np.pi * f * time) for f in (50, 440, 5000)).astype(np.float32))
+    inside = slice(RATE // 4, -RATE // 4)
+    torch.testing.assert_close(audible(tones)[inside], tones[inside], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("limit", [1700, 4000, 5512])
+def test_a_narrow_line_in_training_is_what_one_sounds_like(limit: int) -> None:
+    """Against the log-mel of a sound that really was sampled so."""
+    rng = np.random.default_rng(0)
+    wide = (rng.standard_normal(3 * RATE) * np.linspace(0.1, 1, 3 * RATE)).astype(np.float32)
+    spectrum = np.fft.rfft(wide)
+    spectrum[np.fft.rfftfreq(len(wide), 1 / RATE) > limit] = 0
+    narrow = log_mel(torch.from_numpy(np.fft.irfft(spectrum, len(wide)).astype(np.float32)))
+    trained = narrow_line(log_mel(torch.from_numpy(wide))[None], torch.tensor([float(limit)]))[0]
+    centre = (MEL_CENTRES - limit).abs() > 200  # the bands at the limit itself are cut in two
+    assert (standardise(trained) - standardise(narrow))[centre].abs().mean() < 0.1
+    untouched = narrow_line(narrow[None], torch.tensor([8000.0]))[0]
+    torch.testing.assert_close(untouched, narrow, atol=1e-3, rtol=0)

@@ -114,7 +114,7 @@ class LogMel(_Sound):
 
     def __init__(self, *, voice: bool = False) -> None:
         super().__init__(voice=voice)
-        self.name = f"{self.kind}-logmel64-v1"
+        self.name = f"{self.kind}-logmel64-v2"
         self.empty = torch.zeros(0, MELS, dtype=torch.float16)
 
     @torch.inference_mode()

@@ -23,6 +23,8 @@ FRAMES = 300  # 3 s: what the CNN reads at once
 
 LEVEL = 0.1  # root mean square of full scale to which every clip is brought
 FLOOR = 1e-6  # power below the logarithm
+F_MIN = 40.0  # Hz: the lower end of the lowest mel band
+SILENT_BELOW = 20.0  # Hz: what no ear hears is taken out before; between here and F_MIN it fades in
 GROUPS = 8  # of channels that are normalised together, at most
 
 
@@ -31,15 +33,30 @@ GROUPS = 8  # of channels that are normalised together, at most
 def _mel() -> nn.Module:
     # not a part of any module: its tables follow from the constants above, and must not be stored, halved or trained
     return torchaudio.transforms.MelSpectrogram(
-        sample_rate=SAMPLE_RATE, n_fft=FFT, win_length=WINDOW, hop_length=HOP, n_mels=MELS, f_min=40.0
+        sample_rate=SAMPLE_RATE, n_fft=FFT, win_length=WINDOW, hop_length=HOP, n_mels=MELS, f_min=F_MIN
     )
+
+
+def audible(samples: Tensor) -> Tensor:
+    """Waveform (..., T) at 16 kHz without what lies below hearing: a recorder's offset, wind, handling, traffic.
+
+    The window of a spectrogram is too short to keep that out of the lowest bands, and it would set the clip's level.
+    """
+    length = samples.shape[-1]
+    padded = 1 << (length + SAMPLE_RATE - 1).bit_length()  # zeros behind, so that the end does not meet the beginning
+    hertz = torch.fft.rfftfreq(padded, 1 / SAMPLE_RATE, device=samples.device)
+    share = ((hertz - SILENT_BELOW) / (F_MIN - SILENT_BELOW)).clamp(0, 1)
+    kept = torch.fft.rfft(samples, padded) * (0.5 - 0.5 * torch.cos(math.pi * share))
+    return torch.fft.irfft(kept, padded)[..., :length]
 
 
 def log_mel(samples: Tensor) -> Tensor:
     """Waveform (..., T) at 16 kHz → log-mel (..., 64, T // 160 + 1), natural log of power, whatever the clip's level.
 
-    Each clip is brought to one level first, so that the floor under the logarithm lies equally deep below all of them.
+    Each clip is brought to one level first, so that the floor under the logarithm lies equally deep below all of them;
+    what no ear hears has no part in it.
     """
+    samples = audible(samples)
     level = samples.square().mean(-1, keepdim=True).sqrt()
     return torch.log(_mel()(samples * (LEVEL / (level + 1e-9))) + FLOOR)
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from mmx.bridges.frontends import Frontend
 from mmx.data.pairs import Rows
+from mmx.nets.sound import F_MIN, FLOOR, MELS, SAMPLE_RATE
+
+
+def mel_centres() -> Tensor:
+    """The middle of each mel band, in Hz (HTK's scale: O'Shaughnessy 1987)."""
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (F_MIN, SAMPLE_RATE / 2))
+    return 700 * (10 ** (torch.linspace(low, high, MELS + 2)[1:-1] / 2595) - 1)
+
+
+MEL_CENTRES = mel_centres()
+NARROW = (2500.0, 8000.0)  # Hz: what telephones, old recorders and low rates leave
 
 
 def crops(frontend: Frontend, sources: Rows, picks: Tensor, places: Tensor) -> Tensor:
@@ -33,6 +46,20 @@ def spec_augment(features: Tensor, draws: Tensor, bands: int = 12, frames: int =
         hidden = (index >= start[:, None]) & (index < (start + width)[:, None])
         features = features.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], 0.0)
     return features
+
+
+def narrow_line(features: Tensor, limits: Tensor) -> Tensor:
+    """Log-mels (B, 64, F) as if nothing above `limits` (B,) in Hz had been recorded, at the level that they had."""
+    power = (features.exp() - FLOOR).clamp(min=0)
+    left = power * (limits[:, None] >= MEL_CENTRES)[:, :, None]
+    level = power.sum((1, 2), keepdim=True) / left.sum((1, 2), keepdim=True).clamp(min=FLOOR)
+    return torch.log(left * level + FLOOR)
+
+
+def some_narrow(features: Tensor, draws: Tensor, share: float = 0.25) -> Tensor:
+    """A `share` of log-mels (B, 64, F) over a narrow line. draws (B, 2) in [0, 1): whether, and how narrow."""
+    limits = NARROW[0] * (NARROW[1] / NARROW[0]) ** draws[:, 1]
+    return torch.where(draws[:, 0, None, None] < share, narrow_line(features, limits), features)
 
 
 def other_room(windows: Tensor, draws: Tensor, colours: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmx.bridges.base import Bridge
 from mmx.bridges.sound import SoundBridge
 from mmx.data.pairs import either_view
-from mmx.training.bridges.augment import crops, mixed, spec_augment
+from mmx.training.bridges.augment import crops, mixed, some_narrow, spec_augment
 from mmx.training.bridges.base import Setting
 from mmx.training.bridges.points import PointTask
 from mmx.training.bridges.prior import measure_targets
@@ -69,7 +69,7 @@ class SoundBridgeTask(PointTask):
             measure_targets(self.module.bridge.prior, self.pairs)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
-        draws = torch.rand(size, 9, generator=generator)
+        draws = torch.rand(size, 11, generator=generator)
         (picks, first), (others, second) = (self.pairs.draw(size, generator) for _sound in range(2))
         meet = torch.rand(size, 2, self.draws, generator=generator)[part]
         draws, picks, first, others, second = (x[part] for x in (draws, picks, first, others, second))
@@ -77,6 +77,8 @@ class SoundBridgeTask(PointTask):
         features = crops(self.frontend, self.pairs.sources, picks, draws[:, 2])
         if self.mixup:
             features = mixed(features, crops(self.frontend, self.pairs.sources, others, draws[:, 3]), share)
+        if self.frontend.can_mix:
+            features = some_narrow(features, draws[:, 9:11])
         features = self.frontend.finish(features)
         if self.frontend.can_mix:
             features = spec_augment(features, draws[:, 4:8])
