@@ -33,6 +33,8 @@ LINES = {
     "text2img": "words -o {tmp}/out",
     "embed": "{bark} -o {tmp}/out.safetensors",
     "tag": "{bark}",
+    "index": "{bark} -o {tmp}/my.idx",
+    "search": "{data} red --sheet {tmp}/hits.png",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
     "reproduce": "{made} {bark} -o {tmp}/again.png",
@@ -81,6 +83,7 @@ WORDS = {
     "--notes": "about",
     "--space": "{other}",
     "--text": "words",
+    "--modality": "sound",
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",
 }
@@ -164,6 +167,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
     from mmx.models.doctor import Check
+    from mmx.spaces.indexing import Indexed
     from mmx.spaces.parts import Part
     from mmx.training.video_pairs import VideoPairs
     from tests.small_space import small_space
@@ -187,6 +191,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.models.hub.remove": (1, []),
         "mmx.spaces.load.load_space": small_space(),
         "mmx.spaces.parts.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
+        "mmx.spaces.indexing.update": Indexed(rows=1),
+        "mmx.spaces.search.find": [],
         "mmx.models.doctor.checks": [Check("disk", True, "there", "")],
     }
     for name, answer in replaced.items():

@@ -107,6 +107,8 @@ def test_every_option_that_the_readme_names_exists() -> None:
             "text2img",
             "embed",
             "tag",
+            "index",
+            "search",
             "show",
             "train-bridge",
             "train-decoder",

@@ -290,6 +290,15 @@ def test_one_bad_file_does_not_stop_the_rest(in_small, tmp_path: Path, pictures)
     assert load(out_file.read_bytes())["vectors"].shape[0] == 3
 
 
+def test_what_a_space_has_no_encoder_for_is_left_out_of_a_batch(mmx_in_process, monkeypatch, pictures, bark) -> None:
+    monkeypatch.setattr("mmx.spaces.load.load_space", lambda *_, **__: small_space(without="sound"))
+    for command in (("embed", "--json"), ("tag",)):
+        code, out, err = mmx_in_process(*command, pictures[0], bark, pictures[1])
+        assert code == 0 and len(out.splitlines()) == 2 and b"1 files left out" in err
+        code, _, _ = mmx_in_process(*command, bark)
+        assert code == 4
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

@@ -36,6 +36,14 @@ COMMANDS = {
     "tag": Row(
         "mmx.cli.spaces:tag", "Spaces", "Name what pictures, sounds and videos are of, by labels that you choose."
     ),
+    "index": Row(
+        "mmx.cli.index:index",
+        "Spaces",
+        "Index pictures, sounds, texts and videos, so that `mmx search` finds them.",
+    ),
+    "search": Row(
+        "mmx.cli.index:search", "Spaces", "Find what is nearest to a text, a picture, a sound, or a sum of them."
+    ),
     "show": Row(
         "mmx.cli.show:show",
         "Look",

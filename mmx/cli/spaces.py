@@ -113,6 +113,16 @@ def each(sources: Iterable[Source], work: Callable[[Source], None], saying: Sayi
         raise PartialFailure(f"{failures} of {len(sources)} inputs failed; the others were done")
 
 
+def fitting(sources: list[Source], space: Space, say: Speaker) -> list[Source]:
+    """The inputs that a space may have an encoder for; all where it has one for none, so that it is said of them."""
+    from mmx.spaces.parts import may_hold
+
+    able = [source for source in sources if source.path is None or may_hold(source.path, space)]
+    if 0 < len(able) < len(sources):
+        say.note(f"{len(sources) - len(able)} files left out: the space {space.name} has no encoder for them")
+    return able or sources
+
+
 def read_parts(space: Space, source: Source, cuts: Cuts, say: Speaker) -> Iterable[Part]:
     """An input's parts, with notes on what is unusual about them."""
     from mmx.spaces.parts import notes_on, parts_of
@@ -193,7 +203,7 @@ def embed(files: Inputs, vectors: Vectors, cutting: Cutting, choice: SpaceChoice
     for text in vectors.text:
         add(text, [Part("text", text)])
     try:
-        each(sources, work, saying)
+        each(fitting(sources, space, say), work, saying)
     finally:
         if target is not None and done:
             target.write(vector_bytes(space, done))
@@ -261,4 +271,4 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
             about = {"schema": "mmx.tags/1", "input": source.name} | part.about() | {"tags": [vars(t) for t in found]}
             say.result(about, f"{source.name}{at}: {words}")
 
-    each(sources, work, saying)
+    each(fitting(sources, space, say), work, saying)

@@ -25,6 +25,7 @@ T = TypeVar("T")
 NEEDS = {"image": ("image",), "sound": ("sound",), "text": ("text",), "video": ("image", "sound")}
 SILENT = -80.0  # dB; a video's sound is left out where it is weaker
 SHORTEST = 0.02  # seconds, of a video that has no moment otherwise
+HEAD = 4096  # bytes, by which a text is known
 BATCH = 32  # parts that are encoded at once
 
 
@@ -72,12 +73,25 @@ def parts_of(space: Space, source: Path | bytes, name: str, cuts: Cuts = Cuts())
 
 
 def _sniffed(source: Path | bytes, name: str) -> str:
-    """What a file without a known suffix holds: a picture, or else a sound."""
+    """What a file without a known suffix holds: a picture, a text, or else a sound."""
     try:
         read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
     except InputError as error:
-        return "sound" if "not a picture" in error.message else "image"
+        if "not a picture" in error.message:
+            return "text" if _is_text(source) else "sound"
     return "image"
+
+
+def _is_text(source: Path | bytes) -> bool:
+    """Whether bytes begin as those of a text in UTF-8 do, without control characters."""
+    if isinstance(source, bytes):
+        start = source[:HEAD]
+    else:
+        with source.open("rb") as file:
+            start = file.read(HEAD)
+    words = start.decode("utf8", "ignore")
+    whole = len(words.encode()) > len(start) - 4  # the last letter may be cut
+    return whole and not any(letter < " " and not letter.isspace() for letter in words)
 
 
 def _picture(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterator[Part]:
@@ -147,6 +161,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def kinds_for(space: Space) -> tuple[str, ...]:
-    """The kinds of file that a space is for."""
-    return tuple(kind for kind, needs in NEEDS.items() if set(needs) & set(space.modalities))
+def may_hold(path: Path, space: Space) -> bool:
+    """Whether a file may hold what a space has encoders for, by its suffix."""
+    kind = kind_of_file(path)
+    return kind is None or bool(set(NEEDS[kind]) & set(space.modalities))

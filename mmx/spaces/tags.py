@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from mmx.errors import UsageError
+from mmx.errors import InputError, UsageError
 from mmx.spaces.base import Space
 from mmx.spaces.parts import Part
 
@@ -48,7 +47,7 @@ class Tagger:
         ]
 
 
-def refuse_texts(part: Part, name: str) -> Any:
-    """Raise UsageError for a part that is a text: it is in words already."""
+def refuse_texts(part: Part, name: str) -> None:
+    """Raise InputError for a part that is a text: it is in words already."""
     if part.modality == "text":
-        raise UsageError(f"{name}: it is a text, in words already", hint="mmx tag takes pictures, sounds and videos")
+        raise InputError(f"{name}: it is a text, in words already", hint="mmx tag takes pictures, sounds and videos")

@@ -1,0 +1,174 @@
+"""`mmx index` and `mmx search`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from mmx.cli.spaces import Cutting, SpaceChoice, Speaker, fitting
+from mmx.cli.takes import takes
+from mmx.cli.talk import report
+from mmx.errors import PartialFailure, UsageError
+from mmx.media.files import Source, Target, expand
+from mmx.media.formats import SUFFIXES
+from mmx.options import Overwrite, Saying
+from mmx.spaces.query import parse_query
+
+if TYPE_CHECKING:
+    from mmx.spaces.indexing import Indexed
+    from mmx.spaces.search import Hit
+
+EACH = 5.0  # seconds between two notes on how far it is
+CHOICES = ("image", "sound", "text")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What is indexed, and where the index is."""
+
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="FOLDER...", help="Folders, files or globs.", show_default=False)
+    ]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="INDEX", show_default=False, help="The index, a folder.")
+    ]
+
+    def sources(self) -> list[Source]:
+        """The files. Raises UsageError."""
+        if "-" in self.inputs:
+            raise UsageError("an index is of files, not of stdin", hint="give a folder")
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"{self.output} is a file", hint="an index is a folder")
+        return expand(self.inputs, *SUFFIXES)
+
+
+@takes
+def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+    """Index pictures, sounds, texts and videos, so that `mmx search` finds them.
+
+    mmx index photos/ recordings/ -o my.idx
+
+    A second run embeds only what is new or changed and drops what was deleted. What can't be read is named and skipped
+    (exit code 6).
+    """
+    sources = folders.sources()
+    choice.check()
+    space, say = choice.load(), Speaker(saying)
+    from mmx.spaces.indexing import update
+
+    paths = [source.path for source in fitting(sources, space, say) if source.path]
+    done = update(folders.output, space, paths, cutting.cuts(), say=_progress(say))
+    for path, error in done.unreadable:
+        report(error, as_json=saying.as_json, input=path)
+    about = {name: value for name, value in vars(done).items() if name != "unreadable"}
+    say.result({"schema": "mmx.indexed/1", "index": str(folders.output), "space": space.name} | about)
+    say.note(f"{folders.output}: {_summary(done)}")
+    if done.unreadable:
+        raise PartialFailure(f"{len(done.unreadable)} of {len(paths)} files can't be read; the others are indexed")
+
+
+def _progress(say: Speaker) -> Callable[[int, int], None]:
+    """A note now and then on how far it is."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > EACH:
+            last = time.monotonic()
+            say.note(f"{done} of {of} new files")
+
+    return tell
+
+
+def _summary(done: Indexed) -> str:
+    counts = f"{done.embedded} embedded, {done.kept} unchanged, {done.moved} moved, {done.dropped} dropped"
+    return f"{done.rows} rows; files: {counts}, {len(done.unreadable)} unreadable"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for, and where."""
+
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What mmx index made.", show_default=False)]
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)
+    ]
+    top: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 10
+    modality: Annotated[
+        Optional[str], typer.Option(show_default=False, help="Only of image, sound or text. Default: all.")
+    ] = None
+    sheet: Annotated[
+        Optional[Path],
+        typer.Option(metavar="OUT.png", show_default=False, help="Draw the hits as a contact sheet, too."),
+    ] = None
+    overwrite: Overwrite = False
+
+    def check(self) -> Target | None:
+        """Where the sheet goes. Raises UsageError."""
+        if self.modality not in (None, *CHOICES):
+            raise UsageError(f"--modality {self.modality}: no such modality", hint=", ".join(CHOICES))
+        if not self.index.is_dir():
+            raise UsageError(f"{self.index}: no such index", hint=f"mmx index FOLDER -o {self.index}")
+        if self.sheet is None:
+            return None
+        if self.sheet.suffix.lower() != ".png":
+            raise UsageError(f"{self.sheet}: this writes .png files")
+        Target(self.sheet).check(overwrite=self.overwrite)
+        return Target(self.sheet)
+
+
+@takes
+def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+    """Find what is nearest to a text, a picture, a sound, or a sum of them.
+
+    mmx search my.idx "a dog in the snow"
+
+    mmx search my.idx "bark.wav + 0.5*beach.jpg - 'rain'" --modality image --sheet hits.png
+
+    In a sum, + and - stand between spaces, a text may be in quotes, and a weight with * before a term.
+    """
+    target = query.check()
+    terms = parse_query(query.query)
+    choice.check()
+    space, say = choice.load(), Speaker(saying)
+    from mmx.spaces.index import Index
+    from mmx.spaces.search import find
+
+    hits = find(
+        lambda: Index.open(query.index),
+        space,
+        terms,
+        top=query.top,
+        modality=query.modality,
+        cuts=cutting.cuts(),
+        stdin=Source(None, Path("stdin")).read,
+    )
+    found = [_about(hit) for hit in hits]
+    about = {"schema": "mmx.hits/1", "query": query.query, "space": space.name, "hits": found}
+    say.result(about, "\n".join(map(_line, found)))
+    if not hits:
+        say.note("nothing was found")
+    if target is not None:
+        from mmx.media.image import png_bytes
+        from mmx.spaces.sheet import draw_hits
+
+        target.write(png_bytes(draw_hits(hits, query.query)))
+
+
+def _about(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON has it; paths below the current folder without it."""
+    row, here = hit.row, os.getcwd() + os.sep
+    about = {"path": row["path"].removeprefix(here), "modality": row["modality"], "score": hit.score}
+    about["start"] = row.get("start")
+    return about | {name: row[name] for name in ("line", "text") if name in row}
+
+
+def _line(hit: dict[str, Any]) -> str:
+    at = "" if hit["start"] is None else f"  at {hit['start']:g} s"
+    return f"{hit['score']:.3f}  {hit['modality']}  {hit['path']}{at}{'  ' + hit['text'] if 'text' in hit else ''}"
