@@ -34,10 +34,18 @@ class SilenceError(InputError):
     """A sound is digital silence: every sample has the same value."""
 
 
+class DamagedError(InputError):
+    """Of a picture, or of a sound where that is asked for, a part is missing or can't be decoded."""
+
+
 class OutputError(MmxError):
     """An output could not be written. Nothing half-written is left behind."""
 
     exit_code = 2
+
+
+class DiskError(OutputError):
+    """No output can be written any more: the disk is full, or may only be read."""
 
 
 class ModelError(MmxError):

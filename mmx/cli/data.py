@@ -12,7 +12,9 @@ import typer
 
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
+from mmx.media.files import given_file
 from mmx.media.formats import SUFFIXES
+from mmx.media.names import walk
 from mmx.options import BridgeAndDecoder, Device, Quiet, Saying
 from mmx.recipes.base import existing
 from mmx.tasks import task as find_task
@@ -124,17 +126,14 @@ class Videos:
 
     def files(self) -> list[Path]:
         """All videos. Raises UsageError where one is not there, or none is."""
-        found = [file for given in self.videos for file in _videos_of(given)]
-        missing = next((path for path in found if not path.exists()), None)
-        if missing or not found:
-            raise UsageError(f"{missing or self.videos[0]}: no {'such file' if missing else 'videos here'}")
+        found = [file for given in self.videos for file in _videos_of(given_file(given, folders=True, stdin=False))]
+        if not found:
+            raise UsageError(f"{self.videos[0]}: no videos here")
         return found
 
 
 def _videos_of(given: Path) -> list[Path]:
-    if not given.is_dir():
-        return [given]
-    return sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES["video"])
+    return walk(given, SUFFIXES["video"]) if given.is_dir() else [given]
 
 
 @dataclass(frozen=True)

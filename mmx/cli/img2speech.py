@@ -11,7 +11,7 @@ import typer
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import Target, expand
+from mmx.media.files import expand, output_file
 from mmx.options import Files, Models, Output, Placement, Saying, Settings, Speaking
 
 
@@ -30,9 +30,7 @@ class Drawing:
             return
         if results != 1:
             raise UsageError("--spectrogram draws one result", hint="mmx show FILE draws any sound")
-        if self.spectrogram.suffix.lower() != ".png":
-            raise UsageError(f"--spectrogram {self.spectrogram}: this writes .png files")
-        Target(self.spectrogram).check(overwrite=overwrite)
+        output_file(self.spectrogram, ".png", "--spectrogram ").check(overwrite=overwrite)
 
 
 @takes

@@ -16,7 +16,8 @@ from mmx.cli.options import Json
 from mmx.cli.takes import takes
 from mmx.digest import sha256
 from mmx.errors import InputError, MmxError, ModelError, UsageError
-from mmx.media.files import Source, Target, plan
+from mmx.media.files import Source, Target, given_file, plan
+from mmx.media.names import printable
 from mmx.media.provenance import ROLES, dumps, read_record
 from mmx.options import Models, Overwrite, Saying
 
@@ -27,9 +28,7 @@ UNKNOWN = "unsealed"  # what older versions noted of a folder without SHA256SUMS
 
 
 def _read(file: str) -> bytes:
-    if file != "-" and not Path(file).is_file():
-        raise UsageError(f"{file}: no such file")
-    return Source(None if file == "-" else Path(file), Path(file)).read()
+    return Source(None if file == "-" else given_file(file), Path(file)).read()
 
 
 def inspect(
@@ -43,7 +42,7 @@ def inspect(
     if as_json:
         print(dumps(record))
         return
-    print(f"{file}: synthetic, made by mmx {record['version']} {record['command']}")
+    print(f"{printable(file)}: synthetic, made by mmx {record['version']} {record['command']}")
     for entry in record["inputs"]:
         print(f"  {entry['role']}: {entry['name']}  sha256 {entry['sha256']}")
     for role in (role for role in ROLES if role in record):
@@ -101,7 +100,7 @@ def reproduce(again: Again, models: Models, saying: Saying) -> None:
             hint="; ".join(different) or "the file was changed, or this machine computes differently",
         )
     if not saying.quiet and not saying.as_json:
-        print(f"{again.file}: the same bytes", file=sys.stderr)
+        print(f"{printable(again.file)}: the same bytes", file=sys.stderr)
 
 
 def _keep(again: Again, made: bytes, *, as_json: bool) -> Target | None:

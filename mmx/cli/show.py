@@ -6,14 +6,13 @@ import io
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
-from mmx.media.files import Target, expand
+from mmx.media.files import Target, expand, output_file
 from mmx.options import Overwrite
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
@@ -49,11 +48,7 @@ class Looking:
             raise UsageError(f"--window {self.window}: no such window", hint=", ".join(WINDOWS))
         if self.scale not in SCALES:
             raise UsageError(f"--scale {self.scale}: no such scale", hint=", ".join(SCALES))
-        if self.output is None:
-            return None
-        if self.output != "-" and not self.output.lower().endswith(".png"):
-            raise UsageError(f"{self.output}: this writes .png files")
-        return Target(None if self.output == "-" else Path(self.output))
+        return None if self.output is None else output_file(self.output, ".png")
 
 
 @takes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand
+from mmx.media.files import expand, given_file
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
 
 
@@ -59,7 +59,7 @@ def _layout(output: Pictures, *, walks: bool) -> str:
 def _weighted(text: str, default: float) -> tuple[str, float]:
     """FILE[:weight] → both. A colon that is part of an existing file's name is left alone."""
     head, colon, tail = text.rpartition(":")
-    if not colon or Path(text).exists():
+    if not colon or os.path.exists(text):
         return text, default
     try:
         weight = float(tail)
@@ -79,6 +79,5 @@ def _extras(blending: Blending) -> tuple[Extra, ...]:
         path, weight = _weighted(blending.image, 0.5)
         extras.append(Extra(path, "image", weight))
     for extra in extras:
-        if not Path(extra.path).is_file():
-            raise UsageError(f"--{extra.role} {extra.path}: no such file")
+        given_file(extra.path, f"--{extra.role} ")
     return tuple(extras)

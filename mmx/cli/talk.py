@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmx.errors import MmxError, ModelError
+from mmx.media.names import printable
 
 if TYPE_CHECKING:
     from mmx.media.files import Source, Target
@@ -19,9 +20,9 @@ def report(error: MmxError, *, as_json: bool, **about: object) -> None:
     if as_json:
         print(json.dumps({"schema": "mmx.error/1"} | about | error.as_dict()), flush=True)
         return
-    print(f"mmx: {error.message}", file=sys.stderr)
+    print(f"mmx: {printable(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"     hint: {error.hint}", file=sys.stderr)
+        print(f"     hint: {printable(error.hint)}", file=sys.stderr)
 
 
 def unexpected(error: Exception, name: str = "") -> MmxError:
@@ -46,7 +47,7 @@ class Talk:
     def note(self, text: str) -> None:
         """A line for the user, who may not want it."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def done(self, job: Job, done: Done, targets: list[Target]) -> None:
         """What was heard in each input, where the results are, and how long it took."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmx.cli.ledger import Ledger, job_digest, share
 from mmx.cli.talk import Talk, unexpected
-from mmx.errors import MmxError, PartialFailure, UsageError
+from mmx.errors import DiskError, MmxError, ModelError, PartialFailure, UsageError
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
 from mmx.options import BridgeAndDecoder, Output, Saying, Settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmx.translate.base import Translator
     from mmx.translate.job import Done, Given
 
+ENDING = (UsageError, ModelError, DiskError)  # errors of no single input
 Group = tuple[list[Source], list[Target]]  # sources that are translated together, and where their results go
 
 
@@ -92,21 +93,26 @@ def carry_out(request: Request) -> None:
 
 
 def _translate_all(translator: Translator, request: Request, groups: list[Group], talk: Talk) -> None:
-    """Every group, in turn. Raises the error of the only one, usage and model errors, and PartialFailure in the end."""
+    """Every group, in turn. Raises the error of the only one, those that the others would meet, too, and PartialFailure
+    in the end.
+    """
     from mmx.translate.job import Given
 
-    blended = tuple(Given(e.path, Path(e.path).read_bytes(), e.role, e.weight) for e in request.extras)
+    extras = ((Source(Path(extra.path), Path(extra.path)), extra) for extra in request.extras)
+    blended = tuple(Given(source.name, source.read(), extra.role, extra.weight) for source, extra in extras)
     failures: list[MmxError] = []
     ledger = Ledger(Path(str(request.output.output))) if request.output.resume else None
     for group in groups:
         try:
             _translate_one(translator, request, group, blended, ledger=ledger, talk=talk)
         except Exception as error:  # whatever is wrong with one input, the others are translated
-            known = isinstance(error, MmxError)
-            if len(groups) == 1 or (known and error.exit_code in (2, 4)) or os.environ.get("MMX_DEBUG") == "1":
+            if os.environ.get("MMX_DEBUG") == "1":
                 raise
-            failures.append(error if known else unexpected(error, group[0][0].name))
-            talk.failed(group[0], failures[-1])
+            failure = error if isinstance(error, MmxError) else unexpected(error, group[0][0].name)
+            if len(groups) == 1 or isinstance(error, ENDING):
+                raise failure from None
+            failures.append(failure)
+            talk.failed(group[0], failure)
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmx.data.cache import content_key, make_folder
 from mmx.data.items import Item
+from mmx.media.names import printable
 
 NOTHING = content_key(b"")
 MASK = (1 << 64) - 1  # SQLite's integers have a sign, keys have none
@@ -63,7 +64,7 @@ class Digests:
         """What the table holds of an item, if its file still is as it was then."""
         row = self.base.execute(
             "SELECT size, changed, key FROM seen WHERE path = ? AND offset = ?",
-            (os.path.abspath(item.path), item.offset),
+            (_place(item), item.offset),
         ).fetchone()
         if row is None or row[:2] != stat:
             return 0
@@ -77,7 +78,7 @@ class Digests:
         learned.
         """
         rows = [
-            (os.path.abspath(item.path), item.offset, *stat, struct.unpack("<q", struct.pack("<Q", key))[0])
+            (_place(item), item.offset, *stat, struct.unpack("<q", struct.pack("<Q", key))[0])
             for item, key, stat in zip(items, keys, stats, strict=True)
             if stat is not None and stat == stat_of(item.path)
         ]
@@ -88,6 +89,10 @@ class Digests:
                 self.base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.Error:
             self.base = None
+
+
+def _place(item: Item) -> str:
+    return printable(os.path.abspath(item.path))
 
 
 def _opened(path: Path) -> sqlite3.Connection:

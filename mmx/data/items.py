@@ -5,13 +5,19 @@ known of them.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmx.errors import InputError
 
 MAX_BAD = 0.05  # the share of samples that may be unusable before a run stops
 SPLITS = ("train", "val")  # any other name is a split that training never touches
+SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "development": "val", "dev": "val"}
+SPELLINGS |= {"testing": "test"}
+SURROGATES = "surrogatepass"  # of names that are no UTF-8, as Python keeps them
+MAX_SPLITS = 100  # that are told apart; all others are as the last of these
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Item:
                 data = file.read(self.size)
         except OSError as error:
             raise InputError(f"{self.name}: {error.strerror}") from None
+        except ValueError as error:  # a name that no file can have
+            raise InputError(f"{self.name}: {error}") from None
         if len(data) < self.size:
             raise InputError(f"{self.name}: {self.path} ends before it")
         return data
@@ -53,7 +61,7 @@ class Items(Sequence[Item]):
     def append(self, item: Item) -> None:
         """Add an item. Of a whole file the name is the path."""
         alone = item.size < 0 and not item.key
-        self._text += (item.path if alone else item.name).encode()
+        self._text += (item.path if alone else item.name).encode("utf8", SURROGATES)
         self._ends.append(len(self._text))
         self._path_of.append(-1 if alone else self._paths.setdefault(item.path, len(self._paths)))
         self._offset.append(item.offset)
@@ -64,7 +72,7 @@ class Items(Sequence[Item]):
         return len(self._size)
 
     def __getitem__(self, index: int) -> Item:  # type: ignore[override]
-        text = self._text[self._ends[index] : self._ends[index + 1]].decode()
+        text = self._text[self._ends[index] : self._ends[index + 1]].decode("utf8", SURROGATES)
         if self._path_of[index] < 0:
             return Item(text, text)
         if len(self._paths) != len(self._by_number):
@@ -77,23 +85,58 @@ class Items(Sequence[Item]):
         return (self[index] for index in range(len(self)))
 
 
+def split_named(name: Any) -> str:
+    """A split by its usual name: `Train`, `training` → train, `validation` → val, and any other in lower case."""
+    text = str(name).strip().casefold()
+    return SPELLINGS.get(text, text)
+
+
 @dataclass
 class Listing:
-    """One side of the pairs: items, the number of each one's label (-1: none), of its split (index into SPLITS, 2:
-    other), its weight.
+    """One side of the pairs: items, the number of each one's label (-1: none), of its split (an index into
+    `split_names`, which begins as SPLITS does), its weight. said: splits as the data calls them, and how many items.
     """
 
     items: Items = field(default_factory=Items)
     labels: array = field(default_factory=lambda: array("i"))
     splits: array = field(default_factory=lambda: array("b"))
     weights: array = field(default_factory=lambda: array("f"))
+    split_names: list[str] = field(default_factory=lambda: list(SPLITS))
+    said: Counter[str] = field(default_factory=Counter)
 
-    def add(self, split: str, label: int, weight: float, item: Item) -> None:
+    def add(self, split: Any, label: int, weight: float, item: Item) -> None:
         """Add an item and what is known of it."""
+        name = split_named(split)
+        if name not in self.split_names and len(self.split_names) < MAX_SPLITS:
+            self.split_names.append(name)
+        self.said[str(split)] += 1
         self.items.append(item)
         self.labels.append(label)
-        self.splits.append(SPLITS.index(split) if split in SPLITS else len(SPLITS))
+        self.splits.append(self.split_names.index(name) if name in self.split_names else MAX_SPLITS - 1)
         self.weights.append(weight)
+
+    def counts(self) -> dict[str, int]:
+        """How many items each split has, but for those that have none."""
+        counted = Counter(self.splits)
+        return {name: counted[number] for number, name in enumerate(self.split_names) if counted[number]}
+
+    def odd_splits(self) -> list[str]:
+        """What the data calls its splits, where training takes it as another name or leaves it out."""
+        renamed = (
+            f"the split {said!r} is taken as {split_named(said)}: {count} items"
+            for said, count in self.said.items()
+            if split_named(said) != said
+        )
+        return [*renamed, *self.left_out()]
+
+    def left_out(self) -> list[str]:
+        """The splits that neither training nor anybody's habit knows."""
+        known = (*SPLITS, "test")
+        return [
+            f"the split {name!r} is neither train nor val, and training leaves it out: {count} items"
+            for name, count in self.counts().items()
+            if name not in known
+        ]
 
 
 def refuse_many_bad(bad: Sequence[str], total: int, where: str = "") -> None:

@@ -6,9 +6,9 @@ Nothing is read here but names, metadata and the heads of tars; what is kept is 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mmx.data.items import Item, Listing
-from mmx.data.shards import SUFFIXES, fetch, located, urls
+from mmx.data.items import SURROGATES, Item, Listing
+from mmx.data.rows import Rows
+from mmx.data.shards import fetch, located, urls
 from mmx.errors import InputError
+from mmx.media import formats
+from mmx.media.names import walk
 from mmx.tasks import TASKS, Task
 
 HINTS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
@@ -52,6 +55,7 @@ class Manifest:
     key: str = ""  # of the metadata that the labels come from
     remote: list[str] = field(default_factory=list)  # shards to be streamed
     task: Task | None = None  # of these
+    odd: list[str] = field(default_factory=list)  # what is unusual about how it is written
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The label numbers of both sides; direct pairs without labels are each their own."""
@@ -71,12 +75,11 @@ def read_manifest(data: str, task_name: str, *, stream: bool = False) -> Manifes
         if stream and any("://" in url for url in shards):
             return Manifest(Listing(), Listing(), direct=True, remote=shards, task=task)
         return joined(_candidates(map(fetch, shards), task), task, data)
-    if path.suffix in (".jsonl", ".csv"):
+    if os.path.exists(path) and not path.is_dir():
         return _from_rows(path)
+    if folders := folders_of(path, task):
+        return _from_folders(folders)
     sides = (task.source, task.target)
-    folders = [next((path / name for name in side.folders if (path / name).is_dir()), None) for side in sides]
-    if all(folders):
-        return _from_folders(*folders, task)
     if any(list(path.glob(f"{side.prefix}-*.tar")) for side in sides):
         return _from_two_kinds_of_shards(path, task)
     found = sorted(map(str, path.glob("*.tar")))
@@ -90,53 +93,73 @@ def read_manifest(data: str, task_name: str, *, stream: bool = False) -> Manifes
 
 def held_out(name: str) -> str:
     """The split of a pair that names none: by its name, so that it is the same in every run."""
-    return "val" if int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT == 0 else "train"
+    digest = hashlib.sha256(name.encode("utf8", SURROGATES)).hexdigest()
+    return "val" if int(digest, 16) % HELD_OUT == 0 else "train"
 
 
-def _from_folders(sources: Path, targets: Path, task: Task) -> Manifest:
-    by_stem = []
-    kinds = [(sources, task.source.modality), (targets, task.target.modality)]
-    if (sources.parent / HINTS).is_dir():
-        kinds.append((sources.parent / HINTS, "image"))
-    for folder, modality in kinds:
-        files = (p for p in folder.rglob("*") if p.suffix[1:].lower() in SUFFIXES[modality])
-        by_stem.append({p.relative_to(folder).with_suffix("").as_posix(): str(p) for p in files})
-    manifest = Manifest(Listing(), Listing(), direct=True, second_sources=Listing() if len(kinds) > 2 else None)
+def stems(folder: Path, modality: str) -> dict[str, list[Path]]:
+    """The files of a modality below a folder, by their names without suffixes: of each the best kind first, the others
+    are left out of training.
+    """
+    order = formats.SUFFIXES[modality]
+    found: dict[str, list[Path]] = {}
+    for path in sorted(walk(folder, order), key=lambda path: (order.index(path.suffix.lower()), path)):
+        # macOS writes letters and their accents apart
+        stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        found.setdefault(stem, []).append(path)
+    return found
+
+
+def folders_of(data: Path, task: Task) -> list[tuple[Path, str]]:
+    """The two folders of pairs by stem, and that of second sources where there is one, with what they hold; none where
+    one is missing.
+    """
+    sides = (task.source, task.target)
+    found = [next((data / name for name in side.folders if (data / name).is_dir()), None) for side in sides]
+    if None in found:
+        return []
+    kinds = [(folder, side.modality) for folder, side in zip(found, sides, strict=True)]
+    return [*kinds, (data / HINTS, "image")] if (data / HINTS).is_dir() else kinds
+
+
+def _from_folders(folders: list[tuple[Path, str]]) -> Manifest:
+    by_stem = [stems(folder, modality) for folder, modality in folders]
+    manifest = Manifest(Listing(), Listing(), direct=True, second_sources=Listing() if len(folders) > 2 else None)
     sides = [manifest.sources, manifest.targets, manifest.second_sources]
     for stem in sorted(set.intersection(*(set(paths) for paths in by_stem))):
         for side, paths in zip(sides, by_stem, strict=False):
-            side.add(held_out(stem), -1, 1.0, Item(paths[stem], paths[stem]))
+            place = str(paths[stem][0])
+            side.add(held_out(stem), -1, 1.0, Item(place, place))
     if not len(manifest.sources.items):
+        (sources, _), (targets, _) = folders[:2]
         raise InputError(f"{sources.parent}: no file in {sources.name}/ has the stem of a file in {targets.name}/")
     return manifest
 
 
 def _from_rows(path: Path) -> Manifest:
-    """Rows of source, target and optionally source2, split, weight, label; paths are relative to the
-    manifest's folder.
+    """Rows of source, target and optionally source2, split, weight, label; paths are relative to the manifest's folder,
+    or to the current one where it comes from a pipe.
     """
-    manifest, numbers = Manifest(Listing(), Listing(), direct=True, key="label"), {}
-    for line, row in _rows(path):
-        if not isinstance(row, dict) or not row.get("source") or not row.get("target"):
-            raise InputError(f"{path}:{line}: a row needs a source and a target")
-        weight = _weight(row, f"{path}:{line}")
-        if bool(row.get("source2")) != (manifest.second_sources is not None) and len(manifest.sources.items):
-            raise InputError(f"{path}:{line}: some rows have a source2 and some have none")
+    manifest, numbers, rows = Manifest(Listing(), Listing(), direct=True, key="label"), {}, Rows(path)
+    for where, row in rows:
+        weight = _weight(row, where)
+        if ("source2" in row) != (manifest.second_sources is not None) and len(manifest.sources.items):
+            raise InputError(f"{where}: some rows have a source2 and some have none")
         label = row.get("label")
-        number = -1 if label in (None, "") else numbers.setdefault(str(label), len(numbers))
-        for side, name in ((manifest.sources, row["source"]), (manifest.targets, row["target"])):
-            place = str(path.parent / name)
-            side.add(row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place))
-        if row.get("source2"):
-            manifest.second_sources, place = manifest.second_sources or Listing(), str(path.parent / row["source2"])
-            manifest.second_sources.add(
-                row.get("split") or held_out(str(row["source"])), number, weight, Item(place, place)
-            )
+        number = -1 if label is None else numbers.setdefault(str(label), len(numbers))
+        split = row.get("split") or held_out(row["name"])
+        if "source2" in row:
+            manifest.second_sources = manifest.second_sources or Listing()
+        sides = ((manifest.sources, "source"), (manifest.targets, "target"), (manifest.second_sources, "source2"))
+        for side, column in sides:
+            if side is not None:
+                side.add(split, number, weight, Item(row[column], row[column]))
     if not len(manifest.sources.items):
         raise InputError(f"{path}: no rows")
     if numbers and -1 in manifest.sources.labels:
         raise InputError(f"{path}: some rows have a label and some have none", hint="give all of them one, or none")
     manifest.label_names = list(numbers)
+    manifest.odd = rows.odd
     return manifest
 
 
@@ -144,30 +167,12 @@ def _weight(row: dict[str, Any], where: str) -> float:
     """How often a pair is drawn beside the others: 1 where nothing is said, 0 for never."""
     given = row.get("weight")
     try:
-        weight = 1.0 if given in (None, "") else float(given)
+        weight = 1.0 if given in (None, "") else float(given.replace(",", ".") if isinstance(given, str) else given)
     except (TypeError, ValueError):
         raise InputError(f"{where}: weight {given!r} is not a number") from None
     if not 0 <= weight < float("inf"):
         raise InputError(f"{where}: weight {weight} is not a finite number, zero or above")
     return weight
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        with path.open(encoding="utf8", newline="") as file:
-            if path.suffix == ".csv":
-                yield from enumerate(csv.DictReader(file), 2)
-                return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield number, json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise InputError(f"{path}:{number}: not JSON: {error.msg}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
 
 
 def joined(rows: Iterator[Candidate], task: Task, name: str) -> Manifest:

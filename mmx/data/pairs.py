@@ -166,11 +166,15 @@ def load_pairs(
             + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""),
             file=sys.stderr,
         )
+    for line in () if quiet else manifest.sources.left_out():
+        print(line, file=sys.stderr)
     labels = manifest.labels()
     splits = [_split(manifest, sides, labels, number) for number in range(len(SPLITS))]
     if splits[0] is None:
+        there = ", ".join(f"{name} {count}" for name, count in manifest.sources.counts().items())
         raise InputError(
-            "the train split has no usable pairs", hint="mmx data check says what is wrong with each sample"
+            f"the train split has no usable pairs; the data's splits are: {there}",
+            hint="mmx data check says what is wrong with each sample",
         )
     if manifest.direct and not splits[0].weights.any():
         raise InputError("all weights of the train split are zero")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmx.bridges.frontends import sound_of
-from mmx.data.items import refuse_many_bad
+from mmx.data.items import refuse_many_bad, split_named
 from mmx.data.shards import find_shards, stream
 from mmx.errors import InputError
 from mmx.media.audio import Waveform
@@ -34,7 +34,7 @@ class Photos:
 
     def split(self, name: str) -> Photos:
         """The photos whose metadata names this split."""
-        keep = [i for i, meta in enumerate(self.meta) if _split_of(meta) == name]
+        keep = [i for i, meta in enumerate(self.meta) if _split_of(meta) == split_named(name)]
         return Photos(self.pixels[keep], [self.meta[i] for i in keep])
 
 
@@ -63,7 +63,7 @@ class Sounds:
 
     def split(self, name: str) -> Sounds:
         """The sounds whose metadata names this split."""
-        return self.only([i for i, meta in enumerate(self.meta) if _split_of(meta) == name])
+        return self.only([i for i, meta in enumerate(self.meta) if _split_of(meta) == split_named(name)])
 
     def only(self, keep: Sequence[int]) -> Sounds:
         """Some of the sounds."""
@@ -91,7 +91,7 @@ def _load(
     for path in find_shards(folder, prefix):
         for sample in stream(path):
             payload = sample.of(modality)
-            if payload is None or split not in (None, _split_of(sample.meta)):
+            if payload is None or (split is not None and split_named(split) != _split_of(sample.meta)):
                 continue
             try:
                 found.append(decode(payload, sample.key))
@@ -104,4 +104,4 @@ def _load(
 
 
 def _split_of(meta: dict[str, Any]) -> str:
-    return meta.get("split", "train")
+    return split_named(meta.get("split", "train"))

@@ -17,6 +17,7 @@ from pathlib import Path
 import soundfile
 
 from mmx.data.captions import words_of
+from mmx.data.items import split_named
 from mmx.data.shards import find_shards, stream, write_shard
 from mmx.errors import InputError, ModelError
 from mmx.media.audio import Waveform, read_audio
@@ -110,5 +111,6 @@ def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
             meta.setdefault("voice", meta.get("speaker", "unknown"))
             if prefix == "speech" or "split" not in meta:
                 meta["split"] = split_of(index)
+            meta["split"] = split_named(meta["split"])
             index += 1
             yield read_audio(payload, sample_rate=SAMPLE_RATE, name=sample.key), meta

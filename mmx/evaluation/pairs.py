@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmx.data.items import SPLITS
+from mmx.data.items import split_named
 from mmx.data.manifest import Manifest, read_manifest
 from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
@@ -55,10 +55,12 @@ def measure(translator: SoundTranslator, options: Measuring) -> Report:
 
 
 def _of_split(manifest: Manifest, split: str, limit: int) -> list[int]:
-    number = SPLITS.index(split) if split in SPLITS else len(SPLITS)
-    found = [i for i, own in enumerate(manifest.sources.splits) if own == number]
+    names = manifest.sources.split_names
+    found = [i for i, number in enumerate(manifest.sources.splits) if names[number] == split_named(split)]
     if not found:
-        raise UsageError(f"--split {split}: the data has no such split")
+        raise UsageError(
+            f"--split {split}: the data has no such split", hint=f"it has: {', '.join(manifest.sources.counts())}"
+        )
     return [found[i] for i in spread(len(found), limit).tolist()]
 
 

@@ -69,17 +69,17 @@ def read_audio(
     return Waveform(take.samples(), sample_rate or track.rate, lost + take.notes)
 
 
-def read_timed(path: Path, *, sample_rate: int) -> tuple[Waveform, float]:
+def read_timed(path: Path, *, sample_rate: int, name: str | None = None) -> tuple[Waveform, float]:
     """The sound of a video of any size in mono, with silence where its clock jumps, and the time on that clock at which
     it starts.
 
     Raises InputError as `read_audio` does.
     """
-    name = str(path)
+    place, name = str(path), name or str(path)
     if not path.is_file():
         raise InputError(f"{name}: no such file")
     part = Part(sample_rate=sample_rate)
-    take = _with_either_ear(lambda channel: Take(part, av_track(name, name, in_time=True), channel).run(name))
+    take = _with_either_ear(lambda channel: Take(part, av_track(place, name, in_time=True), channel).run(name))
     take.check(name)
     return Waveform(take.samples(), sample_rate, take.track.losses() + take.notes), take.track.start
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
+import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmx.errors import InputError, OutputError, UsageError
+from mmx.errors import DiskError, InputError, OutputError, UsageError
 from mmx.media.formats import MAX_BYTES, SUFFIXES
+from mmx.media.names import NAME_BYTES, fitted, told_apart, walk
 
+STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # folders of what is no file, whatever it leads to
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path makes one slash of two; C:/ is none
 MEDIA = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
@@ -28,19 +35,66 @@ class Source:
     def name(self) -> str:
         return "stdin" if self.path is None else str(self.path)
 
+    @property
+    def suffix(self) -> str:
+        return "" if self.path is None else self.path.suffix
+
     def read(self) -> bytes:
         """The whole content. Raises InputError."""
-        if self.path is None:
-            data = sys.stdin.buffer.read(MAX_BYTES + 1)
-            if len(data) > MAX_BYTES:
-                raise InputError("stdin: more than 1 GiB", hint="give a file")
-            return data
         try:
-            if self.path.stat().st_size > MAX_BYTES:
-                raise InputError(f"{self.path}: more than 1 GiB", hint="cut it first")
-            return self.path.read_bytes()
+            with nullcontext(sys.stdin.buffer) if self.path is None else self.path.open("rb") as file:
+                known = 0 if self.path is None else os.fstat(file.fileno()).st_size
+                data = b"" if known > MAX_BYTES else file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}") from None
+            raise InputError(f"{self.name}: {error.strerror}") from None
+        if max(known, len(data)) > MAX_BYTES:
+            raise InputError(f"{self.name}: more than 1 GiB", hint="cut it first")
+        return data
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether a path is a pipe, such as the shell's <(...) and >(...), or a device: it has no name that says anything,
+    can be read once, and is written as it is.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or os.path.dirname(path) in STREAMS)
+
+
+def given_file(given: str | Path, option: str = "", *, folders: bool = False, stdin: bool = True) -> Path:
+    """A file that a command line names, or with `folders` also a folder.
+
+    option: what named it, such as "--mix "; stdin: whether an argument may be `-` in its place.
+
+    Raises UsageError where it is not there, and for an address.
+    """
+    text = str(given)
+    there = os.path.exists(text) if folders else os.path.exists(text) and not os.path.isdir(text)
+    if there:
+        return Path(given)
+    if ADDRESS.match(text):
+        hint = "curl -L URL | mmx ... -" if stdin and not option else f"mmx ... {option}<(curl -L URL)"
+        raise UsageError(f"{option}{text.partition('?')[0]} is an address, and this reads files", hint=hint)
+    what = "is a folder" if os.path.isdir(text) else f"no such file{' or folder' if folders else ''}"
+    raise UsageError(f"{option}{text or repr(text)}: {what}")
+
+
+@contextmanager
+def seekable(path: Path) -> Iterator[Path]:
+    """A file that can be read more than once: itself, or a copy of what comes out of a pipe. Raises InputError."""
+    if not is_stream(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        try:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, copy)
+            copy.flush()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        yield Path(copy.name)
 
 
 def kind_of_file(path: Path) -> str | None:
@@ -52,30 +106,27 @@ def kind_of_file(path: Path) -> str | None:
 def expand(inputs: Iterable[str], *kinds: str) -> list[Source]:
     """Files, folders (walked for files of these kinds), globs and `-` → sources. Raises UsageError where one names
     nothing."""
-    sources: list[Source] = []
-    suffixes = {suffix for kind in kinds for suffix in SUFFIXES[kind]}
-    for given in inputs:
-        if given == "-":
-            if sys.stdin.isatty():
-                raise UsageError("'-' reads stdin, and stdin is a terminal", hint="pipe a file into it")
-            sources.append(Source(None, Path("stdin")))
-            continue
-        path = Path(given)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
-            if not found:
-                raise UsageError(f"{given}: no {' or '.join(kinds)} files in this folder")
-            sources += [Source(p, p.relative_to(path).with_suffix("")) for p in found]
-        elif path.exists():
-            sources.append(Source(path, Path(path.stem)))
-        else:
-            found = sorted(Path(p) for p in glob.glob(given, recursive=True) if os.path.isfile(p))
-            if not found:
-                raise UsageError(f"{given}: no such file or folder")
-            sources += [Source(p, Path(p.stem)) for p in found]
+    sources = [source for given in inputs for source in _sources(given, kinds)]
     if sum(source.path is None for source in sources) > 1:
         raise UsageError("'-' can be given once")
     return sources
+
+
+def _sources(given: str, kinds: Sequence[str]) -> list[Source]:
+    path = Path(given)
+    if given == "-":
+        if sys.stdin.isatty():
+            raise UsageError("'-' reads stdin, and stdin is a terminal", hint="pipe a file into it")
+        return [Source(None, Path("stdin"))]
+    if os.path.isdir(given):
+        found = walk(path, {suffix for kind in kinds for suffix in SUFFIXES[kind]})
+        if not found:
+            raise UsageError(f"{given}: no {' or '.join(kinds)} files in this folder")
+        return [Source(p, p.relative_to(path).with_suffix("")) for p in found]
+    if os.path.exists(given):
+        return [Source(path, Path(path.stem))]
+    found = sorted(Path(p) for p in glob.glob(given, recursive=True) if os.path.isfile(p))
+    return [Source(p, Path(p.stem)) for p in found or [given_file(given, folders=True)]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +147,7 @@ def texts(given: Iterable[str]) -> list[Source]:
     """Texts, .txt files and `-` → sources. Raises UsageError for a .txt file that is not there."""
     sources: list[Source] = []
     for text in given:
-        if text == "-" or text.lower().endswith(".txt"):
+        if text == "-" or text.lower().endswith(".txt") or is_stream(text):
             sources += expand([text], "text")
         else:
             words = re.findall(r"\w+", text.lower())[:8]
@@ -117,63 +168,76 @@ class Target:
                 raise UsageError(
                     "'-o -' writes bytes to stdout, and stdout is a terminal", hint="pipe it somewhere or give -o FILE"
                 )
-        elif self.path.is_dir():
+        elif os.path.isdir(self.path):
             raise UsageError(f"{self.path} is a folder")
-        elif self.path.exists() and not overwrite:
+        elif len(os.fsencode(self.path.name)) > NAME_BYTES:
+            raise UsageError(f"{self.path.name[:40]}...: no name may be as long", hint=f"at most {NAME_BYTES} bytes")
+        elif os.path.exists(self.path) and not (overwrite or is_stream(self.path)):
             raise UsageError(f"{self.path} exists", hint="--overwrite replaces it")
 
     def write(self, data: bytes) -> None:
-        """Write everything or nothing."""
+        """Write everything or nothing; into a pipe or a device, what it takes."""
         if self.path is None:
             write_stdout(data)
+        elif is_stream(self.path):
+            _write_stream(self.path, data)
         else:
             write_atomic(self.path, data)
+
+
+def output_file(output: str | Path, suffix: str, option: str = "") -> Target:
+    """A single output: a file of this suffix in upper or lower case, `-`, or a pipe. Raises UsageError."""
+    if str(output) != "-" and Path(output).suffix.lower() != suffix and not is_stream(output):
+        raise UsageError(f"{option}{output}: this writes {suffix} files", hint=f"give a name that ends in {suffix}")
+    return Target(None if str(output) == "-" else Path(output))
 
 
 def names_a_file(output: str | None) -> bool:
     """Whether -o OUTPUT means one file rather than a folder.
 
     A path that ends with a slash or is a folder means that folder. One with the suffix of a medium means a file, as `-`
-    does; any other a folder, which need not be there yet: `out.v2` as well as `out`.
+    and pipes do; any other a folder, which need not be there yet: `out.v2` as well as `out`.
     """
     if output is None or output == "-":
         return output == "-"
-    return not output.endswith(("/", os.sep)) and Path(output).suffix.lower() in MEDIA and not Path(output).is_dir()
+    if output.endswith(("/", os.sep)) or os.path.isdir(output):
+        return False
+    return Path(output).suffix.lower() in MEDIA or is_stream(output)
 
 
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
     """Where each source's `count` results go.
 
-    `-`: stdout, for a single result. None: into the current folder, by the source's name. A file: that one, numbered
-    where one source has several results. A folder: it mirrors the inputs.
+    `-`: stdout, for a single result, as is a pipe. None: into the current folder, by the source's name. A file: that
+    one, numbered where one source has several results. A folder: it mirrors the inputs, whose names are kept whole
+    where two would be the same without their suffixes.
 
-    Raises UsageError for a file of another medium.
+    Raises UsageError for a file of another medium, and where two inputs have one name.
     """
     numbers = [""] if count == 1 else [f"-{k}" for k in range(count)]
-    if output == "-":
-        if len(sources) * count != 1:
-            raise UsageError(f"stdout takes one result, this makes {len(sources) * count}", hint="-o FOLDER, or --grid")
-        return [[Target(None)]]
     if output is not None and names_a_file(output):
-        path = Path(output)
-        if path.suffix.lower() != suffix:
-            raise UsageError(f"{output}: this writes {suffix} files", hint=f"give a name that ends in {suffix}")
+        only, results = output_file(output, suffix), len(sources) * count
+        if (only.path is None or is_stream(only.path)) and results != 1:
+            where = "stdout" if only.path is None else output
+            raise UsageError(f"{where} takes one result, this makes {results}", hint="-o FOLDER, or --grid")
         if len(sources) != 1:
             raise UsageError(f"{output} is one file, and there are {len(sources)} inputs", hint="give a folder")
-        return [[Target(path.with_name(f"{path.stem}{number}{suffix}")) for number in numbers]]
-    folder = Path(output or ".")
-    targets = [
-        [Target(folder / source.relative.parent / f"{source.relative.name}{number}{suffix}") for number in numbers]
-        for source in sources
-    ]
-    flat = [target.path for group in targets for target in group]
-    doubled = next((path for path in flat if flat.count(path) > 1), None) if len(set(flat)) < len(flat) else None
-    if doubled is not None:
+        if only.path is None or count == 1:
+            return [[only]]
+        own = only.path
+        return [[Target(own.with_name(fitted(own.stem, f"{number}{own.suffix}"))) for number in numbers]]
+    return _mirrored(sources, Path(output or "."), [f"{number}{suffix}" for number in numbers])
+
+
+def _mirrored(sources: list[Source], folder: Path, endings: list[str]) -> list[list[Target]]:
+    names = told_apart([(source.relative, source.suffix) for source in sources])
+    if len(set(names)) < len(names):
+        doubled = next(name for name in names if names.count(name) > 1)
         raise UsageError(
-            f"two inputs would both be written to {doubled}",
+            f"two inputs would both be written to {folder / doubled}{endings[0]}",
             hint="give their common folder instead, so that its tree is kept",
         )
-    return targets
+    return [[Target(folder / name.parent / fitted(name.name, ending)) for ending in endings] for name in names]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -183,9 +247,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # of the name no more than its beginning: with what mkstemp adds it must be no longer than a name may be
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     except OSError as error:
-        raise OutputError(f"{path}: can't write here: {error.strerror}") from None
+        raise _unwritten(error)(f"{path}: can't write here: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -194,7 +259,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.chmod(scratch, 0o666 & ~_umask())
         os.replace(scratch, path)
     except OSError as error:
-        raise OutputError(f"{path}: not written: {error.strerror}", hint="nothing half-written was left") from None
+        kind = _unwritten(error)
+        raise kind(f"{path}: not written: {error.strerror}", hint="nothing half-written was left") from None
     finally:
         if os.path.exists(scratch):
             os.unlink(scratch)
@@ -208,6 +274,21 @@ def write_stdout(data: bytes) -> None:
     except BrokenPipeError:
         # the interpreter would flush once more at exit and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write_stream(path: Path, data: bytes) -> None:
+    """All of `data` into a pipe or a device. A reader that went away is no error. Raises OutputError."""
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise _unwritten(error)(f"{path}: not written: {error.strerror}") from None
+
+
+def _unwritten(error: OSError) -> type[OutputError]:
+    return DiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else OutputError
 
 
 def _umask() -> int:

@@ -5,32 +5,22 @@ Imports nothing.
 
 from __future__ import annotations
 
-# Suffixes by kind, with the dot, in lower case. In a sample of several files the first of these is taken.
-_VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".3gp", ".3g2", ".ts", ".mpg", ".mpeg")
+# Suffixes by kind, with the dot, in lower case: of what folders are searched for, and of what an output is a file.
+# In a sample of several files the first of these is taken.
+_VIDEOS = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".3gp", ".3g2", ".ts", ".mpg", ".mpeg"),
+    *(".mts", ".m2ts", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".qt"),
+)
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "sound": (
         *(".ogg", ".wav", ".flac", ".mp3", ".m4a", ".aac", ".opus"),
-        *(
-            ".oga",
-            ".aif",
-            ".aiff",
-            ".aifc",
-            ".au",
-            ".snd",
-            ".caf",
-            ".w64",
-            ".wma",
-            ".wv",
-            ".amr",
-            ".m4b",
-            ".mka",
-            ".mp2",
-        ),
+        *(".oga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".wma", ".wv", ".amr"),
+        *(".m4b", ".mka", ".mp2", ".wave", ".rf64", ".spx", ".ac3", ".ape", ".gsm", ".mpc", ".tak", ".tta", ".voc"),
         *_VIDEOS,
     ),
     "image": (
         *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-        *(".gif", ".jfif", ".avif", ".heic", ".heif"),
+        *(".gif", ".jfif", ".avif", ".heic", ".heif", ".jpe", ".apng", ".dib", ".avifs"),
     ),
     "text": (".txt",),
     "video": _VIDEOS,

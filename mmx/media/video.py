@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_timed
+from mmx.media.files import seekable
 from mmx.media.sound_files import Track, decoded, open_av
 
 SLACK = 0.25  # seconds by which a frame may lie outside the sound track and still be heard with its end
@@ -42,31 +43,40 @@ class Moment:
 def moments(path: Path, *, every: float, window: float, sample_rate: int, needs_sound: bool = True) -> Iterator[Moment]:
     """A moment each `every` seconds, with `window` seconds of mono sound around it. A video without a sound that can be
     heard is an error, or, unless it `needs_sound`, one of pictures alone. Raises InputError."""
-    sound, begins = _timed(path, sample_rate, needs_sound)
-    with open_av(str(path), str(path)) as container:
-        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-        if stream is None or stream.codec_context is None:
-            raise InputError(f"{path}: no picture in this file", hint="mmx pairs wants videos")
-        stream.thread_type = "AUTO"
-        first, wanted = None, every / 2
-        for frame in decoded(container, stream, Track(sample_rate)):
-            if frame.time is None:
-                continue
-            first = frame.time if first is None else first
-            seconds = frame.time - first
-            if seconds < wanted:
-                continue
-            around = None if sound is None else _around(sound, frame.time - begins, window)
-            yield Moment(seconds, _upright(frame), around)
-            wanted += every * np.ceil((seconds - wanted + 1e-6) / every)
-        if first is None:
-            raise InputError(f"{path}: the video can't be decoded", hint="copy or download it again")
+    with seekable(path) as place:
+        heard = _timed(place, str(path), sample_rate, needs_sound)
+        with open_av(str(place), str(path)) as container:
+            yield from _moments(container, heard, every, window, name=str(path))
 
 
-def _timed(path: Path, sample_rate: int, needed: bool) -> tuple[Waveform | None, float]:
+def _moments(
+    container: Any, heard: tuple[Waveform | None, float], every: float, window: float, *, name: str
+) -> Iterator[Moment]:
+    """Those of an open video; heard: its sound, and when it begins."""
+    sound, begins = heard
+    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+    if stream is None or stream.codec_context is None:
+        raise InputError(f"{name}: no picture in this file", hint="mmx pairs wants videos")
+    stream.thread_type = "AUTO"
+    first, wanted = None, every / 2
+    for frame in decoded(container, stream, Track(1)):
+        if frame.time is None:
+            continue
+        first = frame.time if first is None else first
+        seconds = frame.time - first
+        if seconds < wanted:
+            continue
+        around = None if sound is None else _around(sound, frame.time - begins, window)
+        yield Moment(seconds, _upright(frame), around)
+        wanted += every * np.ceil((seconds - wanted + 1e-6) / every)
+    if first is None:
+        raise InputError(f"{name}: the video can't be decoded", hint="copy or download it again")
+
+
+def _timed(path: Path, name: str, sample_rate: int, needed: bool) -> tuple[Waveform | None, float]:
     """As `read_timed`; no sound at all where none is needed and none can be heard."""
     try:
-        return read_timed(path, sample_rate=sample_rate)
+        return read_timed(path, sample_rate=sample_rate, name=name)
     except InputError:
         if needed:
             raise

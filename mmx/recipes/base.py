@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
@@ -38,7 +39,7 @@ def existing(data: str, option: str = "--data ") -> Path | None:
     """What paired data is on this disk; None for URLs and patterns. Raises UsageError where nothing is there."""
     if any(sign in data for sign in ("://", "{", "*")):
         return None
-    if not Path(data).exists():
+    if not os.path.exists(data):
         raise UsageError(f"{option}{data}: no such file or folder")
     return Path(data)
 

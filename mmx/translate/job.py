@@ -17,6 +17,7 @@ from mmx.digest import sha256
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import grid, png_bytes, read_image
+from mmx.media.names import printable
 from mmx.media.notes import notes_of
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
 from mmx.options import Settings
@@ -47,7 +48,12 @@ class Given:
 
     def as_dict(self) -> dict[str, Any]:
         """As provenance keeps it: the name without folders, and the digest."""
-        about = {"role": self.role, "name": Path(self.name).name, "sha256": sha256(self.data), "weight": self.weight}
+        about = {
+            "role": self.role,
+            "name": printable(Path(self.name).name),
+            "sha256": sha256(self.data),
+            "weight": self.weight,
+        }
         return about | ({"text": self.data.decode()} if self.is_text else {})
 
 
