@@ -34,13 +34,13 @@ LABELS = {"dog": "a photo of a dog", "cat": "a photo of a cat", "car": "a photo 
 
 def make_decoder(folder: Path) -> Path:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(list(LABELS.values()), vocab_size=300)
-    space = build_space(SPACE, len(tokenizer), tokenizer.eos_token_id)
+    reader = train_tokenizer(list(LABELS.values()), vocab_size=300)
+    space = build_space(SPACE, len(reader))
     pipeline = _pipeline(build_denoiser(DENOISER, CODEC.latent_channels, DIM), build_codec(CODEC))
     save_image_decoder(
         folder,
         pipeline,
-        Teacher(space, tokenizer),
+        Teacher(space, reader),
         name="debug/embedding",
         mean_norm=DIM**0.5,
         defaults={"steps": 2, "guidance": 2.0, "size": 64},

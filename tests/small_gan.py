@@ -85,8 +85,8 @@ def small_task() -> GanTask:
 def small_teacher() -> Teacher:
     from mmx.data.captions import train_tokenizer
 
-    tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat"] * 3, vocab_size=320)
+    reader = train_tokenizer(["a photo of a dog", "a photo of a cat"] * 3, vocab_size=320)
     torch.manual_seed(0)
-    net = build_space(SPACE, len(tokenizer), tokenizer.eos_token_id)
+    net = build_space(SPACE, len(reader))
     net.layout.weight.data, net.layout.bias.data = colour_axes(to_pixels(coloured_photos().pixels), 2, LAYOUT)
-    return Teacher(net, tokenizer)
+    return Teacher(net, reader)

@@ -292,7 +292,7 @@ def test_finishing_moves_the_decoder_and_nothing_else(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     config = SpaceConfig(dim=32, hidden_sizes=(8, 8, 8), depths=(1, 1, 1), text_width=16, text_layers=1)
-    teacher = build_space(config, 300, 2)
+    teacher = build_space(config, 300)
     codec = build_codec(CodecConfig(width=16, blocks=1, latent_channels=4)).eval()
     before = {name: value.clone() for name, value in codec.state_dict().items()}
     photos = Photos(torch.randint(0, 255, (6, 64, 64, 3), dtype=torch.uint8), [{} for _ in range(6)])

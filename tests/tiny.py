@@ -33,7 +33,7 @@ def text(width: int = 16, projection: int | None = None):
     from mmx.data.captions import train_tokenizer
 
     tokenizer = train_tokenizer(["a photo of a dog", "a photo of a cat", "photo of a id person"] * 3, vocab_size=320)
-    tokenizer.model_max_length = 16
+    tokenizer = tokenizer.of_library()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

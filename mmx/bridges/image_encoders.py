@@ -44,7 +44,7 @@ class TeacherEncoder:
     def __init__(self, teacher: Teacher, name: str, fingerprint: str) -> None:
         self.teacher, self.name, self.fingerprint = teacher, name, fingerprint
         self.size = teacher.net.image_size
-        self.width = teacher.net.image_encoder.config.hidden_sizes[-1]
+        self.width = teacher.net.image_encoder.widths[-1]
         self.device = teacher.device
 
     def look(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -56,7 +56,7 @@ class TeacherEncoder:
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] → patches (B, P, C)."""
-        seen = self.teacher.net.image_encoder(pixels.to(self.device)).last_hidden_state
+        seen = self.teacher.net.image_encoder(pixels.to(self.device))[-1]
         return seen.float().flatten(2).transpose(1, 2)
 
 

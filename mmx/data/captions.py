@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmx.decoders.towers import END, PAD, START, TextReader
+
 TEMPLATES = (
     "a photo of a {}",
     "a picture of a {}",
@@ -29,28 +31,24 @@ def all_captions(metas: Sequence[dict]) -> list[str]:
     return [template.format(name) for name in sorted(names) for template in TEMPLATES]
 
 
-def train_tokenizer(captions: Sequence[str], vocab_size: int = 1024):
-    """A byte-level BPE tokenizer in the transformers format: any text can be encoded."""
+def train_tokenizer(captions: Sequence[str], vocab_size: int = 1024) -> TextReader:
+    """A byte-level BPE vocabulary (Sennrich et al. 2016): any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<start>", "<end>"]
     tokenizer.train_from_iterator(
         captions,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=special,
+            special_tokens=[PAD, START, END],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+        single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>", eos_token="<end>", model_max_length=16
-    )
+    return TextReader(tokenizer)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.teacher import pixels_of
+from mmx.decoders.towers import load_resnet, save_resnet
 from mmx.nets.face import GENDERS, FaceEncoder
 
 
@@ -54,7 +55,7 @@ class FaceTeacher(PictureTeacher):
 
         folder.mkdir(parents=True, exist_ok=True)
         self.net.to(dtype)
-        self.net.image_encoder.save_pretrained(folder / "image_encoder")
+        save_resnet(self.net.image_encoder, folder / "image_encoder")
         heads = {k: v.contiguous() for k, v in self.net.state_dict().items() if not k.startswith("image_encoder.")}
         save_file(heads, folder / "heads.safetensors")
         self.net.float()
@@ -70,10 +71,9 @@ class FaceTeacher(PictureTeacher):
     def load(cls, folder: Path) -> FaceTeacher:
         """Read a folder that `save` wrote."""
         from safetensors.torch import load_file
-        from transformers import ResNetModel
 
         net = FaceEncoder(
-            ResNetModel.from_pretrained(folder / "image_encoder", dtype=torch.float32),
+            load_resnet(folder / "image_encoder"),
             **json.loads((folder / "heads.json").read_text(encoding="utf8")),
         )
         missing = net.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)

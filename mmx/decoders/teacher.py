@@ -1,4 +1,4 @@
-"""The starter teacher on disk: towers in transformers' format, our two heads beside them."""
+"""The starter teacher on disk: towers in the transformers library's format, our two heads beside them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from mmx.compat import quiet_libraries
 from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
+from mmx.decoders.towers import TextReader, load_resnet, load_text_tower, save_resnet, save_text_tower
 from mmx.media.image import fit_square
 from mmx.nets.dual import DualEncoder
 
@@ -22,8 +23,8 @@ class Teacher(PictureTeacher):
 
     has_texts = True
 
-    def __init__(self, net: DualEncoder, tokenizer) -> None:
-        self.net, self.tokenizer, self.image_size = freeze(net), tokenizer, net.image_size
+    def __init__(self, net: DualEncoder, reader: TextReader) -> None:
+        self.net, self.reader, self.image_size = freeze(net), reader, net.image_size
 
     @property
     def device(self) -> torch.device:
@@ -39,8 +40,8 @@ class Teacher(PictureTeacher):
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts → unit-norm embeddings (B, D), float32, on the CPU."""
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self.device)
-        return self.net.encode_text(tokens.input_ids, tokens.attention_mask).cpu()
+        ids, mask = self.reader(texts)
+        return self.net.encode_text(ids.to(self.device), mask.to(self.device)).cpu()
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the teacher's folder. Weights are stored in `dtype` and loaded as float32."""
@@ -49,8 +50,8 @@ class Teacher(PictureTeacher):
         folder.mkdir(parents=True, exist_ok=True)
         tower_dtypes = {name: value.dtype for name, value in self.net.state_dict().items()}
         self.net.to(dtype)
-        self.net.image_encoder.save_pretrained(folder / "image_encoder")
-        self.net.text_encoder.save_pretrained(folder / "text_encoder")
+        save_resnet(self.net.image_encoder, folder / "image_encoder")
+        save_text_tower(self.net.text_encoder, folder / "text_encoder")
         heads = {
             name: value.contiguous()
             for name, value in self.net.state_dict().items()
@@ -58,10 +59,7 @@ class Teacher(PictureTeacher):
         }
         save_file(heads, folder / "heads.safetensors")
         self.net.to(next(iter(tower_dtypes.values())))
-        # a fast tokenizer remembers, and saves, how it was last called: the same teacher would get other bytes
-        self.tokenizer.backend_tokenizer.no_padding()
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        self.reader.save(folder / "tokenizer")
         config = {
             "image_size": self.net.image_size,
             "semantic_dim": self.net.semantic.out_features,
@@ -73,19 +71,16 @@ class Teacher(PictureTeacher):
     def load(cls, folder: Path) -> Teacher:
         """Read a folder that `save` wrote."""
         from safetensors.torch import load_file
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection, ResNetModel
 
         quiet_libraries()
         net = DualEncoder(
-            ResNetModel.from_pretrained(folder / "image_encoder", dtype=torch.float32),
-            CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+            load_resnet(folder / "image_encoder"),
+            load_text_tower(folder / "text_encoder"),
             **json.loads((folder / "heads.json").read_text(encoding="utf8")),
         )
         missing = net.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
         assert not missing.unexpected_keys, missing.unexpected_keys
-        return cls(
-            net.float().to(memory_format=torch.channels_last), AutoTokenizer.from_pretrained(folder / "tokenizer")
-        )
+        return cls(net.float().to(memory_format=torch.channels_last), TextReader.load(folder / "tokenizer"))
 
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:

@@ -7,7 +7,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, ResNetModel
+
+from mmx.nets.towers import ResNet, TextTower
 
 
 class DualEncoder(nn.Module):
@@ -24,8 +25,8 @@ class DualEncoder(nn.Module):
 
     def __init__(
         self,
-        image_encoder: ResNetModel,
-        text_encoder: CLIPTextModelWithProjection,
+        image_encoder: ResNet,
+        text_encoder: TextTower,
         *,
         image_size: int = 64,
         semantic_dim: int | None = None,
@@ -36,24 +37,23 @@ class DualEncoder(nn.Module):
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.image_size = image_size
-        self.dim = int(text_encoder.config.projection_dim)
+        self.dim = text_encoder.dim
         self.shares = (math.sqrt(semantic_share), math.sqrt(1 - semantic_share))
         self.layout_cells = layout_cells
-        config = image_encoder.config
-        channels = config.hidden_sizes[-1]
+        channels = image_encoder.widths[-1]
         semantic_dim = semantic_dim or self.dim // 2
-        side = image_size // 4 // 2 ** (len(config.hidden_sizes) - 1)  # the stem divides by 4, each later stage by 2
+        side = image_size // 4 // 2 ** (len(image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
         self.semantic = nn.Linear(channels, semantic_dim)
         self.layout = nn.Linear(3 * layout_cells**2 or channels * side * side, self.dim - semantic_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels (B, 3, S, S) in [-1, 1] → the stem's and every stage's feature map, finest first."""
-        return self.image_encoder(pixels, output_hidden_states=True).hidden_states
+        return self.image_encoder(pixels)
 
     def image_parts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, S, S) in [-1, 1] → the semantic and the layout part, scaled so that they form a unit vector."""
-        features = self.image_encoder(pixels).last_hidden_state.float()
+        features = self.image_encoder(pixels)[-1].float()
         semantic = F.normalize(self.semantic(features.mean((2, 3))).float(), dim=-1)
         return semantic * self.shares[0], self.layout_part(pixels, features)
 
@@ -68,8 +68,7 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (B, L) → unit-norm embeddings (B, D)."""
-        embeds = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).text_embeds
-        return F.normalize(embeds.float(), dim=-1)
+        return F.normalize(self.text_encoder(input_ids, attention_mask).float(), dim=-1)
 
 
 class LayoutHead(nn.Module):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import ResNetModel
+
+from mmx.nets.towers import ResNet
 
 GENDERS = ("female", "male")  # the data's labels are binary; people are not
 
@@ -23,7 +24,7 @@ class FaceEncoder(nn.Module):
 
     def __init__(
         self,
-        image_encoder: ResNetModel,
+        image_encoder: ResNet,
         *,
         dim: int = 256,
         image_size: int = 96,
@@ -33,16 +34,15 @@ class FaceEncoder(nn.Module):
         super().__init__()
         self.image_encoder = image_encoder
         self.dim, self.image_size, self.sees, self.ages = dim, image_size, sees, tuple(ages)
-        config = image_encoder.config
-        channels = config.hidden_sizes[-1]
-        side = sees // 4 // 2 ** (len(config.hidden_sizes) - 1)  # the stem divides by 4, each later stage by 2
+        channels = image_encoder.widths[-1]
+        side = sees // 4 // 2 ** (len(image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
         self.pooled = nn.Linear(channels, dim)
         self.placed = nn.Linear(channels * side * side, dim)  # where in the face: what pooling forgets
         self.attributes = nn.Linear(dim, len(GENDERS) * len(self.ages))
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels (B, 3, S, S) in [-1, 1] → the stem's and every stage's feature map, finest first."""
-        return self.image_encoder(self._scaled(pixels), output_hidden_states=True).hidden_states
+        return self.image_encoder(self._scaled(pixels))
 
     def _scaled(self, pixels: Tensor) -> Tensor:
         """Any size → the size that the network looks at, which need not be that of the faces it is trained for."""
@@ -53,7 +53,7 @@ class FaceEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] → raw features (B, D) of norm sqrt(D)."""
-        features = self.image_encoder(self._scaled(pixels)).last_hidden_state.float()
+        features = self.image_encoder(self._scaled(pixels))[-1].float()
         both = self.pooled(features.mean((2, 3))) + self.placed(features.flatten(1))
         return F.normalize(both.float(), dim=-1) * math.sqrt(self.dim)
 

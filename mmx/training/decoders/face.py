@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
+from mmx.decoders.towers import fresh_resnet
 from mmx.device import device_of
 from mmx.nets.dual import LayoutHead
 from mmx.nets.face import GENDERS, FaceEncoder, unit
-from mmx.training.decoders.space import build_resnet, random_crops, to_images, to_pixels
+from mmx.training.decoders.space import random_crops, to_images, to_pixels
 from mmx.training.losses import nt_xent
 
 
@@ -29,8 +30,8 @@ class FaceConfig:
 
 
 def build_face_encoder(config: FaceConfig) -> FaceEncoder:
-    """A fresh encoder around the transformers library's own residual network."""
-    image = build_resnet(config.hidden_sizes, config.depths)
+    """A fresh encoder around a fresh residual network."""
+    image = fresh_resnet(config.hidden_sizes, config.depths)
     return FaceEncoder(image, dim=config.dim, image_size=config.image_size, sees=config.sees)
 
 

@@ -125,7 +125,7 @@ def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
         take_weights(task.module.space, Teacher.load(recipe.start / "teacher").net)
     run = Run(task, recipe.schedule("space"), recipe.run / "space", identity=identity_of(recipe, seen))
     run.fit(quiet=recipe.quiet)
-    return Teacher(run.averaged().space.cpu(), task.tokenizer), run
+    return Teacher(run.averaged().space.cpu(), task.reader), run
 
 
 def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:

@@ -71,8 +71,7 @@ class SeenSpaceTask(SpaceTask):
         own targets.
         """
         space, device = module.space, module.space.logit_scale.device
-        tokens = self.tokenizer([f"a photo of a {c}" for c in self.concepts], padding=True, return_tensors="pt")
-        text = space.encode_text(tokens.input_ids.to(device), tokens.attention_mask.to(device)).cpu()
+        text = self.concept_points(space, device).cpu()
         parts = self.val.pixels.split(256)
         embeds = torch.cat([space.encode_image(to_pixels(part).to(device)).cpu() for part in parts])
         truth = torch.tensor([self.concepts.index(m["concept"]) if m.get("concept") else -1 for m in self.val.meta])

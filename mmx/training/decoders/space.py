@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmx.data.captions import TEMPLATES, all_captions, train_tokenizer, words_of
 from mmx.data.photos import Photos
+from mmx.decoders.towers import fresh_resnet, fresh_text_tower
 from mmx.device import autocast, device_of
 from mmx.nets.dual import DualEncoder, LayoutHead
 from mmx.training.losses import infonce
@@ -51,34 +52,16 @@ class SpaceConfig:
     layout_cells: int = 0  # 0: the layout is learned
 
 
-def build_resnet(hidden_sizes: Sequence[int], depths: Sequence[int]):
-    """A fresh residual network of the transformers library's own class."""
-    from transformers import ResNetConfig, ResNetModel
-
-    config = ResNetConfig(
-        embedding_size=hidden_sizes[0], hidden_sizes=list(hidden_sizes), depths=list(depths), layer_type="basic"
-    )
-    return ResNetModel(config)
-
-
-def build_space(config: SpaceConfig, vocab_size: int, end_token: int) -> DualEncoder:
-    """Fresh towers, made of the transformers library's own classes."""
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    image = build_resnet(config.hidden_sizes, config.depths)
-    text = CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=vocab_size,
-            hidden_size=config.text_width,
-            intermediate_size=2 * config.text_width,
-            num_hidden_layers=config.text_layers,
-            num_attention_heads=4,
-            max_position_embeddings=16,
-            projection_dim=config.dim,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=end_token,
-        )
+def build_space(config: SpaceConfig, vocabulary: int) -> DualEncoder:
+    """Fresh towers. vocabulary: how many subwords there are."""
+    image = fresh_resnet(config.hidden_sizes, config.depths)
+    text = fresh_text_tower(
+        vocabulary=vocabulary,
+        width=config.text_width,
+        inner=2 * config.text_width,
+        layers=config.text_layers,
+        heads=4,
+        dim=config.dim,
     )
     return DualEncoder(
         image,
@@ -106,9 +89,9 @@ class SpaceTask:
 
     def __init__(self, photos: Photos, val: Photos, config: SpaceConfig, seed: int = 0) -> None:
         self.photos, self.val = photos, val
-        self.tokenizer = train_tokenizer(all_captions(photos.meta))
+        self.reader = train_tokenizer(all_captions(photos.meta))
         torch.manual_seed(seed)  # the initial weights; everything later draws from generators
-        self.module = _SpaceModule(build_space(config, len(self.tokenizer), self.tokenizer.eos_token_id))
+        self.module = _SpaceModule(build_space(config, len(self.reader)))
         self.module = self.module.to(memory_format=torch.channels_last)
         synsets = sorted({meta["synset"] for meta in photos.meta})
         self.concepts = sorted({meta["concept"] for meta in photos.meta if meta.get("concept")})
@@ -133,7 +116,7 @@ class SpaceTask:
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         picks = torch.randint(len(self.photos), (size,), generator=generator)
         captions, by_concept = self._captions(picks, generator)
-        tokens = self.tokenizer(captions, padding=True, return_tensors="pt")
+        ids, mask = self.reader(captions)
         synsets, concepts = self.synset_ids[picks], self.concept_ids[picks]
         # caption j belongs to photo i when it names i's synset, or i's concept
         positives = torch.where(
@@ -142,8 +125,8 @@ class SpaceTask:
         return {
             "picks": picks,
             "images": self.photos.pixels[picks],
-            "ids": tokens.input_ids,
-            "mask": tokens.attention_mask,
+            "ids": ids,
+            "mask": mask,
             "positives": positives,
         }
 
@@ -164,11 +147,14 @@ class SpaceTask:
         coarse = F.l1_loss(rebuilt, F.avg_pool2d(pixels, pixels.shape[-1] // 32))
         return contrast + self.layout_weight * coarse, {"contrast": contrast.item(), "layout": coarse.item()}
 
+    def concept_points(self, space: DualEncoder, device: torch.device) -> Tensor:
+        """What the space makes of the concepts' names (K, D), on `device`."""
+        ids, mask = self.reader([f"a photo of a {c}" for c in self.concepts])
+        return space.encode_text(ids.to(device), mask.to(device))
+
     def validate(self, module: nn.Module) -> dict[str, float]:
         space, device = module.space, device_of(module)
-        tokens = self.tokenizer([f"a photo of a {c}" for c in self.concepts], padding=True, return_tensors="pt")
-        tokens = tokens.to(device)
-        text = space.encode_text(tokens.input_ids, tokens.attention_mask)
+        text = self.concept_points(space, device)
         hits, coarse = [], []
         for start in range(0, len(self.val), 256):
             pixels = to_pixels(self.val.pixels[start : start + 256], device)

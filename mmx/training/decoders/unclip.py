@@ -107,7 +107,7 @@ def train_space(recipe: DecoderRecipe, stages: Stages, photos: Photos, val: Phot
     """Stage 1: the space, and with it the teacher."""
     task = recipe.family.task(photos, val, recipe.seed)
     module = stages.train(task)
-    return Teacher(module.space, task.tokenizer) if isinstance(task, SpaceTask) else FaceTeacher(module.encoder)
+    return Teacher(module.space, task.reader) if isinstance(task, SpaceTask) else FaceTeacher(module.encoder)
 
 
 def _pipeline(unet, codec):
