@@ -7,6 +7,7 @@ functional modules are pure Python, so we import it again with its extension loa
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import types
@@ -41,10 +42,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torchaudio = import_torchaudio()
 
 
-def quiet_libraries() -> None:
-    """No progress bars of transformers and diffusers: loading a starter model takes less than a second."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
+def quiet_libraries(*names: str) -> None:
+    """No progress bars of transformers and diffusers, or of those that are named: loading a starter model takes less
+    than a second. It imports them: only for who uses them next.
+    """
+    for name in names or ("diffusers", "transformers"):
+        importlib.import_module(f"{name}.utils.logging").disable_progress_bar()

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.compat import quiet_libraries
 from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.towers import TextReader, load_resnet, load_text_tower, save_resnet, save_text_tower
@@ -72,7 +71,6 @@ class Teacher(PictureTeacher):
         """Read a folder that `save` wrote."""
         from safetensors.torch import load_file
 
-        quiet_libraries()
         net = DualEncoder(
             load_resnet(folder / "image_encoder"),
             load_text_tower(folder / "text_encoder"),

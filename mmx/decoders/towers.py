@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from mmx.compat import quiet_libraries
 from mmx.errors import ModelError
 from mmx.nets.towers import MOST_TOKENS, ResNet, TextTower
 
@@ -160,6 +161,7 @@ def save_text_tower(net: TextTower, folder: Path) -> None:
 
 
 def _write(theirs: Any, ours: nn.Module, folder: Path) -> None:
+    quiet_libraries("transformers")
     theirs.load_state_dict(ours.state_dict(), assign=True)
     theirs.save_pretrained(folder)
 

@@ -83,7 +83,7 @@ OPENERS = {"clip": open_clip, "siglip": open_clip, "clap": open_clap}
 
 def open_pretrained(at: Located, device: str) -> Space:
     """A transformers model folder. Raises ModelError where it is none of OPENERS."""
-    quiet_libraries()
+    quiet_libraries("transformers")
     kind = kind_of(at.folder)
     if kind not in OPENERS:
         raise ModelError(
