@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mmx.media.audio import Waveform
+from mmx.media.spectrum import mel_frequencies, stft
 
-WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 SCALES = ("mel", "log", "linear")
 RANGE = 80.0  # dB below the loudest point that are still drawn
 # dark to light, evenly spaced to the eye; between them colours are interpolated
@@ -49,10 +49,8 @@ def _palette() -> np.ndarray:
 
 def power_db(wave: Waveform, view: View) -> np.ndarray:
     """The spectrogram in dB relative to its loudest point: (fft / 2 + 1, frames), lowest frequency first."""
-    import librosa
-
     samples = wave.samples if len(wave.samples) >= view.fft else np.pad(wave.samples, (0, view.fft - len(wave.samples)))
-    spectrum = np.abs(librosa.stft(samples, n_fft=view.fft, hop_length=view.hop, window=view.window)) ** 2
+    spectrum = np.abs(stft(samples, fft=view.fft, hop=view.hop, name=view.window)) ** 2
     return 10 * np.log10(np.maximum(spectrum, 1e-12) / max(float(spectrum.max()), 1e-12))
 
 
@@ -63,9 +61,7 @@ def banded(decibels: np.ndarray, rate: int, view: View) -> np.ndarray:
     elif view.scale == "log":
         centres = np.geomspace(40.0, rate / 2, view.bands)
     else:
-        import librosa
-
-        centres = librosa.mel_frequencies(n_mels=view.bands, fmin=0.0, fmax=rate / 2)
+        centres = mel_frequencies(view.bands, rate / 2)
     rows = centres / (rate / 2) * (decibels.shape[0] - 1)
     low = np.clip(rows.astype(int), 0, decibels.shape[0] - 2)
     part = (rows - low)[:, None]
