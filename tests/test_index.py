@@ -25,9 +25,10 @@ from mmx.spaces import indexing
 from mmx.spaces.base import MODALITIES
 from mmx.spaces.index import Index, writing
 from mmx.spaces.indexing import Indexed, update
+from mmx.spaces.near import refreshed
 from mmx.spaces.parts import Cuts, Part
 from mmx.spaces.query import parse_query
-from mmx.spaces.search import Searcher, find
+from mmx.spaces.search import Searcher, find, means_of
 from mmx.spaces.shards import Shard, write_shard
 from tests.conftest import ROOT, tone
 from tests.small_space import DIM, small_space
@@ -344,6 +345,63 @@ def test_an_index_that_changes_while_it_is_read_is_read_again(tmp_path: Path, da
     monkeypatch.setattr(Shard, "row", losing)
     hits = find(lambda: Index.open(tmp_path / "a.idx"), small_space(), parse_query("'red'"), top=10)
     assert len(hits) == 10 and again
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> None:
+    """Indexes are large from 100 rows on."""
+    pytest.importorskip("usearch")
+    monkeypatch.setattr("mmx.spaces.near.LARGE", 100)
+
+
+def recall(index: Index, count: int = 10) -> float:
+    """Of what exact search finds, the share that the graph finds, too."""
+    exact, graph = Searcher(index, small_space(), exact=True), Searcher(index, small_space())
+    assert graph.graph is not None
+    generator, found = torch.Generator().manual_seed(2), []
+    for _ in range(20):
+        query = F.normalize(torch.randn(DIM, generator=generator), dim=0)
+        best, near = ({hit.row["path"] for hit in s.top(query, count)} for s in (exact, graph))
+        found.append(len(best & near) / count)
+    return sum(found) / len(found)
+
+
+def test_the_graph_of_a_large_index_finds_what_exact_search_finds(tmp_path: Path, graphs) -> None:
+    index, *_ = random_index(tmp_path / "a.idx", {"image": 1200, "sound": 700, "text": 100})
+    refreshed(index, means_of(index, small_space()))
+    index = Index.open(tmp_path / "a.idx")
+    assert recall(index) >= 0.95
+    searcher = Searcher(index, small_space())
+    hits = searcher.top(searcher.query(parse_query("red"), bytes), 30, "sound")
+    assert len(hits) == 30 and all(hit.row["modality"] == "sound" for hit in hits)
+
+
+def test_a_graph_goes_on_with_its_index(tmp_path: Path, graphs) -> None:
+    """Rows that came since are found without it, rows that went are not found by it, and the next update mends it."""
+    index, vectors, names = random_index(tmp_path / "a.idx", {"image": 400})
+    means = means_of(index, small_space())
+    index = refreshed(index, means)
+    rows = [{"path": f"/new{number}", "modality": "image"} for number in range(60)]
+    changed = index.changed(index.shards[:3], rows, vectors[:60].half().numpy(), 50)
+    assert (
+        recall(changed) >= 0.95
+        and {shard.name for shard in index.shards[:3]} < Searcher(changed, small_space()).graph.covers.keys()
+    )
+    mended = refreshed(changed, means)
+    assert Searcher(mended, small_space()).graph.covers == {shard.name: len(shard) for shard in mended.shards}
+    assert recall(mended) >= 0.95 and names
+    assert len([path for path in (tmp_path / "a.idx").iterdir() if path.name.startswith("near-")]) == 1
+    assert refreshed(mended, means) is mended
+
+
+def test_the_index_command_makes_the_graph(in_small, monkeypatch, data: Path, graphs) -> None:
+    monkeypatch.setattr("mmx.spaces.near.LARGE", 5)
+    assert in_small("index", "data", "-o", "a.idx")[0] == 0 and Index.open(Path("a.idx")).graph
+    lines = [in_small("search", "a.idx", "red", "--json", *rest)[1] for rest in ((), ("--exact",))]
+    assert lines[0] == lines[1]
+    monkeypatch.setattr("mmx.spaces.near.usable", lambda: False)  # it is searched without usearch, too
+    assert in_small("search", "a.idx", "red", "--json")[1] == lines[0]
+    assert b"mmx[search]" in in_small("index", "data", "-o", "a.idx")[2]
 
 
 def test_an_empty_shard_and_an_empty_index_are_fine(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Sayin
     choice.check()
     space, say = choice.load(), Speaker(saying)
     from mmx.spaces.indexing import update
+    from mmx.spaces.near import LARGE, usable
 
     paths = [source.path for source in fitting(sources, space, say) if source.path]
     done = update(folders.output, space, paths, cutting.cuts(), say=_progress(say))
@@ -69,6 +70,8 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Sayin
     about = {name: value for name, value in vars(done).items() if name != "unreadable"}
     say.result({"schema": "mmx.indexed/1", "index": str(folders.output), "space": space.name} | about)
     say.note(f"{folders.output}: {_summary(done)}")
+    if done.rows >= LARGE and not usable():
+        say.note("searching so many is faster with pip install 'mmx[search]', and mmx index once more")
     if done.unreadable:
         raise PartialFailure(f"{len(done.unreadable)} of {len(paths)} files can't be read; the others are indexed")
 
@@ -107,6 +110,7 @@ class Query:
         Optional[Path],
         typer.Option(metavar="OUT.png", show_default=False, help="Draw the hits as a contact sheet, too."),
     ] = None
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every row, however large the index is.")] = False
     overwrite: Overwrite = False
 
     def check(self) -> Target | None:
@@ -148,6 +152,7 @@ def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) 
         modality=query.modality,
         cuts=cutting.cuts(),
         stdin=Source(None, Path("stdin")).read,
+        exact=query.exact,
     )
     found = [_about(hit) for hit in hits]
     about = {"schema": "mmx.hits/1", "query": query.query, "space": space.name, "hits": found}

@@ -26,7 +26,11 @@ TRIES = 5  # to open an index that another process is writing
 
 @dataclass(frozen=True)
 class Index:
-    """Vectors of one space. made: how many shards were ever made, from which the next one has its name."""
+    """Vectors of one space.
+
+    made: how many shards were ever made, from which the next one has its name. graph: the folder of a graph over shards
+    that it has or had, by which large indexes are searched.
+    """
 
     folder: Path
     space: str
@@ -34,6 +38,7 @@ class Index:
     dim: int
     shards: tuple[Shard, ...] = ()
     made: int = 0
+    graph: str | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.shards))
@@ -78,7 +83,7 @@ class Index:
             if about["schema"] != SCHEMA:
                 raise ModelError(f"{folder} is an index of another version of mmx: {about['schema']}")
             shards = tuple(Shard(folder / name) for name in about["shards"])
-            own = {name: about[name] for name in ("space", "fingerprint", "dim", "made")}
+            own = {name: about[name] for name in ("space", "fingerprint", "dim", "made", "graph")}
             found = cls(folder, shards=shards, **own)
         except (OSError, ValueError, KeyError, TypeError):
             raise ModelError(f"{folder}: {ABOUT} can't be read", hint="index the files anew") from None
@@ -89,18 +94,25 @@ class Index:
 
     def commit(self, shards: Sequence[Shard], made: int) -> Index:
         """The same index of other shards; those that no longer count are deleted."""
-        new = replace(self, shards=tuple(shards), made=made)
+        return replace(self, shards=tuple(shards), made=made)._committed()
+
+    def with_graph(self, name: str) -> Index:
+        """Commit the same index with another graph."""
+        return replace(self, graph=name)._committed()
+
+    def _committed(self) -> Index:
         about = {
             "schema": SCHEMA,
             "space": self.space,
             "fingerprint": self.fingerprint,
             "dim": self.dim,
-            "made": made,
-            "shards": [shard.name for shard in shards],
+            "made": self.made,
+            "graph": self.graph,
+            "shards": [shard.name for shard in self.shards],
         }
         write_atomic(self.folder / ABOUT, json.dumps(about, indent=1).encode())
-        new.sweep()
-        return new
+        self.sweep()
+        return self
 
     def changed(self, without: Sequence[Shard], rows: Sequence[Row], vectors: np.ndarray, size: int) -> Index:
         """Commit this index without some shards and with new ones of these rows, `size` in each."""
@@ -113,7 +125,7 @@ class Index:
 
     def sweep(self) -> None:
         """Delete what a killed process left behind, and shards that no longer count."""
-        known = {ABOUT, LOCK, *(shard.name for shard in self.shards)}
+        known = {ABOUT, LOCK, self.graph, *(shard.name for shard in self.shards)}
         for path in self.folder.iterdir():
             if path.name not in known and is_ours(path):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -122,7 +134,8 @@ class Index:
 def is_ours(path: Path) -> bool:
     """Whether what lies in an index's folder is a part of an index, finished or not."""
     name = path.name
-    return name in (ABOUT, LOCK) or name.startswith(f".{ABOUT}.") or name.lstrip(".").partition(".")[0].isdigit()
+    number = name.lstrip(".").removeprefix("near-").partition(".")[0]
+    return name in (ABOUT, LOCK) or name.startswith(f".{ABOUT}.") or number.isdigit()
 
 
 @contextmanager

@@ -17,9 +17,11 @@ import torch
 
 from mmx.errors import InputError, MmxError
 from mmx.media.files import kind_of_file
+from mmx.spaces import near
 from mmx.spaces.base import Space
 from mmx.spaces.index import Index, writing
 from mmx.spaces.parts import BATCH, Cuts, Part, parts_of, vectors_of
+from mmx.spaces.search import means_of
 from mmx.spaces.shards import Row, Shard
 
 SHARD = 4096  # rows, at most
@@ -104,7 +106,9 @@ def update(
             index = _merged(index, small)
         report.rows = len(index)
         if not index.made:
-            index.commit((), 0)  # an empty index is one, too
+            index = index.commit((), 0)  # an empty index is one, too
+        if len(index) >= near.LARGE:
+            near.refreshed(index, means_of(index, space))
     return report
 
 
