@@ -11,6 +11,7 @@ import typer
 
 import mmx
 from mmx.cli.commands import Commands
+from mmx.cli.streams import give_up_stdout, settle_streams
 from mmx.cli.talk import report, unexpected
 from mmx.errors import MmxError
 
@@ -45,8 +46,22 @@ def _leave(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
+    except MmxError as error:
+        give_up_stdout()
+        if not code:
+            report(error, as_json=False)
+            code = error.exit_code
     sys.exit(code)
+
+
+def _told(error: MmxError, *, as_json: bool) -> int:
+    """The exit code of an error, which the user is told of in any case."""
+    try:
+        report(error, as_json=as_json)
+    except MmxError:  # stdout, where it would be said as JSON, can't be written to
+        report(error, as_json=False)
+    return error.exit_code
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -60,6 +75,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     as_json = "--json" in arguments
     debug = os.environ.get("MMX_DEBUG") == "1"
     signal.signal(signal.SIGTERM, _terminate)
+    settle_streams()
     try:
         # in standalone mode click would end the process with its own code on Ctrl-C
         code = app(arguments, prog_name="mmx", standalone_mode=False, obj={"line": arguments})
@@ -67,8 +83,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except MmxError as error:
         if debug:
             raise
-        report(error, as_json=as_json)
-        _leave(error.exit_code)
+        _leave(_told(error, as_json=as_json))
     except (KeyboardInterrupt, EOFError):
         print("mmx: interrupted", file=sys.stderr)
         _leave(130)
@@ -94,8 +109,5 @@ def _other(error: Exception, *, as_json: bool) -> int:
             return 0
         wrong = MmxError(error.format_message(), hint="mmx COMMAND --help lists what there is")
         wrong.exit_code = 2
-        report(wrong, as_json=as_json)
-        return 2
-    failure = unexpected(error)
-    report(failure, as_json=as_json)
-    return failure.exit_code
+        return _told(wrong, as_json=as_json)
+    return _told(unexpected(error), as_json=as_json)
