@@ -76,6 +76,32 @@ def test_every_task_trains_on_another_device(
     assert (prior is None) == (task == "img2speech") and any(n.startswith("prior.") for n in here) == bool(prior)
 
 
+def test_a_bridge_goes_on_from_finished_weights(mmx_in_process, debug_models, tmp_path: Path, low, high) -> None:
+    """At a rate of zero the encoder stays what it was given; the prior is one step away from what it was given."""
+    decoder, data = debug_models[1], manifest(tmp_path / "data", "sound2img", low, high)
+    prior = ("--prior-steps", 1, "--device", "cpu", "--mixed-precision", "no")
+
+    def trained(run: str, *options: object) -> dict[str, torch.Tensor]:
+        command = training("sound2img", data, tmp_path / run, decoder, *prior, *options)
+        code, _, err = mmx_in_process(*command)
+        assert code == 0, err.decode()
+        return load_file(tmp_path / run / "model.safetensors")
+
+    def away(first: dict, second: dict, part: str) -> float:
+        names = [name for name in first if name.startswith(part) and first[name].ndim > 1]
+        return max((first[name].float() - second[name].float()).abs().max().item() for name in names)
+
+    first = trained("first")
+    fresh, begun = trained("fresh", "--seed", 5), trained("begun", "--seed", 5, "--lr", 0, "--init", tmp_path / "first")
+    assert away(first, begun, "encoder.") == 0 < 0.05 < away(first, fresh, "encoder.")
+    assert away(first, begun, "prior.") < 0.03 < away(first, fresh, "prior.")  # float8, and a step of 0.001
+    command = training("sound2img", data, tmp_path / "begun", decoder, *prior, "--seed", 5, "--lr", 0)
+    code, _, err = mmx_in_process(*command)
+    assert code == 2 and b"--init" in err
+    code, _, err = mmx_in_process(*command[:5], tmp_path / "other", *command[6:], "--init", tmp_path / "nowhere")
+    assert code == 2 and b"no such folder" in err
+
+
 def test_new_bridges_normalise_by_group_and_old_ones_by_batch(mmx_in_process, debug_models, tmp_path: Path) -> None:
     """A folder of the version before, whose config names no normalisation, is read as it was written."""
     old = shutil.copytree(debug_models[0], tmp_path / "old")

@@ -97,7 +97,8 @@ def train_bridge(line: Line, options: BridgeOptions, publishing: Publishing) -> 
     on CPUs, which accelerate starts one process for, torchrun --nproc-per-node 2 -m mmx train-bridge ... does.
     """
     options = options.settled()
-    for option, name in (("--decoder", options.decoder_name), ("--encoder", options.encoder_name)):
+    named = {"--decoder": options.decoder_name, "--encoder": options.encoder_name, "--init": options.init_name}
+    for option, name in named.items():
         if missing(name):
             raise UsageError(f"{option} {missing(name)}: no such folder")
     from mmx.training.bridges.base import BridgeRecipe  # from here on it is slow: torch and the models

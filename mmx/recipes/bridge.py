@@ -22,6 +22,16 @@ class Design:
 
     decoder_name: Decoder = field(default=None, metadata=FREE)
     encoder_name: Encoder = field(default=None, metadata=FREE)
+    init_name: Annotated[
+        Optional[str],
+        typer.Option(
+            "--init",
+            metavar="BRIDGE",
+            show_default=False,
+            help="Start from what fits of this bridge's weights; it may be of another decoder. starter: the one that "
+            "came with mmx.",
+        ),
+    ] = field(default=None, metadata=FREE)
     lora: Annotated[
         int,
         typer.Option(

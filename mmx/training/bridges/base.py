@@ -20,11 +20,13 @@ from mmx.data.manifest import Manifest
 from mmx.data.pairs import Loaded, Pairs
 from mmx.decoders.base import Decoder, fingerprint
 from mmx.device import pick_device
+from mmx.errors import ModelError
 from mmx.models.store import Located, locate
 from mmx.options import FREE
 from mmx.recipes.bridge import BridgeOptions
 from mmx.training.bridges.measures import target_statistics
 from mmx.training.engine.identity import recipe_identity
+from mmx.training.engine.initial import take_fitting
 from mmx.training.engine.loop import LoopConfig, Run
 from mmx.training.engine.parallel import Team
 from mmx.training.losses import Comparison
@@ -56,6 +58,11 @@ class BridgeRecipe(BridgeOptions):
     def encoder(self) -> Located | None:
         """Where the frozen encoder is, if one was named."""
         return None if self.encoder_name is None else locate(self.encoder_name, self.task, "encoder")
+
+    @cached_property
+    def init(self) -> Located | None:
+        """Where the bridge is whose weights it starts from, if one was named."""
+        return None if self.init_name is None else locate(self.init_name, self.task, "bridge")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -89,6 +96,19 @@ class BridgeRecipe(BridgeOptions):
         """Where the loss compares points with targets."""
         return Comparison(norm, target_statistics(pairs) if self.normalize_targets else None)
 
+    def begin(self, module: nn.Module, kind: type[Bridge], part: str = "") -> None:
+        """Give a fresh module what fits of the weights of the bridge that --init names, or of its part, such as
+        "prior.".
+
+        Raises ModelError where that is no bridge of this kind, or nothing of it fits.
+        """
+        if self.init is None:
+            return
+        known = kind.load(self.init.folder).state_dict()
+        known = {name.removeprefix(part): value for name, value in known.items() if name.startswith(part)}
+        if known and not take_fitting(module, known):
+            raise ModelError(f"--init {self.init.name}: none of its weights fits this bridge")
+
     def start(self, task: Any, usual: LoopConfig, stage: str = "bridge", after: Sequence[Run] = ()) -> Run:
         """A stage's run, restored where it was begun with the same options, data and models, and `after` the same
         runs."""
@@ -103,6 +123,7 @@ class BridgeRecipe(BridgeOptions):
                 data=data_sha256(task.pairs),
                 decoder=decoder_fingerprint(self.decoder),
                 encoder=self.encoder and decoder_fingerprint(self.encoder),
+                init=self.init and self.init.sha256,
             ),
             after=after,
             deadline=self.deadline,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,12 +46,16 @@ class PriorTask:
         *,
         seed: int = 0,
         preview: Callable[[SoundBridge, Path], None] | None = None,
+        begin: Callable[[nn.Module], None] | None = None,
     ) -> None:
+        """begin: gives the fresh network its first weights, where they are not random."""
         self.pairs, self.bridge, self.texts, self.show = pairs, bridge, texts, preview
         self.points = window_points(pairs, bridge)
         torch.manual_seed(seed)
         dim = pairs.targets.get(0).shape[-1]
         self.module = EmbeddingPrior(dim, self.points.shape[-1], **bridge.config.prior)
+        if begin is not None:
+            begin(self.module)
         measure_targets(self.module, pairs)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
@@ -137,7 +142,8 @@ def train_prior(task: BridgeTask, bridge: SoundBridge, first: Run) -> None:
     first step."""
     recipe, pairs = task.recipe, task.pairs
     some = pairs.subset(spread(len(pairs.sources), POINTS)) if len(pairs.sources) > POINTS else pairs
-    prior = PriorTask(some, bridge, task.label_texts, seed=recipe.seed, preview=task.show)
+    begin = partial(recipe.begin, kind=type(bridge), part="prior.")
+    prior = PriorTask(some, bridge, task.label_texts, seed=recipe.seed, preview=task.show, begin=begin)
     run = recipe.start(prior, SCHEDULE, "prior", after=[first])
     run.fit(quiet=recipe.quiet)
     if run.step:

@@ -40,6 +40,7 @@ def train_bridge(recipe: BridgeRecipe) -> None:
         manifest, sides.frontend, sides.targets, team, cache=recipe.cache, quiet=recipe.quiet, looks=looks
     )
     task = kind(Setting(recipe, decoder, sides, loaded))
+    recipe.begin(task.module.bridge, type(task.module.bridge))
     run = recipe.start(task, kind.schedule)
     metrics = run.fit(quiet=recipe.quiet)
     if not run.step:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmx.data.photos import Photos, load_photos
 from mmx.decoders.base import fingerprint
@@ -25,6 +25,7 @@ from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
 from mmx.training.decoders.space import SpaceConfig, to_pixels
 from mmx.training.decoders.stages import last_metrics
 from mmx.training.engine.identity import weights_digest
+from mmx.training.engine.initial import take_fitting
 from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig
 from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
@@ -78,13 +79,6 @@ class GanRecipe:
         )
 
 
-def take_weights(module: nn.Module, known: nn.Module) -> None:
-    """Start from what fits of finished weights: tensors of the same name and shape."""
-    own = module.state_dict()
-    fitting = {k: value for k, value in known.state_dict().items() if k in own and value.shape == own[k].shape}
-    module.load_state_dict(own | fitting)
-
-
 @dataclass
 class Seen:
     """The photos of both splits, and the frozen network's features (N, F) of each."""
@@ -122,7 +116,7 @@ def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
     """Stage 1: the space, and with it the teacher; and its run."""
     task = SeenSpaceTask(seen.photos, seen.val, seen.features, recipe.space, recipe.seed)
     if recipe.start is not None:
-        take_weights(task.module.space, Teacher.load(recipe.start / "teacher").net)
+        take_fitting(task.module.space, Teacher.load(recipe.start / "teacher").net.state_dict())
     run = Run(task, recipe.schedule("space"), recipe.run / "space", identity=identity_of(recipe, seen))
     run.fit(quiet=recipe.quiet)
     return Teacher(run.averaged().space.cpu(), task.reader), run
@@ -150,7 +144,7 @@ def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher, after: Sequ
     ]
     task = GanTask(*splits, seen.net, sizes, recipe.seed, recipe.device)
     if recipe.start is not None and (recipe.start / WEIGHTS).exists():
-        take_weights(task.module.generator, GanDecoder.load(recipe.start).net)
+        take_fitting(task.module.generator, GanDecoder.load(recipe.start).net.state_dict())
     identity = identity_of(recipe, seen) | {"sizes": asdict(sizes)}
     run = Run(task, recipe.schedule("gan"), recipe.run / "gan", identity=identity, after=after)
     run.fit(quiet=recipe.quiet)
