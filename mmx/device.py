@@ -1,9 +1,10 @@
-"""Where to compute, and in what: what --device and --dtype come to on this machine."""
+"""Where to compute, in what, and with how many threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "mps": torch.backends.mps.is_available,
     "cpu": lambda: True,
 }
+SMALL = 32_000_000  # weights times items: less work than this is done before several threads have met
 
 
 def bf16_pays(device: str) -> bool:
@@ -52,6 +54,28 @@ def pick_device(device: str) -> str:
             f"--device {device}: this torch sees no such device here", hint="--device auto takes what there is"
         )
     return device
+
+
+@contextmanager
+def threads_for(*networks: torch.nn.Module, items: int = 1) -> Iterator[None]:
+    """Inside, one thread computes where networks do little on the CPU; for large ones there are as many as ever.
+
+    Their results then are the same however many cores a machine has: other threads sum in another order.
+    """
+    weights = [weight for network in networks for weight in network.parameters()]
+    little = items * sum(weight.numel() for weight in weights) < SMALL and all(w.device.type == "cpu" for w in weights)
+    before = torch.get_num_threads()
+    if little:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# a forked child has none of its parent's threads, and would wait for them for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @dataclass(frozen=True)

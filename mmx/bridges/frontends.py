@@ -12,11 +12,11 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 from PIL import ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.image_encoders import ImageEncoder
-from mmx.device import autocast
+from mmx.device import autocast, threads_for
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio, resample, tile
 from mmx.media.image import read_image
@@ -43,6 +43,7 @@ class Frontend(Protocol):
     """What a kind of source is for a bridge: one medium, one row of the cache, one training example.
 
     name: of the space in the cache. empty: a row (0, ...) of it. count: W, how many windows of a medium are looked at.
+    networks: the frozen networks that it looks or listens with.
     can_mix: whether features are log-mels, in which sounds add up, and bands and stretches can be silenced.
     """
 
@@ -50,6 +51,7 @@ class Frontend(Protocol):
     empty: Tensor
     count: int
     can_mix: bool
+    networks: tuple[nn.Module, ...]
 
     def prepare(self, medium: Any) -> Tensor:
         """A medium → features (W, ...), float32, on the CPU."""
@@ -79,6 +81,7 @@ class _Sound:
     """What is the same for all ways to hear a sound or a voice."""
 
     can_mix: ClassVar[bool] = False
+    networks: tuple[nn.Module, ...] = ()
 
     def __init__(self, *, voice: bool) -> None:
         self.voice, self.kind = voice, "voice" if voice else "sound"
@@ -146,7 +149,7 @@ class FrozenVector(_Sound):
 
     def __init__(self, encoder: Listener, *, voice: bool = False) -> None:
         super().__init__(voice=voice)
-        self.encoder, self.count = encoder, 1
+        self.encoder, self.count, self.networks = encoder, 1, (encoder.model,)
         self.name = f"{self.kind}-{encoder.fingerprint[:16]}"
         self.empty = torch.zeros(0, encoder.dim, dtype=torch.float16)
 
@@ -171,7 +174,7 @@ class Wave(_Sound):
 
     def __init__(self, encoder: Listener, *, voice: bool = False) -> None:
         super().__init__(voice=voice)
-        self.encoder, self.frame = encoder, encoder.rate // 100
+        self.encoder, self.frame, self.networks = encoder, encoder.rate // 100, (encoder.model,)
         self.name = f"{self.kind}-pcm16-{encoder.rate}-v1"
         self.empty = torch.zeros(0, self.frame, dtype=torch.int16)
 
@@ -208,14 +211,15 @@ class Image:
     can_mix, count = False, 2
 
     def __init__(self, encoder: ImageEncoder) -> None:
-        self.encoder = encoder
+        self.encoder, self.networks = encoder, (encoder.network,)
         self.name = f"patches-{encoder.fingerprint[:16]}"
         self.empty = torch.zeros(0, encoder.width, dtype=torch.float16)
 
     @torch.inference_mode()
     def prepare(self, medium: PIL.Image.Image) -> Tensor:
         """An RGB picture of any size → (2, P, C)."""
-        return self.encoder.both_ways(medium).cpu()
+        with threads_for(*self.networks, items=2):
+            return self.encoder.both_ways(medium).cpu()
 
     def encode(self, payloads: Sequence[bytes], names: Sequence[str]) -> list[Tensor | None]:
         return plain_and_mirrored(payloads, names, self.encoder.look, self.encoder.device)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.bridges.audio_encoders import kind_of
@@ -22,9 +22,11 @@ KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2",
 
 
 class ImageEncoder(Protocol):
-    """name, fingerprint: which it is, by its folder and by the sha256 of its weights; size: pixels of a side of what
-    is looked at; width: C of a patch."""
+    """network: what it computes with. name, fingerprint: which it is, by its folder and by the sha256 of its weights;
+    size: pixels of a side of what is looked at; width: C of a patch.
+    """
 
+    network: nn.Module
     name: str
     fingerprint: str
     size: int
@@ -43,6 +45,7 @@ class TeacherEncoder:
 
     def __init__(self, teacher: Teacher, name: str, fingerprint: str) -> None:
         self.teacher, self.name, self.fingerprint = teacher, name, fingerprint
+        self.network = teacher.net
         self.size = teacher.net.image_size
         self.width = teacher.net.image_encoder.widths[-1]
         self.device = teacher.device
@@ -65,6 +68,7 @@ class PretrainedEncoder:
 
     def __init__(self, model, processor, name: str, fingerprint: str) -> None:
         self.model, self.processor, self.name, self.fingerprint = freeze(model), processor, name, fingerprint
+        self.network = self.model
         self.size, self.width, self.device = model.config.image_size, model.config.hidden_size, model.device
 
     def look(self, pictures: Sequence[Image.Image]) -> Tensor:

@@ -13,6 +13,7 @@ from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.base import Bridge, BridgeConfig, require_source
 from mmx.bridges.frontends import Frontend, FrozenVector, LogMel, Wave
 from mmx.decoders.base import Decoder
+from mmx.device import threads_for
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform
 from mmx.models.store import Located
@@ -93,7 +94,8 @@ class SoundBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="audio
     def point(self, waveform: Waveform, seen: Tensor | None = None) -> Tensor:
         """A waveform → its point (D,) of the joint space, unit norm. seen (1, D): the raw embedding of a picture
         beside it."""
-        return self(self.prepare(waveform)[None], seen)[0]
+        with threads_for(self, *self.frontend.networks):
+            return self(self.prepare(waveform)[None], seen)[0]
 
     def forward(self, features: Tensor, seen: Tensor | None = None) -> Tensor:
         """Features (B, W, ...) → unit-norm points of the joint space (B, D): the mean over the windows.

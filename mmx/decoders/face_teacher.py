@@ -17,6 +17,7 @@ from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.teacher import pixels_of
 from mmx.decoders.towers import load_resnet, save_resnet
+from mmx.device import threads_for
 from mmx.nets.face import GENDERS, FaceEncoder
 
 
@@ -37,7 +38,8 @@ class FaceTeacher(PictureTeacher):
         self.net.to(device)
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
-        return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
+        with threads_for(self.net, items=len(images)):
+            return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
 
     @torch.inference_mode()
     def gender_shares(self, raw: Tensor) -> Tensor:

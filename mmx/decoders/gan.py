@@ -16,6 +16,7 @@ from mmx.decoders.diffusion import finite_pictures
 from mmx.decoders.frozen import FrozenDecoder
 from mmx.decoders.teacher import Teacher
 from mmx.decoders.unclip import SPACE
+from mmx.device import threads_for
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
 from mmx.nets.generator import Generator
@@ -64,7 +65,7 @@ class GanDecoder(FrozenDecoder):
 
         def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
             noise = torch.stack([torch.randn(width, generator=generator) for generator in draws])
-            with self.at_work(self.net) as net:
+            with threads_for(self.net, items=len(part)), self.at_work(self.net) as net:
                 pixels = net(noise.to(self.device, dtype), part.to(self.device, dtype))
             return finite_pictures(pixels.permute(0, 2, 3, 1))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.decoders.frozen import FrozenDecoder, FrozenTeacher
+from mmx.device import threads_for
 from mmx.errors import ModelError, NonFiniteError, UsageError
 from mmx.media.audio import Waveform, resample
 from mmx.models.store import Located
@@ -108,7 +109,8 @@ class SpeechDecoder(FrozenDecoder):
         """
 
         def draw(part: Sequence[Tensor], _draws: Sequence[torch.Generator]) -> list[Waveform]:
-            return [self.vocode(self.mel(said(units), voice=voice, speed=speed)) for units in part]
+            with threads_for(self.codec, self.vocoder):
+                return [self.vocode(self.mel(said(units), voice=voice, speed=speed)) for units in part]
 
         return self._in_batches(conditioning, generators, draw)
 

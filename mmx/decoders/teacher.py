@@ -13,6 +13,7 @@ from torch import Tensor
 from mmx.decoders.base import freeze
 from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.towers import TextReader, load_resnet, load_text_tower, save_resnet, save_text_tower
+from mmx.device import threads_for
 from mmx.media.image import fit_square
 from mmx.nets.dual import DualEncoder
 
@@ -34,13 +35,15 @@ class Teacher(PictureTeacher):
         self.net.to(device)
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
-        return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
+        with threads_for(self.net, items=len(images)):
+            return self.net.encode_image(torch.stack([pixels_of(i, self.image_size) for i in images]).to(self.device))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts → unit-norm embeddings (B, D), float32, on the CPU."""
         ids, mask = self.reader(texts)
-        return self.net.encode_text(ids.to(self.device), mask.to(self.device)).cpu()
+        with threads_for(self.net):
+            return self.net.encode_text(ids.to(self.device), mask.to(self.device)).cpu()
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the teacher's folder. Weights are stored in `dtype` and loaded as float32."""

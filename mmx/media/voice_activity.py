@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mmx.compat import torchaudio  # noqa: F401  (imported first: see there)
+from mmx.device import threads_for
 from mmx.errors import InputError
 from mmx.media.audio import Waveform
 from mmx.media.formats import SAMPLE_RATE, VOICE_SPEECH
@@ -36,7 +37,7 @@ def speech_part(wave: Waveform, *, limit: float = VOICE_SPEECH, name: str = "inp
     level = torch.from_numpy(
         wave.samples * np.float32(0.9 / peak)
     )  # the detector misses whispers of a thousandth of full scale
-    with _LOCK, torch.inference_mode():
+    with _LOCK, torch.inference_mode(), threads_for():
         model.reset_states()
         stretches = find(level, model, sampling_rate=SAMPLE_RATE)
     pieces = [wave.samples[stretch["start"] : stretch["end"]] for stretch in stretches]

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mmx.device import threads_for
+
 
 def alpha_bar(t: Tensor) -> Tensor:
     """Signal power at time t in [0, 1]: the cosine schedule (Nichol & Dhariwal 2021, eq. 17)."""
@@ -89,6 +91,12 @@ class EmbeddingPrior(nn.Module):
 
         temperature: scale of the noise it starts from; below 1 the draws are more typical and less different.
         """
+        with threads_for(self):
+            return self._sample(condition, generator, steps, guidance=guidance, temperature=temperature)
+
+    def _sample(
+        self, condition: Tensor, generator: torch.Generator, steps: int, *, guidance: float, temperature: float
+    ) -> Tensor:
         both = torch.stack((condition, self.nothing))
         x = temperature * torch.randn(self.mean.shape, generator=generator).to(condition.device)
         times = torch.linspace(1, 0, steps + 1, device=condition.device)

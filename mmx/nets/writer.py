@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.device import threads_for
+
 MAX_UNITS = 160  # collapsed units an utterance may have
 MAX_REPEAT = 24  # of one unit: 0.77 s
 
@@ -102,9 +104,13 @@ class UnitWriter(nn.Module):
         The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than
         the guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
         """
+        with threads_for(self):
+            return self._write(patches if patches.dim() == 3 else patches[None], sampling, generator)
+
+    def _write(self, views: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """As `write`, of views (V, P, C)."""
         from transformers import LogitsProcessorList
 
-        views = patches if patches.dim() == 3 else patches[None]
         processors = LogitsProcessorList()
         if sampling.temperature > 0:
             processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
