@@ -15,13 +15,16 @@ from PIL import Image
 from torch import nn
 
 from mmx.bridges.base import BridgeConfig
+from mmx.bridges.image_encoders import open_image_encoder
 from mmx.bridges.sound import SoundBridge
 from mmx.data.photos import Photos
+from mmx.decoders.base import fingerprint
 from mmx.decoders.gan import GanDecoder, save_gan_decoder
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, UsageError
-from mmx.models.store import seal
+from mmx.models.store import Located, seal
 from mmx.nets.generator import Generator
+from mmx.spaces.joint import open_joint
 from mmx.training.decoders import gan_stages
 from mmx.training.decoders.axes import colour_axes, discriminants, regression
 from mmx.training.decoders.gan import NEIGHBOURS, GanTask, neighbours, settle
@@ -170,6 +173,37 @@ def test_a_taken_teacher_keeps_its_space(folder, tmp_path, trained):
         tmp_path, trained[0], Teacher.load(folder / "teacher"), name="x", teacher_folder=folder / "teacher"
     )
     assert GanDecoder.load(tmp_path).spec.fingerprint == GanDecoder.load(folder).spec.fingerprint
+
+
+def test_a_space_is_that_of_pictures_and_another_text_tower_leaves_it(folder, tmp_path):
+    """Bridges carry the digest of what embeds pictures; of a teacher that reads texts otherwise they stay valid."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    teacher = Teacher.load(copy / "teacher")
+    with torch.no_grad():
+        teacher.net.logit_scale += 1
+        for weight in teacher.net.text_encoder.parameters():
+            weight += 1
+    teacher.save(copy / "teacher")
+    (copy / "teacher" / "text.json").write_text("{}")
+    before, after = GanDecoder.load(folder).spec, GanDecoder.load(copy).spec
+    assert before.fingerprint == after.fingerprint == open_image_encoder(Located("copy", copy)).fingerprint
+    spaces = [open_joint(Located(at.name, at), None, "cpu") for at in (folder, copy)]
+    assert spaces[0].fingerprint != spaces[1].fingerprint  # texts lie elsewhere
+    # a bridge of a version that counted the whole teacher
+    replace(before, fingerprint=fingerprint(folder, ("teacher",))).require(before, bridge="of before")
+
+
+@pytest.mark.parametrize("part", ["semantic.weight", "layout.bias", "image_encoder"])
+def test_a_space_is_another_where_anything_that_embeds_pictures_is(folder, tmp_path, part):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    teacher = Teacher.load(copy / "teacher")
+    with torch.no_grad():
+        next(value for name, value in teacher.net.named_parameters() if name.startswith(part)).add_(1)
+    teacher.save(copy / "teacher")
+    with pytest.raises(ModelError, match="was trained for"):
+        GanDecoder.load(folder).spec.require(GanDecoder.load(copy).spec, bridge="x")
 
 
 def test_fixed_layout_survives_its_folder_and_tells_grey_from_colour(tmp_path):

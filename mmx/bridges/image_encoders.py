@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.bridges.audio_encoders import kind_of
 from mmx.decoders.base import fingerprint, freeze
+from mmx.decoders.gan import space_of
 from mmx.decoders.teacher import Teacher, pixels_of
-from mmx.decoders.unclip import SPACE
 from mmx.errors import ModelError
 from mmx.models.store import Located
 
@@ -84,7 +84,7 @@ def open_image_encoder(at: Located, device: str = "cpu") -> ImageEncoder:
     if (at.folder / "teacher").is_dir():
         teacher = Teacher.load(at.folder / "teacher")
         teacher.net.to(device)
-        return TeacherEncoder(teacher, at.name, fingerprint(at.folder, SPACE))
+        return TeacherEncoder(teacher, at.name, space_of(at.folder))
     from transformers import AutoImageProcessor, AutoModel
 
     kind = kind_of(at.folder)

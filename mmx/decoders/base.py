@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ class ConditioningSpec:
     mean_norm: mean L2 norm of the teacher's raw embeddings; a unit-norm bridge output is rescaled by it.
     fingerprint: sha256 over the weights and configs of the teacher, which define the space; decoders of one space swap
     freely.
-    former: of a decoder of the hub, its fingerprint in bridges of versions that counted files which nothing reads.
+    former: its fingerprint in bridges of versions that counted files which have no part in the space.
     """
 
     name: str
@@ -155,6 +155,16 @@ def fingerprint(folder: Path, parts: Sequence[str], *, variants: bool = True) ->
     for path in sorted(path for place in places for path in (place, *place.rglob("*"))):
         if path.suffix in (".json", ".safetensors") and (variants or not _is_variant(path)):
             digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the names, types, shapes and bytes of tensors, wherever they are."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

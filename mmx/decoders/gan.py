@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze, keep_small
 from mmx.decoders.diffusion import finite_pictures
 from mmx.decoders.frozen import FrozenDecoder
-from mmx.decoders.teacher import Teacher
+from mmx.decoders.teacher import Teacher, image_side
 from mmx.decoders.unclip import SPACE
 from mmx.device import threads_for
 from mmx.errors import ModelError, UsageError
@@ -85,8 +86,17 @@ class GanDecoder(FrozenDecoder):
             )
         net = Generator(**settings["generator"])
         net.load_state_dict({name: value.to(torch.float32) for name, value in load_file(folder / WEIGHTS).items()})
-        spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": fingerprint(folder, SPACE)})
+        spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": space_of(folder)})
+        spec = replace(spec, former=fingerprint(folder, SPACE))
         return cls(net.to(memory_format=torch.channels_last), Teacher.load(folder / "teacher"), spec)
+
+
+def space_of(folder: Path) -> str:
+    """The fingerprint of the space of an image decoder of ours, which its bridges carry: of what embeds pictures.
+
+    Of a diffusion decoder it is that of the whole teacher, as in all bridges that there are.
+    """
+    return image_side(folder / "teacher") if (folder / WEIGHTS).exists() else fingerprint(folder, SPACE)
 
 
 def save_gan_decoder(
@@ -109,7 +119,7 @@ def save_gan_decoder(
         teacher.save(folder / "teacher")
     else:
         shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
-    spec = ConditioningSpec(name, (teacher.net.dim,), teacher.net.dim**0.5, fingerprint(folder, SPACE))
+    spec = ConditioningSpec(name, (teacher.net.dim,), teacher.net.dim**0.5, space_of(folder))
     about = {
         "family": "image",
         "format": "gan",

@@ -10,12 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmx.decoders.base import freeze
+from mmx.decoders.base import fingerprint, freeze, tensors_digest
 from mmx.decoders.frozen import PictureTeacher
 from mmx.decoders.towers import TextReader, load_resnet, load_text_tower, save_resnet, save_text_tower
 from mmx.device import threads_for
+from mmx.digest import sha256
 from mmx.media.image import fit_square
 from mmx.nets.dual import DualEncoder
+
+HEADS = "heads.safetensors"
 
 
 class Teacher(PictureTeacher):
@@ -59,7 +62,7 @@ class Teacher(PictureTeacher):
             for name, value in self.net.state_dict().items()
             if not name.startswith(("image_encoder.", "text_encoder."))
         }
-        save_file(heads, folder / "heads.safetensors")
+        save_file(heads, folder / HEADS)
         self.net.to(next(iter(tower_dtypes.values())))
         self.reader.save(folder / "tokenizer")
         config = {
@@ -79,9 +82,20 @@ class Teacher(PictureTeacher):
             load_text_tower(folder / "text_encoder"),
             **json.loads((folder / "heads.json").read_text(encoding="utf8")),
         )
-        missing = net.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        missing = net.load_state_dict(load_file(folder / HEADS), strict=False)
         assert not missing.unexpected_keys, missing.unexpected_keys
         return cls(net.float().to(memory_format=torch.channels_last), TextReader.load(folder / "tokenizer"))
+
+
+def image_side(folder: Path) -> str:
+    """sha256 over what of a teacher's folder embeds pictures. What embeds texts has no part in it, and neither has the
+    temperature at which both are compared."""
+    from safetensors.torch import load_file
+
+    heads = load_file(folder / HEADS)
+    del heads["logit_scale"]
+    own = fingerprint(folder, ("image_encoder", "heads.json"))
+    return sha256(f"{own} {tensors_digest(heads)}".encode())
 
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import ConditioningSpec, fingerprint
+from mmx.decoders.gan import space_of
 from mmx.decoders.teacher import Teacher
 from mmx.decoders.unclip import SPACE
 from mmx.digest import sha256
@@ -26,17 +27,16 @@ def open_joint(at: Located, bridge: str | None, device: str) -> Space:
         raise ModelError(f"{at.name}: its teacher reads no texts", hint="a space wants an image decoder's folder")
     teacher = Teacher.load(at.folder / "teacher")
     teacher.to(device, torch.float32)
-    seen = fingerprint(at.folder, SPACE)
     alone = Space(
         at.name,
-        seen,
+        fingerprint(at.folder, SPACE),  # with the texts, which have no part in what bridges carry
         teacher.net.dim,
         encoders={"image": teacher.embed, "text": teacher.embed_texts},
         scale={"image": float(teacher.net.logit_scale.exp())},
         prompts={"image": PHOTO_PROMPTS},
         models=[teacher.net],
     )
-    own = _bridge(bridge, ConditioningSpec(at.name, (teacher.net.dim,), 1.0, seen))
+    own = _bridge(bridge, ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder)))
     return alone if own is None else _with_sounds(alone, *own)
 
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mmx.decoders.base import tensors_digest
 from mmx.errors import UsageError
 from mmx.options import FREE
 
 SAID = {"data": "data of sha256", "processes": "a number of processes of"}  # not as options are
 SHOWN = 60  # characters of a value in an error
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over the names, types, shapes and bytes of tensors, wherever they are."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def weights_digest(*modules: nn.Module) -> str:
