@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mmx.errors import UsageError
+from mmx.launch import launched
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # kinds of device, the best first, and whether this machine has one
@@ -44,8 +46,7 @@ def pick_device(device: str) -> str:
     """ "auto" → the best device here. Raises UsageError for one that is not here."""
     if device == "auto":
         best = next(kind for kind, here in KINDS.items() if here())
-        own = os.environ.get("LOCAL_RANK") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
-        return f"cuda:{own}" if best == "cuda" and own else best
+        return f"cuda:{launched().local}" if best == "cuda" and launched().world > 1 else best
     kind = device.split(":")[0]
     if kind not in KINDS:
         raise UsageError(f"--device {device}: no such kind of device", hint="auto, cpu, cuda, cuda:N or mps")
@@ -107,3 +108,20 @@ def placed(device: str, dtype: str) -> Placed:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; cuBLAS and MPS have no class of their own for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with this many threads: sums of other parts differ in their last bits. None: with as many as now."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine() -> dict[str, Any]:
+    """What the last bits of results depend on here, as provenance keeps it: threads, and the instructions that the
+    CPU's kernels are made of."""
+    return {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}

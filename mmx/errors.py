@@ -72,7 +72,13 @@ class NonFiniteError(MmxError):
     exit_code = 7
 
 
+class LastBitsError(MmxError):
+    """What was made again differs from what was made in the last bits only, as another processor computes them."""
+
+    exit_code = 8
+
+
 class Interrupted(MmxError):
-    """The user stopped a run, and its state was saved."""
+    """The user stopped a run, whose state was saved, or a batch, of which something is done."""
 
     exit_code = 130

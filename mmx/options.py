@@ -5,6 +5,7 @@ Commands take these groups (`mmx.cli.takes`), settings and recipes (`mmx.recipes
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Optional, Self
 
@@ -24,8 +25,7 @@ class Files:
     """What is translated."""
 
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Files, folders, globs, or - for stdin.", show_default=False),
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, or - for stdin.", show_default=False)
     ]
 
 
@@ -157,13 +157,7 @@ class Excerpt:
 
     start: Annotated[
         Optional[float],
-        typer.Option(
-            "--start",
-            min=0,
-            metavar="s",
-            show_default=False,
-            help="Where in the input to begin. Default: where there is most to hear.",
-        ),
+        typer.Option("--start", min=0, metavar="s", show_default=False, help="Where to begin. Default: the loudest."),
     ] = None
     duration: Annotated[
         Optional[float],
@@ -280,13 +274,19 @@ class Placement(Device):
     ] = False
 
 
+def _forbid_bars(forbidden: bool) -> bool:
+    """What the hub's library and those that load models read when they are imported."""
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if forbidden else {}
+    return forbidden
+
+
 @dataclass(frozen=True)
 class Quiet:
     """What a command says while it works."""
 
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = field(
-        default=False, metadata=FREE
-    )
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", callback=_forbid_bars, help="Say nothing on stderr but errors.")
+    ] = field(default=False, metadata=FREE)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ _ROWS = (
         trainer="mmx.training.bridges.image:ImageBridgeTask",
         losses=("units",),
         protocol="mmx.evaluation.img2speech:measure",
+        pairs_protocol="mmx.evaluation.spoken_pairs:measure",
     ),
     Task(
         "text2img",

@@ -260,7 +260,7 @@ def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, debug_options, tmp_pa
     assert mmx_in_process("sound2img", sounds, "-o", one, "-n", 2, *debug_options)[0] in (0, 6)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29618"]
     command = ["-m", "mmx", "sound2img", str(sounds), "-o", str(two), "-n", "2", "--resume", "--quiet", *debug_options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([*launch, *command], capture_output=True, env=environment, check=False)
     names = {path.relative_to(one) for path in one.rglob("*.png")}
     assert names and names == {path.relative_to(two) for path in two.rglob("*.png")}

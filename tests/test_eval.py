@@ -40,7 +40,6 @@ def test_pairs_are_measured_beside_oracle_and_random(mmx_in_process, debug_optio
     assert code == 2 and b"no such split" in err
     code, _, err = mmx_in_process("eval", "sound2img", "--data", tmp_path / "no", "-o", tmp_path / "r", *options)
     assert code == 2 and b"no such file" in err
-    assert mmx_in_process("eval", "img2speech", "--data", data, "-o", tmp_path / "r")[0] == 2
 
 
 def test_distances_of_gaussians_are_known() -> None:
@@ -170,6 +169,22 @@ def test_speech_of_photos_is_heard_and_compared(mmx_in_process, speech_options, 
     result = measured(mmx_in_process, tmp_path / "r", "img2speech", spoken, *speech_options)
     assert set(result) >= TABLES and len(result["naming"]) == 4 and len(result["resynthesis"]) == 6
     assert (tmp_path / "r" / "report.html").read_text().count("<audio") == 2  # one of each synset
+
+
+def test_two_folders_of_pictures_and_speech_are_measured(mmx_in_process, speech_options, tmp_path: Path) -> None:
+    for name, suffix, make in (("images", "png", lambda k: png(9 * k)), ("audios", "wav", lambda k: wav(200 + k, 0.7))):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "pairs" / name / f"{number}.{suffix}").write_bytes(make(number))
+    (tmp_path / "pairs" / "images" / "1.png").write_bytes(b"broken")
+    options = ("--split", "train", *speech_options)
+    result = measured(mmx_in_process, tmp_path / "r", "img2speech", tmp_path / "pairs", *options)
+    assert result["data"] == {"train": {"pairs": 2, "unreadable": 1}}
+    bleu = {name.partition(":")[0]: row["bleu"] for name, row in result["unit_bleu"].items()}
+    assert list(bleu) == ["oracle", "img2speech", "random"] and 0 <= bleu["img2speech"] <= 1
+    assert list(result["heard"]) == ["oracle: the target's units", "img2speech", "random: another picture's utterance"]
+    assert set(result["utterances"]) == {"img2speech", "target"}
+    assert (tmp_path / "r" / "report.html").read_text().count("<audio") == 4
 
 
 def test_captions_are_measured_as_any_speech(mmx_in_process, speech_models, tmp_path: Path, spoken: Path) -> None:

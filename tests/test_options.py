@@ -4,6 +4,7 @@ says.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def run_job(_: Any, job: Any) -> Any:
     data = wav_bytes(Waveform(tone(0.5), 16_000)) if job.command == "img2speech" else artifact()
     count = len(job.indices) if job.layout == "single" else 1
     persons = 1 if job.settings.average else len(job.of("source"))
-    return Done([Artifact(data, {})] * count, [[]] * persons, {"read": 0.0})
+    return Done([Artifact(data, {"machine": {"threads": 1, "cpu": "any"}})] * count, [[]] * persons, {"read": 0.0})
 
 
 @pytest.fixture
@@ -187,6 +188,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.training.decoders.speech.train_speech_decoder": None,
         "mmx.training.bridges.train.train_bridge": None,
         "mmx.models.store.push": None,
+        "mmx.models.store.refuse_push": None,
         "mmx.models.hub.pull": [Path("folder")],
         "mmx.models.hub.remove": (1, []),
         "mmx.spaces.load.load_space": small_space(),
@@ -259,7 +261,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 @pytest.fixture
-def effect(mmx_in_process, below: Below, folders: Folders) -> Callable[[str], str]:
+def effect(mmx_in_process, below: Below, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """All that a line does: its exit code, what it says, writes, and asks of the code below."""
 
     def run(line: str, *, twice: bool = False) -> str:
@@ -267,10 +269,13 @@ def effect(mmx_in_process, below: Below, folders: Folders) -> Callable[[str], st
         if twice:
             mmx_in_process(*(word for word in words if word != "--overwrite"))
         below.asked.clear()
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # what --offline sets
         code, out, err = mmx_in_process(*words)
         assert code == 0 or twice, err.decode()
         written = {path.relative_to(folders.out): sha256(path.read_bytes()) for path in folders.out.rglob("*.*")}
-        return folders.plain(f"{code}\n{out.decode()}\n{err.decode()}\n{sorted(written.items())}\n{shown(below.asked)}")
+        written |= {"offline": os.environ["HF_HUB_OFFLINE"]}
+        files = sorted((str(name), found) for name, found in written.items())
+        return folders.plain(f"{code}\n{out.decode()}\n{err.decode()}\n{files}\n{shown(below.asked)}")
 
     return run
 

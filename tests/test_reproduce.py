@@ -9,16 +9,22 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmx.cli.ledger import job_digest
 from mmx.cli.look import _other_models
+from mmx.device import threads
 from mmx.errors import ModelError
+from mmx.media.audio import Waveform, wav_bytes
+from mmx.media.compare import largest_difference
 from mmx.media.image import png_bytes
 from mmx.media.provenance import read_record, text_chunks
 from mmx.models.store import Located, seal
 from mmx.translate.job import Given, Job, Settings
+from tests.conftest import tone
 
 
 @pytest.fixture
@@ -104,3 +110,45 @@ def test_nothing_is_overwritten_unasked(
         code, out, _ = mmx_in_process("reproduce", "c.png", "--json", *models)
         assert code == 3 and says in out and json.loads(out)["schema"] == "mmx.error/1"
     assert sorted(os.listdir(tmp_path)) == ["a.png", "again.v2", "bark.wav", "c.png", "mine.png"]
+
+
+def test_it_is_made_again_with_as_many_threads_and_last_bits_have_a_code_of_their_own(
+    mmx_in_process, debug_models, debug_options, tmp_path: Path, bark: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(bark, tmp_path)
+    models = ("--bridge", debug_models[0], "--decoder", debug_models[1])
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert mmx_in_process("sound2img", "bark.wav", "-o", "a.png", *debug_options)[0] == 0
+    made = (tmp_path / "a.png").read_bytes()
+    record = read_record(made, "a.png")
+    assert record["machine"] == {"threads": before + 1, "cpu": torch.backends.cpu.get_cpu_capability()}
+    assert mmx_in_process("reproduce", "a.png", *models)[0] == 0 and torch.get_num_threads() == before
+
+    picture = np.asarray(Image.open(io.BytesIO(made))).astype(int)
+    for step, machine, code, says in (
+        (1, record["machine"], 8, b"differs in the last bits: max |d| = 1 of 255"),
+        (1, record["machine"] | {"cpu": "AVX9"}, 8, b"the processor's kernels were AVX9"),
+        (0, record["machine"] | {"cpu": "AVX9"}, 8, b"only in what it says of itself"),
+        (9, record["machine"], 1, b"max |d| = 9 of 255"),
+        (0, record["machine"] | {"threads": 10**9}, 3, b"threads"),
+    ):
+        changed = picture.copy()
+        changed[0, 0, 0] += step if picture[0, 0, 0] < 128 else -step
+        other = png_bytes(Image.fromarray(changed.astype(np.uint8)), text_chunks(record | {"machine": machine}))
+        (tmp_path / "b.png").write_bytes(other)
+        got, out, err = mmx_in_process("reproduce", "b.png", "--json", *models)
+        assert got == code and says in out, out + err
+    old = {name: value for name, value in record.items() if name != "machine"}
+    (tmp_path / "b.png").write_bytes(png_bytes(Image.open(io.BytesIO(made)), text_chunks(old)))
+    assert mmx_in_process("reproduce", "b.png", *models)[0] == 8  # what older versions made
+
+
+def test_artifacts_of_other_kinds_and_sizes_are_not_compared() -> None:
+    wave, louder = (wav_bytes(Waveform(tone(0.1) * np.float32(by), 16_000)) for by in (1.0, 1.001))
+    small, large = (png_bytes(Image.new("RGB", size), {}) for size in ((8, 8), (9, 8)))
+    assert largest_difference(wave, louder) == (17, 32_767)
+    assert largest_difference(small, small) == (0, 255)
+    assert largest_difference(small, large) is None and largest_difference(small, wave) is None
+    assert largest_difference(small, b"RIFF") is None

@@ -252,7 +252,7 @@ def test_show_draws_what_is_there(mmx_in_process, tmp_path: Path, photo: Path) -
     quarter = (sheet.shape[1] + 2) // 4
     assert sheet[:, quarter : quarter + 300, 1:].max() == 0  # the red channel has no green and no blue
     code, out, _ = mmx_in_process("show", tmp_path / "tone.wav")
-    assert code == 0 and "▀".encode() in out
+    assert code == 0 and out.isascii() and b"@" in out  # not a terminal: letters
     assert mmx_in_process("show", tmp_path / "tone.wav", "--window", "square")[0] == 2
     assert mmx_in_process("show", __file__)[0] == 3
 

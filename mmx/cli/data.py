@@ -15,6 +15,7 @@ from mmx.errors import InputError, UsageError
 from mmx.media.files import given_file
 from mmx.media.formats import SUFFIXES
 from mmx.media.names import walk
+from mmx.network import Network
 from mmx.options import BridgeAndDecoder, Device, Quiet, Saying
 from mmx.recipes.base import existing
 from mmx.tasks import task as find_task
@@ -146,7 +147,9 @@ class Moments:
 
 
 @takes
-def pairs(videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Device, saying: Saying) -> None:
+def pairs(
+    videos: Videos, moments: Moments, models: BridgeAndDecoder, where: Device, network: Network, saying: Saying
+) -> None:
     """Cut videos into pairs of sound and frame, and keep the moments in which both belong together.
 
     mmx pairs videos/ -o pairs/ && mmx train-bridge sound2img --data pairs/pairs.jsonl -o run/

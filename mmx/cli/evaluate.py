@@ -12,10 +12,19 @@ import typer
 
 from mmx.cli.takes import takes
 from mmx.errors import UsageError
+from mmx.extras import require
+from mmx.network import Network
 from mmx.options import Device, Json, Models
 from mmx.recipes.base import Measuring, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
+
+# packages that a task's protocols measure with
+MEASURES = {
+    "sound2img": ("torchmetrics",),
+    "voice2face": ("torchmetrics", "cv2"),
+    "img2speech": ("torchmetrics", "pocketsphinx"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,20 +53,27 @@ class Reporting:
 
 @takes
 def evaluate(
-    name: TaskName, report: Reporting, measuring: Measuring, models: Models, where: Device, saying: Json
+    name: TaskName,
+    report: Reporting,
+    measuring: Measuring,
+    models: Models,
+    where: Device,
+    network: Network,
+    saying: Json,
 ) -> None:
     """Measure a bridge and its decoder on data that they have not seen.
 
     sound2img, voice2face: naming, a judge on the pictures, FID and KID, retrieval, distance to the training photos.
     img2speech: what a recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Pairs without labels (folders,
-    manifests): retrieval, likeness to the target, FID and KID, by the decoder's frozen teacher. Each table has an
-    oracle row and a random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
-    side by side.
+    manifests): retrieval, likeness to the target, FID and KID, by the decoder's frozen teacher; of speech likeness to
+    the target's units, and what a recogniser hears in both. Each table has an oracle row and a random row. Writes
+    REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs side by side.
     """
     row = find_task(name.task, having="protocol")
     if report.card and models.bridge in row.by_words:
         raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
     protocol = _protocol(row, measuring.data)
+    require("mmx eval", *MEASURES[name.task])
     from mmx.translate.load import load  # from here on it is slow: torch and the models
 
     translator = load(name.task, **vars(models), device=where.device)
@@ -82,12 +98,8 @@ def evaluate(
 def _protocol(row: Task, data: str) -> str:
     """What measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
     folder = existing(data)
-    if row.protocol and folder and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar")):
-        return row.protocol
-    if row.pairs_protocol is None:
-        shards = f"{row.source.prefix}-*.tar and {row.target.prefix}-*.tar"
-        raise UsageError(f"--data {data}: {row.name} is measured on {shards}")
-    return row.pairs_protocol
+    labelled = folder and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar"))
+    return str(row.protocol if labelled else row.pairs_protocol)
 
 
 def _print(result: dict[str, Any]) -> None:

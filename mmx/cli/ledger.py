@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmx.digest import sha256
+from mmx.launch import launched
 
 if TYPE_CHECKING:
     from mmx.translate.base import Translator
     from mmx.translate.job import Job
 
 NAME = "mmx-done.jsonl"
-
-
-def share() -> tuple[int, int]:
-    """This process's number and how many there are: `accelerate launch` and torchrun say so in the environment."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Ledger:
@@ -48,7 +44,7 @@ class Ledger:
     def add(self, key: str, outputs: Sequence[Path]) -> None:
         """Note that a job is done."""
         names = [path.relative_to(self.path.parent).as_posix() for path in outputs]
-        self._append(json.dumps({"job": key, "outputs": names, "process": share()[0]}) + "\n")
+        self._append(json.dumps({"job": key, "outputs": names, "process": launched().rank}) + "\n")
 
     def _append(self, text: str) -> None:
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

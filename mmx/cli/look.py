@@ -15,10 +15,11 @@ import typer
 from mmx.cli.options import Json
 from mmx.cli.takes import takes
 from mmx.digest import sha256
-from mmx.errors import InputError, MmxError, ModelError, UsageError
+from mmx.errors import InputError, LastBitsError, MmxError, ModelError, UsageError
 from mmx.media.files import Source, Target, given_file, plan
 from mmx.media.names import printable
 from mmx.media.provenance import ROLES, dumps, read_record
+from mmx.network import Network
 from mmx.options import Models, Overwrite, Saying
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def inspect(
     print(f"  settings: {', '.join(f'{k} {v}' for k, v in record['settings'].items() if v is not None)}")
     for heard in filter(None, record["heard"]):
         print(f"  heard: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
+    if "machine" in record:
+        print(f"  machine: {', '.join(f'{k} {v}' for k, v in record['machine'].items())}")
     print(f"  libraries: {', '.join(f'{k} {v}' for k, v in record['libraries'].items())}")
 
 
@@ -76,29 +79,34 @@ class Again:
 
 
 @takes
-def reproduce(again: Again, models: Models, saying: Saying) -> None:
-    """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree."""
+def reproduce(again: Again, models: Models, network: Network, saying: Saying) -> None:
+    """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree.
+
+    It is computed with as many threads as the artifact was. Exit code 8 where only the last bits of what is seen or
+    heard differ, as on another kind of processor, 1 where more does.
+    """
     made = _read(again.file)
     record = read_record(made, again.file)
     keep = _keep(again, made, as_json=saying.as_json)
     contents = _contents(record, again.inputs, Path(again.file))
-    from mmx.translate.job import job_from_record, run  # from here on it is slow: torch and the models
+    from mmx.device import threads  # from here on it is slow: torch and the models
+    from mmx.translate.job import job_from_record, run
     from mmx.translate.load import load
 
     job = job_from_record(record, contents)
-    translator = load(record["command"], **vars(models), **job.settings.placement)
-    different = _other_models(record, translator)
-    artifact = run(translator, job).artifacts[0]
+    with threads(record.get("machine", {}).get("threads")):
+        translator = load(record["command"], **vars(models), **job.settings.placement)
+        different = _other_models(record, translator)
+        artifact = run(translator, job).artifacts[0]
+    different += _other_machine(record, artifact.record)
     if keep:
         keep.write(artifact.data)
-    same = artifact.data == made
+    same, far = artifact.data == made, _distance(made, artifact.data)
     if saying.as_json:
-        print(json.dumps({"schema": "mmx.reproduce/1", "file": again.file, "same": same, "differences": different}))
+        about = {"schema": "mmx.reproduce/1", "file": again.file, "same": same, "differences": different}
+        print(json.dumps(about | far))
     if not same:
-        raise _Differs(
-            f"{again.file}: made again, and the bytes differ",
-            hint="; ".join(different) or "the file was changed, or this machine computes differently",
-        )
+        raise _difference(again.file, far, different)
     if not saying.quiet and not saying.as_json:
         print(f"{printable(again.file)}: the same bytes", file=sys.stderr)
 
@@ -117,6 +125,36 @@ def _keep(again: Again, made: bytes, *, as_json: bool) -> Target | None:
 
 class _Differs(MmxError):
     exit_code = 1
+
+
+def _distance(made: bytes, again: bytes) -> dict[str, int]:
+    """How far two artifacts are from each other, as --json says it; nothing where they can't be compared."""
+    from mmx.media.compare import largest_difference
+
+    found = largest_difference(made, again)
+    return {"max_difference": found[0], "of": found[1]} if found else {}
+
+
+def _difference(file: str, far: dict[str, int], different: list[str]) -> MmxError:
+    """What is said, and with which exit code, where the bytes of what was made again are others."""
+    from mmx.media.compare import LAST_BITS
+
+    size = f": max |d| = {far['max_difference']} of {far['of']}" if far else ""
+    if not far or far["max_difference"] > LAST_BITS[far["of"]]:
+        hint = "; ".join(different) or "the file was changed, or this machine computes differently"
+        return _Differs(f"{file}: made again, and the bytes differ{size}", hint)
+    what = "differs in the last bits" if far["max_difference"] else "differs only in what it says of itself"
+    return LastBitsError(f"{file}: made again, it {what}{size}", "; ".join(different))
+
+
+def _other_machine(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What else the last bits depend on, where it is not as it was."""
+    was, here = record.get("machine"), now["machine"]
+    if was is None:
+        return ["it does not say with how many threads it was made"]
+    if was["cpu"] == here["cpu"]:
+        return []
+    return [f"the processor's kernels were {was['cpu']}, are {here['cpu']}"]
 
 
 def _other_models(record: dict[str, Any], translator: Translator) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ class Looking:
         return None if self.output is None else output_file(self.output, ".png")
 
 
+def in_colour() -> bool:
+    """Whether stdout is a terminal that shows blocks in colour, and whose owner wants that (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return False
+    return (sys.stdout.encoding or "").lower().startswith("utf")
+
+
 @takes
 def show(look: Looking) -> None:
     """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
@@ -61,7 +69,7 @@ def show(look: Looking) -> None:
     data = source.read()
     from mmx.media.audio import read_audio
     from mmx.media.image import png_bytes, read_image
-    from mmx.media.show import View, draw_picture, draw_sound, in_terminal
+    from mmx.media.show import View, draw_picture, draw_sound, in_letters, in_terminal
 
     try:
         drawn = draw_picture(read_image(io.BytesIO(data), name=source.name))
@@ -74,5 +82,6 @@ def show(look: Looking) -> None:
     if target is not None:
         target.write(png_bytes(drawn))
         return
-    print(in_terminal(drawn, min(shutil.get_terminal_size().columns, 120)))
+    draw = in_terminal if in_colour() else in_letters
+    print(draw(drawn, min(shutil.get_terminal_size().columns, 120)))
     sys.stdout.flush()

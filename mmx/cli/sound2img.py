@@ -8,6 +8,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, given_file
+from mmx.network import Network
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
 
 
@@ -20,6 +21,7 @@ def sound2img(
     excerpt: Excerpt,
     models: Models,
     placement: Placement,
+    network: Network,
     saying: Saying,
 ) -> None:
     """Turn sounds into pictures of what makes them.

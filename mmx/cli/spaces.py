@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from mmx.cli.batch import each
 from mmx.cli.takes import takes
-from mmx.cli.talk import report, unexpected
-from mmx.errors import MmxError, PartialFailure, UsageError
+from mmx.cli.talk import report
+from mmx.errors import MmxError, UsageError
 from mmx.media.files import Source, Target, expand
 from mmx.media.formats import SUFFIXES
 from mmx.models.store import missing
+from mmx.network import Network
 from mmx.options import Device, Files, Overwrite, Saying
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpaceChoice(Device):
+class SpaceChoice(Network, Device):
     """Which joint embedding is used."""
 
     space: Annotated[
@@ -95,22 +96,13 @@ class Speaker:
             print(line.encode("utf8", "backslashreplace").decode(), flush=True)
 
 
-def each(sources: Iterable[Source], work: Callable[[Source], None], saying: Saying) -> None:
-    """`work` on every source, whatever is wrong with others. Raises the error of the only one, usage and model errors,
-    and PartialFailure in the end."""
-    failures, sources = 0, list(sources)
-    for source in sources:
-        try:
-            work(source)
-        except Exception as error:
-            known = isinstance(error, MmxError)
-            if len(sources) == 1 or (known and error.exit_code in (2, 4)) or os.environ.get("MMX_DEBUG") == "1":
-                raise
-            failures += 1
-            told = error if known else unexpected(error, source.name)
-            report(told, as_json=saying.as_json, input=source.name)
-    if failures:
-        raise PartialFailure(f"{failures} of {len(sources)} inputs failed; the others were done")
+def each_source(sources: Iterable[Source], work: Callable[[Source], None], saying: Saying) -> None:
+    """`work` on every source. Raises as `each` does."""
+
+    def failed(source: Source, error: MmxError) -> None:
+        report(error, as_json=saying.as_json, input=source.name)
+
+    each(sources, work, name=lambda source: source.name, failed=failed)
 
 
 def fitting(sources: list[Source], space: Space, say: Speaker) -> list[Source]:
@@ -203,7 +195,7 @@ def embed(files: Inputs, vectors: Vectors, cutting: Cutting, choice: SpaceChoice
     for text in vectors.text:
         add(text, [Part("text", text)])
     try:
-        each(fitting(sources, space, say), work, saying)
+        each_source(fitting(sources, space, say), work, saying)
     finally:
         if target is not None and done:
             target.write(vector_bytes(space, done))
@@ -271,4 +263,4 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
             about = {"schema": "mmx.tags/1", "input": source.name} | part.about() | {"tags": [vars(t) for t in found]}
             say.result(about, f"{source.name}{at}: {words}")
 
-    each(fitting(sources, space, say), work, saying)
+    each_source(fitting(sources, space, say), work, saying)

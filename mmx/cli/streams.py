@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from mmx.errors import OutputError, UsageError
+from mmx.errors import DiskError, UsageError
 
 ESCAPE = "backslashreplace"  # of letters that the terminal's encoding lacks: a name is no reason to fail
 
@@ -54,7 +54,7 @@ class _Stdout(_Raw):
         except OSError as error:
             if self.closed_before:
                 raise self._closed() from None
-            raise OutputError(f"stdout: {error.strerror}", hint="give -o FILE, or make room") from None
+            raise DiskError(f"stdout: {error.strerror}", hint="give -o FILE, or make room") from None
 
 
 class _Stderr(_Raw):

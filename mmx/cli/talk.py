@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmx.errors import MmxError, ModelError
+from mmx.extras import lacking
 from mmx.media.names import printable
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ def report(error: MmxError, *, as_json: bool, **about: object) -> None:
 
 
 def unexpected(error: Exception, name: str = "") -> MmxError:
-    """What the user is told of an error that is none of ours: no memory, or a bug. name: of the input that it happened
-    with.
+    """What the user is told of an error that is none of ours: a package or memory that is not there, or a bug.
+
+    name: of the input that it happened with.
     """
+    if (found := lacking(error)) is not None:
+        return found
     at, kind = f"{name}: " if name else "", type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError"):
         return ModelError(

@@ -6,6 +6,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import texts
+from mmx.network import Network
 from mmx.options import BridgeAndDecoder, Pictures, Placement, Saying, Settings, SizedSampling, Texts
 
 
@@ -16,6 +17,7 @@ def text2img(
     sampling: SizedSampling,
     models: BridgeAndDecoder,
     placement: Placement,
+    network: Network,
     saying: Saying,
 ) -> None:
     """Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.

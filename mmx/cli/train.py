@@ -101,6 +101,10 @@ def train_bridge(line: Line, options: BridgeOptions, publishing: Publishing) -> 
     for option, name in named.items():
         if missing(name):
             raise UsageError(f"{option} {missing(name)}: no such folder")
+    if publishing.push_to_hub:
+        from mmx.models.store import refuse_push
+
+        refuse_push(publishing.push_to_hub)
     from mmx.training.bridges.base import BridgeRecipe  # from here on it is slow: torch and the models
     from mmx.training.bridges.train import train_bridge as train
 

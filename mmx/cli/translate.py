@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmx.cli.ledger import Ledger, job_digest, share
-from mmx.cli.talk import Talk, unexpected
-from mmx.errors import DiskError, MmxError, ModelError, PartialFailure, UsageError
+from mmx.cli.batch import each
+from mmx.cli.ledger import Ledger, job_digest
+from mmx.cli.talk import Talk
+from mmx.errors import UsageError
+from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
 from mmx.options import BridgeAndDecoder, Output, Saying, Settings
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from mmx.translate.base import Translator
     from mmx.translate.job import Done, Given
 
-ENDING = (UsageError, ModelError, DiskError)  # errors of no single input
+# whether --resume was given → how a batch that was interrupted is gone on with
+GO_ON = {True: "the same command goes on", False: "--overwrite makes all again; a batch begun with --resume goes on"}
 Group = tuple[list[Source], list[Target]]  # sources that are translated together, and where their results go
 
 
@@ -82,39 +84,40 @@ def carry_out(request: Request) -> None:
     from mmx.device import placed  # from here on it is slow: torch and the models
     from mmx.translate.load import load
 
-    rank, world = share()
     settings = request.settings
     translator = load(request.command, **vars(request.models), **settings.placement)
     where = placed(settings.device, settings.dtype)
     talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {where.device} {where.name}: {where.reason}")
     if translator.notice:
         talk.note(translator.notice)
-    _translate_all(translator, request, groups[rank::world], talk)
+    _translate_all(translator, request, _own_share(groups, talk), talk)
+
+
+def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
+    """What this process does of what several were started for."""
+    here = launched()
+    own = groups[here.rank :: here.world]
+    if here.world > 1:
+        talk.note(f"process {here.rank + 1} of {here.world}: {len(own)} of {len(groups)} results are its share")
+    elif stray():
+        talk.note(f"{' and '.join(stray())} without a launcher's other variables: nothing is shared, all is done here")
+    return own
 
 
 def _translate_all(translator: Translator, request: Request, groups: list[Group], talk: Talk) -> None:
-    """Every group, in turn. Raises the error of the only one, those that the others would meet, too, and PartialFailure
-    in the end.
-    """
+    """Every group, in turn. Raises as `each` does."""
     from mmx.translate.job import Given
 
     extras = ((Source(Path(extra.path), Path(extra.path)), extra) for extra in request.extras)
     blended = tuple(Given(source.name, source.read(), extra.role, extra.weight) for source, extra in extras)
-    failures: list[MmxError] = []
     ledger = Ledger(Path(str(request.output.output))) if request.output.resume else None
-    for group in groups:
-        try:
-            _translate_one(translator, request, group, blended, ledger=ledger, talk=talk)
-        except Exception as error:  # whatever is wrong with one input, the others are translated
-            if os.environ.get("MMX_DEBUG") == "1":
-                raise
-            failure = error if isinstance(error, MmxError) else unexpected(error, group[0][0].name)
-            if len(groups) == 1 or isinstance(error, ENDING):
-                raise failure from None
-            failures.append(failure)
-            talk.failed(group[0], failure)
-    if failures:
-        raise PartialFailure(f"{len(failures)} of {len(groups)} inputs failed; the others were written")
+    each(
+        groups,
+        lambda group: _translate_one(translator, request, group, blended, ledger=ledger, talk=talk),
+        name=lambda group: group[0][0].name,
+        failed=lambda group, error: talk.failed(group[0], error),
+        go_on=GO_ON[request.output.resume],
+    )
 
 
 def _translate_one(

@@ -6,6 +6,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, names_a_file
+from mmx.network import Network
 from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Saying, Settings
 
 
@@ -18,6 +19,7 @@ def voice2face(
     excerpt: Excerpt,
     models: Models,
     placement: Placement,
+    network: Network,
     saying: Saying,
 ) -> None:
     """Imagine faces that such a voice might have.

@@ -82,7 +82,7 @@ def read_manifest(data: str, task_name: str, *, stream: bool = False) -> Manifes
     sides = (task.source, task.target)
     if any(list(path.glob(f"{side.prefix}-*.tar")) for side in sides):
         return _from_two_kinds_of_shards(path, task)
-    found = sorted(map(str, path.glob("*.tar")))
+    found = sorted(map(str, path.glob("[!.]*.tar")))  # no hidden ones, such as the ._x.tar of macOS
     if not found:
         wanted = " and ".join(f"{side.folders[0]}/" for side in sides)
         tars = " and ".join(f"{side.prefix}-*.tar" for side in sides)

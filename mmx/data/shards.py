@@ -16,8 +16,10 @@ from typing import IO, Any, Generic, TypeVar
 from mmx.data.items import Item
 from mmx.digest import cache_root
 from mmx.errors import InputError, NetworkError, UsageError
+from mmx.extras import require
 from mmx.media import formats
 from mmx.media.files import write_atomic
+from mmx.models.hub import OFF, offline
 
 T = TypeVar("T")
 # of a modality's files in training data, the best first; as shards name them, without a dot
@@ -44,6 +46,8 @@ def _grouped(tar: tarfile.TarFile, take: Callable[[str, tarfile.TarInfo], T]) ->
         if not member.isfile():
             continue
         head, _, name = member.name.rpartition("/")
+        if name.startswith("."):  # such as the ._x.jpg that tar puts beside x.jpg on macOS
+            continue
         stem, _, suffix = name.partition(".")
         key = f"{head}/{stem}" if head else stem
         if sample is None or key != sample.key:
@@ -156,6 +160,9 @@ def _failure(error: Exception, url: str, hint: str = "is the URL right?") -> Net
 
 def urls(pattern: str) -> list[str]:
     """Paths or URLs, {000..009} and * spelled out, in order. Raises InputError, NetworkError."""
+    require("reading shards by a pattern or from a URL", "fsspec", "braceexpand")
+    if "://" in pattern and not pattern.startswith("file://") and offline():
+        raise NetworkError(f"{shown(pattern)}: {OFF}", hint="copy the shards to this disk")
     import fsspec
     from braceexpand import braceexpand
 

@@ -8,6 +8,9 @@ the teacher's features.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +21,41 @@ from mmx.data.items import split_named
 from mmx.data.manifest import Manifest, read_manifest
 from mmx.errors import InputError, UsageError
 from mmx.evaluation.metrics import decode, distances, draw
-from mmx.evaluation.report import Example, Report
+from mmx.evaluation.report import Example, Report, Table
 from mmx.media.image import read_image
 from mmx.recipes.base import Measuring
 from mmx.training.bridges.measures import retrieval, spread
+from mmx.translate.base import Translator
 from mmx.translate.sound2img import SoundTranslator
 
 LIMIT, SHOWN = 200, 24
+
+
+@dataclass
+class ReadPairs:
+    """Pairs that could be read, the sources' names, and how many there are."""
+
+    sources: list[Any]
+    targets: list[Any]
+    names: list[str]
+    counts: Table
 
 
 def measure(translator: SoundTranslator, options: Measuring) -> Report:
     """The whole protocol on one split of a manifest, of two folders or of shards that hold both sides.
 
     Raises InputError, UsageError.
+    """
+    found = read_pairs(options, translator, lambda data, name: read_image(io.BytesIO(data), name=name))
+    report = evaluate(translator, found.sources, found.targets, found.names, options.seed)
+    report.tables["data"] = found.counts
+    return report
+
+
+def read_pairs(options: Measuring, translator: Translator, target_of: Callable[[bytes, str], Any]) -> ReadPairs:
+    """Pairs of a split, spread over it. target_of: a target's bytes and name → what is compared with.
+
+    Raises InputError where fewer than two can be read, UsageError.
     """
     manifest = read_manifest(options.data, translator.task)
     if not manifest.direct:
@@ -40,18 +65,16 @@ def measure(translator: SoundTranslator, options: Measuring) -> Report:
     for index in picks:
         source, target = manifest.sources.items[index], manifest.targets.items[index]
         try:
-            sources.append(translator.read(source.read(), name=source.name))
-            targets.append(read_image(io.BytesIO(target.read()), name=target.name))
+            both = translator.read(source.read(), name=source.name), target_of(target.read(), target.name)
         except InputError:
             unread += 1
-            del sources[len(targets) :]
             continue
+        sources.append(both[0])
+        targets.append(both[1])
         names.append(source.name)
     if len(targets) < 2:
         raise InputError(f"{options.data}: {len(targets)} readable pairs in the split {options.split}")
-    report = evaluate(translator, sources, targets, names, options.seed)
-    report.tables["data"] = {options.split: {"pairs": len(targets), "unreadable": unread}}
-    return report
+    return ReadPairs(sources, targets, names, {options.split: {"pairs": len(targets), "unreadable": unread}})
 
 
 def _of_split(manifest: Manifest, split: str, limit: int) -> list[int]:

@@ -12,6 +12,7 @@ from mmx.media.audio import Waveform
 from mmx.media.spectrum import mel_frequencies, stft
 
 SCALES = ("mel", "log", "linear")
+LETTERS = " .:-=+*#%@"  # from black to white
 RANGE = 80.0  # dB below the loudest point that are still drawn
 # dark to light, evenly spaced to the eye; between them colours are interpolated
 INKS = (
@@ -116,3 +117,11 @@ def in_terminal(image: Image.Image, columns: int) -> str:
         )
         lines.append("".join(cells) + "\x1b[0m")
     return "\n".join(lines)
+
+
+def in_letters(image: Image.Image, columns: int) -> str:
+    """A picture as plain letters, `columns` of them wide: for whoever wants no colours, and for files and pipes."""
+    rows = max(1, round(image.height * columns / image.width / 2))  # a letter is twice as high as it is wide
+    grey = np.asarray(image.convert("L").resize((columns, rows), Image.Resampling.LANCZOS))
+    shades = grey.astype(int) * len(LETTERS) // 256
+    return "\n".join("".join(LETTERS[shade] for shade in row).rstrip() for row in shades)

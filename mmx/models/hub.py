@@ -18,6 +18,7 @@ from mmx.errors import ModelError, NetworkError, OutputError
 from mmx.media.files import write_atomic
 from mmx.models.known import ANY, KNOWN, Repo, find_known, repos_of
 
+OFF = "the network is off (--offline or HF_HUB_OFFLINE)"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 CONVERT = "pickles can run code and are not read; convert them: https://huggingface.co/spaces/safetensors/convert"
 
@@ -76,7 +77,8 @@ def _told(name: str) -> Iterator[None]:
         if str(error).startswith("Consistency check failed"):
             raise NetworkError(f"{name}: a file arrived cut short", hint=again) from None
         if error.errno is not None:
-            raise OutputError(f"{name}: it can't be kept in the hub's cache: {error.strerror}", hint=again) from None
+            cache = f"{again}; HF_HUB_CACHE names another folder"
+            raise OutputError(f"{name}: it can't be kept in the hub's cache: {error.strerror}", hint=cache) from None
         raise NetworkError(f"{name}: {_line(error)}", hint=again) from None
 
 
@@ -112,7 +114,7 @@ def _published(repo: Repo) -> str:
 
     name, _, revision = repo.name.partition("@")
     if offline():
-        raise NetworkError(f"{name}: the network is off (HF_HUB_OFFLINE)", hint="pull it once with a network")
+        raise NetworkError(f"{name}: {OFF}", hint="pull it once with a network")
     with _told(name):
         info = HfApi().model_info(name, revision=revision or "main")
     files = [sibling.rfilename for sibling in info.siblings or []]
@@ -165,7 +167,7 @@ def snapshot(repo: Repo) -> Path:
             why = "is not whole on disk" if "incomplete" in str(error) else "is not on disk"
             missing = re.search(r"missing \((.*?)\)", str(error))
             raise NetworkError(
-                f"{name} {why}{f': {missing[1]} missing' if missing else ''}, and the network is off (HF_HUB_OFFLINE)",
+                f"{name} {why}{f': {missing[1]} missing' if missing else ''}, and {OFF}",
                 hint=f"mmx models pull {name}",
             ) from None
         wanted = _with_those_here(repo)

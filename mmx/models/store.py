@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmx.digest import sha256, sha256_of_file
-from mmx.errors import ModelError, NetworkError
+from mmx.errors import ModelError, NetworkError, UsageError
 from mmx.models.known import find_known, repo_of
 from mmx.tasks import TASKS
 
@@ -97,6 +97,40 @@ def locate(name: str | None, task: str, role: str) -> Located:
             )
     verify(folder)
     return Located(title, folder)
+
+
+def refuse_push(repo: str) -> None:
+    """Find out before a training whether `push` could work after it: the name, the network, a login that may write.
+
+    Raises UsageError, NetworkError, ModelError.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
+    from mmx.models.hub import OFF, offline
+
+    login = f"hf auth login, with a token that may write; or leave --push-to-hub {repo} out"
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise UsageError(f"--push-to-hub {repo}: no repository can be called so", hint="NAME or ORG/NAME") from None
+    if offline():
+        raise NetworkError(f"--push-to-hub {repo}: {OFF}", hint="leave one of the two out")
+    try:
+        about = HfApi().whoami()
+    except LocalTokenNotFoundError:
+        raise ModelError(f"--push-to-hub {repo}: nobody is logged in at the hub", hint=login) from None
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise ModelError(f"--push-to-hub {repo}: the hub does not accept the login", hint=login) from None
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise NetworkError(
+            f"--push-to-hub {repo}: the hub can't be reached: {said}", hint="is there a network?"
+        ) from None
+    if about.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ModelError(f"--push-to-hub {repo}: the login may read only", hint=login)
 
 
 def push(folder: Path, repo: str) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Optional, Self
 import typer
 
 from mmx.errors import UsageError
+from mmx.extras import require
+from mmx.network import Network
 from mmx.options import FREE, Decoder, Device, Encoder, Quiet, Seed
 from mmx.recipes.base import Notes, PairedData, RunFolder, TaskName, existing
 from mmx.tasks import COMPARING
@@ -151,7 +153,9 @@ class Logging:
 
 
 @dataclass(frozen=True)
-class BridgeOptions(Quiet, Notes, Device, Logging, Schedule, Objective, Design, RunFolder, PairedData, TaskName):
+class BridgeOptions(
+    Quiet, Notes, Network, Device, Logging, Schedule, Objective, Design, RunFolder, PairedData, TaskName
+):
     """Everything `mmx train-bridge` can be asked for that its training takes."""
 
     def settled(self) -> Self:
@@ -176,6 +180,8 @@ class BridgeOptions(Quiet, Notes, Device, Logging, Schedule, Objective, Design, 
             raise UsageError(f"--mixed-precision {self.mixed_precision}: no such precision", hint="bf16 or no")
         if self.patience and not self.metric:
             raise UsageError("--patience needs a --metric to watch", hint="--metric val_recall_at_1")
+        if self.tensorboard:
+            require("--tensorboard", "tensorboard")
         existing(self.data)
         self.check_folder()
         return replace(self, loss=loss)

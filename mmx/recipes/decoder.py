@@ -9,6 +9,7 @@ from typing import Annotated, Optional, Self
 import typer
 
 from mmx.errors import UsageError
+from mmx.network import Network
 from mmx.options import Device, Quiet, Seed
 from mmx.recipes.base import Notes, RunFolder
 
@@ -67,7 +68,7 @@ class StageSteps:
 
 
 @dataclass(frozen=True)
-class DecoderOptions(Quiet, Notes, Device, StageSteps, RunFolder, DecoderData):
+class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, DecoderData):
     """Everything `mmx train-decoder` can be asked for."""
 
     family: Annotated[

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 import mmx
+from mmx.device import machine
 from mmx.digest import sha256
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
@@ -104,7 +105,9 @@ def run(translator: Translator, job: Job) -> Done:
     translations = []
     for together in [sources] if job.settings.average else [[given] for given in sources]:
         own = [media[id(given)] for given in together]
-        translations.append(translator.translate(own, indices=job.indices, seed=job.settings.seed, **options, **blends))
+        with translator.alone:
+            done = translator.translate(own, indices=job.indices, seed=job.settings.seed, **options, **blends)
+        translations.append(done)
         for stage, took in translations[-1].seconds.items():
             seconds[stage] += took
     artifacts = _artifacts(translator, job, translations)
@@ -183,6 +186,7 @@ def _record(
         },
         **{role: at.as_dict() for role, at in translator.models.items()},
         "heard": heard,
+        "machine": machine(),
         "libraries": {name: installed(name) for name in LIBRARIES + translator.libraries},
     }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from mmx.launch import launched
 
 T = TypeVar("T")
 CHUNK = 1 << 19  # numbers
@@ -84,7 +85,7 @@ class Team:
     """The processes of a run. Alone, everything here is the identity."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.world = launched().world
         self.rank = 0
         self.device = device
         if self.world > 1:
