@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
+from mmx.compat import quiet_libraries  # first: torchaudio must be mended before transformers is imported
 from mmx.decoders.base import fingerprint, freeze
 from mmx.errors import ModelError
 from mmx.media.audio import Waveform, loudest, resample
@@ -102,6 +102,7 @@ class Listener:
 def _open(folder: Path, kind: str):
     from transformers import AutoConfig, AutoModel
 
+    quiet_libraries("transformers")
     options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
     if kind == "pe_audio_video":  # its video half needs packages and memory, and is not asked
         from transformers import PeAudioModel

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.bridges.audio_encoders import kind_of
+from mmx.compat import quiet_libraries  # first: torchaudio must be mended before transformers is imported
 from mmx.decoders.base import fingerprint, freeze
 from mmx.decoders.gan import space_of
 from mmx.decoders.teacher import Teacher, pixels_of
@@ -92,6 +92,7 @@ def open_image_encoder(at: Located, device: str = "cpu") -> ImageEncoder:
         raise ModelError(
             f"{at.name} is a {kind} model", hint=f"what looks is an image decoder of mmx, or one of {', '.join(KINDS)}"
         )
+    quiet_libraries("transformers")
     try:
         model = AutoModel.from_pretrained(at.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
         processor = AutoImageProcessor.from_pretrained(at.folder, local_files_only=True)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.bridges.audio_encoders import kind_of
 from mmx.bridges.base import WordsBridge
+from mmx.compat import quiet_libraries  # first: torchaudio must be mended before transformers is imported
 from mmx.decoders.base import freeze
 from mmx.errors import InputError, ModelError
 from mmx.media.audio import Waveform
@@ -84,6 +84,7 @@ class CaptionBridge(WordsBridge):
             )
         if kind_of(at.companion) != "vits":
             raise ModelError(f"{at.companion.name} is a {kind_of(at.companion)}", hint="the speaker is a VITS model")
+        quiet_libraries("transformers")
         known: dict[str, Any] = {"local_files_only": True}
         weights = known | {"dtype": torch.float32, "use_safetensors": True}
         try:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mmx.compat import quiet_libraries
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.decoders.frozen import FrozenDecoder, FrozenTeacher
 from mmx.device import threads_for
@@ -142,6 +143,7 @@ def load_vocoder(folder: Path) -> nn.Module:
         if "SpeechT5HifiGan" in (config.get("architectures") or []):
             from transformers import SpeechT5HifiGan
 
+            quiet_libraries("transformers")
             vocoder = SpeechT5HifiGan.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         else:
             vocoder = Vocos(**config)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
+from mmx.compat import quiet_libraries  # first: torchaudio must be mended before transformers is imported
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze
 from mmx.decoders.frozen import FrozenDecoder, FrozenTeacher, NoTeacher
 from mmx.decoders.speech import finite_speech, said
@@ -68,6 +68,7 @@ class UnitEncoder(FrozenTeacher):
                 f"{folder.name}: it has no {CENTROIDS}, which say what the units are",
                 hint="a tensor `centroids` (K, D) of the vocoder's own k-means, saved as safetensors",
             )
+        quiet_libraries("transformers")
         try:
             with safe_open(path, "pt") as file:
                 centroids, about = file.get_tensor("centroids"), file.metadata() or {}

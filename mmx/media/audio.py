@@ -53,13 +53,10 @@ def read_audio(
     `notes` say what is missing; with `strict` that is an error. Raises InputError for what is no sound, empty, digital
     silence, non-finite or absurd, UsageError for times that are none.
     """
-    for option, value in (("--start", start), ("--duration", duration)):
-        if value is not None and not 0 <= value < math.inf:
-            raise UsageError(f"{option} {value:g}: that is no time", hint="seconds, such as 2.5")
     name = name or (str(source) if isinstance(source, (str, Path)) else "stdin")
-    part = Part(start or 0.0, duration, window if duration is None else None, sample_rate)
+    part = part_of(sample_rate, start, duration, window)
     with opened(source, name) as file:
-        take = _with_either_ear(lambda channel: _heard(file, part, name, channel))
+        take = with_either_ear(lambda channel: _heard(file, part, name, channel))
     take.check(name)
     track, lost = take.track, take.track.losses() if take.ended else ()
     if strict and lost:
@@ -67,6 +64,16 @@ def read_audio(
     if sample_rate is not None and track.rate < NARROW * sample_rate:
         take.notes += (f"sampled at {track.rate} Hz as on a telephone: nothing above {track.rate // 2} Hz is in it",)
     return Waveform(take.samples(), sample_rate or track.rate, lost + take.notes)
+
+
+def part_of(
+    sample_rate: int | None, start: float | None = None, duration: float | None = None, window: float | None = None
+) -> Part:
+    """The part that is meant by what `read_audio` is given. Raises UsageError for times that are none."""
+    for option, value in (("--start", start), ("--duration", duration)):
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{option} {value:g}: that is no time", hint="seconds, such as 2.5")
+    return Part(start or 0.0, duration, window if duration is None else None, sample_rate)
 
 
 def read_timed(path: Path, *, sample_rate: int, name: str | None = None) -> tuple[Waveform, float]:
@@ -79,12 +86,12 @@ def read_timed(path: Path, *, sample_rate: int, name: str | None = None) -> tupl
     if not path.is_file():
         raise InputError(f"{name}: no such file")
     part = Part(sample_rate=sample_rate)
-    take = _with_either_ear(lambda channel: Take(part, av_track(place, name, in_time=True), channel).run(name))
+    take = with_either_ear(lambda channel: Take(part, av_track(place, name, in_time=True), channel).run(name))
     take.check(name)
     return Waveform(take.samples(), sample_rate, take.track.losses() + take.notes), take.track.start
 
 
-def _with_either_ear(hear: Callable[[int | None], Take]) -> Take:
+def with_either_ear(hear: Callable[[int | None], Take]) -> Take:
     """The mean of all channels, or one of them where they cancel each other."""
     take = hear(None)
     if (channel := take.opposed) is not None:

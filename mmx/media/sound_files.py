@@ -78,7 +78,7 @@ def soundfile_track(file: BinaryIO, name: str) -> Track | None:
         opened = Forward(file)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
         return None
-    _check(opened.samplerate, opened.channels, name)
+    check_header(opened.samplerate, opened.channels, name)
     track = Track(opened.samplerate, promised=_promised(file, opened))
 
     def blocks() -> Iterator[np.ndarray]:
@@ -117,7 +117,7 @@ def av_track(file: BinaryIO | str, name: str, *, in_time: bool = False) -> Track
     if first is None:
         container.close()
         raise InputError(f"{name}: there is no sound in it", hint="copy or download it again")
-    _check(first.sample_rate, first.layout.nb_channels, name)
+    check_header(first.sample_rate, first.layout.nb_channels, name)
     track.rate, track.start = first.sample_rate, first.time or 0.0
     promised, interleaved = _promised_av(container, stream, track.rate), Interleaved(first)
 
@@ -227,7 +227,8 @@ def _unreadable(name: str, why: str) -> InputError:
     return InputError(f"{name}: not a sound I can read", hint=f"{SOUNDS_SAID} ({why})")
 
 
-def _check(rate: int, channels: int, name: str) -> None:
+def check_header(rate: int, channels: int, name: str) -> None:
+    """Raise InputError for a rate, or a number of channels, that no sound has."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise InputError(
             f"{name}: a sample rate of {rate} Hz can't be right", hint=f"{MIN_RATE} to {MAX_RATE} Hz are read"

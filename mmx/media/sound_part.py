@@ -130,12 +130,12 @@ class Take:
         """Raise InputError for what can't be heard."""
         if not self.track.count:
             raise InputError(f"{name}: it holds no samples", hint="copy or download it again")
-        if self._low > self._high:
-            raise InputError(f"{name}: --start {self.part.start:g} is past its end at {self.track.seconds:.2f} s")
         if not self._finite:
             raise InputError(
                 f"{name}: it holds samples that are not numbers (NaN or infinity)", hint="export it again as 16-bit WAV"
             )
+        if self._low > self._high:
+            raise InputError(f"{name}: --start {self.part.start:g} is past its end at {self.track.seconds:.2f} s")
         if self._low == self._high:
             raise SilenceError(
                 f"{name}: it is digital silence",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +65,35 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return norm * (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
 
+class Alone:
+    """One thread at a time inside: schedulers and tokenizers remember what they were last asked.
+
+    A forked child finds it free, whoever was inside.
+    """
+
+    _all: ClassVar[WeakSet[Alone]] = WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._all.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @classmethod
+    def renew(cls) -> None:
+        """In a forked child, whose parent's other threads do not live on."""
+        for one in cls._all:
+            one._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Alone.renew)
+
+
 class Translator:
     """A bridge and its decoder, loaded. `translator(sources, num=4, seed=0)` gives media; subclasses say how."""
 
@@ -83,6 +115,7 @@ class Translator:
         bridge.require(decoder, bridge_at.name)
         self.task, self.bridge, self.decoder = task, bridge, decoder
         self.bridge_at, self.decoder_at, self.encoder_at = bridge_at, decoder_at, encoder_at
+        self.alone = Alone()
 
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> Translator:
@@ -127,11 +160,9 @@ class Translator:
         **options: Any,
     ) -> list:
         """A source, or a list of them → `num` results, or a list of such lists. `options` are those of `translate`."""
-        several = isinstance(sources, list)
-        results = [
-            self.translate(
-                self.read(source, start=start, duration=duration), indices=range(num), seed=seed, **options
-            ).media
-            for source in (sources if several else [sources])
-        ]
+        several, results = isinstance(sources, list), []
+        for source in sources if several else [sources]:
+            medium = self.read(source, start=start, duration=duration)
+            with self.alone:
+                results.append(self.translate(medium, indices=range(num), seed=seed, **options).media)
         return results if several else results[0]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,9 +15,10 @@ from torch import Tensor
 from mmx.bridges.base import likeliest
 from mmx.bridges.sound import SoundBridge
 from mmx.errors import UsageError
-from mmx.media.audio import Waveform, gained, mixed, read_audio, resample
+from mmx.media.audio import Waveform, gained, mixed, part_of, read_audio, resample
 from mmx.media.formats import HEARD_WINDOW
 from mmx.media.image import read_image
+from mmx.media.samples import read_samples
 from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
 
 
@@ -27,6 +27,7 @@ class SoundTranslator(Translator):
 
     bridge_kind = SoundBridge
     options = ("steps", "guidance", "size", "gain", "frames")
+    window: ClassVar[float] = HEARD_WINDOW  # seconds: of what is longer the loudest stretch
 
     @cached_property
     def _labelled(self) -> tuple[list[str], Tensor | None]:
@@ -40,12 +41,18 @@ class SoundTranslator(Translator):
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
     ) -> Waveform:
-        """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError."""
-        if isinstance(source, tuple):
-            source = Waveform(np.asarray(source[0], dtype=np.float32), int(source[1]))
+        """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError.
+
+        samples: (T,), (T, C) or (C, T), floats in [-1, 1] or integers. What a Waveform holds was read before: all of it
+        is heard.
+        """
         if isinstance(source, Waveform):
-            return Waveform(resample(source.samples, source.sample_rate, self.rate), self.rate, source.notes)
-        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=HEARD_WINDOW, name=name)
+            whole = read_samples((source.samples, source.sample_rate), part_of(None), name or "input")
+            return Waveform(resample(whole.samples, whole.sample_rate, self.rate), self.rate, source.notes)
+        part = part_of(self.rate, start, duration, self.window)
+        if isinstance(source, tuple):
+            return read_samples(source, part, name or "input")
+        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=self.window, name=name)
 
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmx.bridges.voice import VoiceBridge
 from mmx.errors import SilenceError
-from mmx.media.audio import Waveform, read_audio
-from mmx.media.formats import SAMPLE_RATE, VOICE_SPEECH, VOICE_WINDOW
+from mmx.media.audio import Waveform
+from mmx.media.formats import VOICE_SPEECH, VOICE_WINDOW
 from mmx.media.notes import notes_of
 from mmx.media.voice_activity import speech_part
 from mmx.translate.sound2img import SoundTranslator
@@ -25,6 +25,7 @@ class VoiceTranslator(SoundTranslator):
         "are binary and the people in the data skewed. Nothing of the voice is stored."
     )
     libraries = ("silero-vad",)
+    window = VOICE_WINDOW  # in which speech is looked for
 
     def read(
         self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
@@ -32,12 +33,8 @@ class VoiceTranslator(SoundTranslator):
         """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises
         InputError."""
         name = name or (str(source) if isinstance(source, str | Path) else "input")
-        if isinstance(source, tuple | Waveform):
-            return speech_part(super().read(source), limit=VOICE_SPEECH, name=name)
         try:
-            wave = read_audio(
-                source, sample_rate=SAMPLE_RATE, start=start, duration=duration, window=VOICE_WINDOW, name=name
-            )
+            wave = super().read(source, start=start, duration=duration, name=name)
         except SilenceError as error:
             raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
         return speech_part(wave, limit=VOICE_SPEECH, name=name)
