@@ -17,8 +17,8 @@ from mmx.data.manifest import read_manifest
 from mmx.errors import ModelError, NetworkError, UsageError
 from mmx.extras import EXTRAS
 from mmx.models.store import refuse_push
-from tests.conftest import ROOT
-from tests.small_data import png, wav, write_shard
+from tests.conftest import ROOT, training
+from tests.small_data import pair_folder, png, wav, write_shard
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,14 @@ def test_what_macos_puts_beside_files_is_no_sample(tmp_path: Path) -> None:
     assert [item.name for item in manifest.sources.items] == ["a"]
     with tarfile.open(fileobj=io.BytesIO((both / "x.tar").read_bytes())) as tar:
         assert len(tar.getnames()) == 3  # they were there
+
+
+def test_without_a_place_for_caches_only_trainings_ask_for_one(
+    mmx_in_process, monkeypatch, tmp_path: Path, debug_models, debug_options, bark: Path
+) -> None:
+    (tmp_path / "home").write_bytes(b"")  # as a home that may only be read: nothing can be made in it
+    monkeypatch.setenv("MMX_CACHE", str(tmp_path / "home" / "cache"))
+    assert mmx_in_process("sound2img", bark, "-o", tmp_path / "a.png", *debug_options)[0] == 0
+    data = pair_folder(tmp_path / "pairs", 12)
+    code, _, err = mmx_in_process(*training("sound2img", data, tmp_path / "run", debug_models[1]))
+    assert code == 2 and b"--cache or MMX_CACHE names another folder" in err and b"bug" not in err
