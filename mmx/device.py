@@ -58,6 +58,17 @@ def pick_device(device: str) -> str:
 
 
 @contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with this many threads: sums of other parts differ in their last bits. None: with as many as now."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def threads_for(*networks: torch.nn.Module, items: int = 1) -> Iterator[None]:
     """Inside, one thread computes where networks do little on the CPU; for large ones there are as many as ever.
 
@@ -65,13 +76,8 @@ def threads_for(*networks: torch.nn.Module, items: int = 1) -> Iterator[None]:
     """
     weights = [weight for network in networks for weight in network.parameters()]
     little = items * sum(weight.numel() for weight in weights) < SMALL and all(w.device.type == "cpu" for w in weights)
-    before = torch.get_num_threads()
-    if little:
-        torch.set_num_threads(1)
-    try:
+    with threads(1 if little else None):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # a forked child has none of its parent's threads, and would wait for them for ever
@@ -108,17 +114,6 @@ def placed(device: str, dtype: str) -> Placed:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; cuBLAS and MPS have no class of their own for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Compute with this many threads: sums of other parts differ in their last bits. None: with as many as now."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine() -> dict[str, Any]:

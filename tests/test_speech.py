@@ -226,9 +226,11 @@ def test_an_image_encoder_that_the_bridge_does_not_know_is_refused(
     assert code == 4 and b"debug/image" in err
 
 
-def test_sound_to_picture_to_speech_in_a_real_shell(debug_options, speech_options, tmp_path: Path, bark: Path) -> None:
+def test_sound_to_picture_to_speech_in_a_real_shell(
+    one_step_options, speech_options, tmp_path: Path, bark: Path
+) -> None:
     mmx = f"{sys.executable} -m mmx"
-    line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(debug_options)}"
+    line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(one_step_options)}"
     line += f" | {mmx} img2speech - -o said.wav {' '.join(speech_options)}"
     environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.device import threads_for
+from mmx.nets.gpt import LanguageModel, without, without_repeats
 
 MAX_UNITS = 160  # collapsed units an utterance may have
 MAX_REPEAT = 24  # of one unit: 0.77 s
+LEAST = 4  # units an utterance has
+REPEATED = 6  # units that never come again in the same order: an utterance would go round in circles
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,13 @@ class UnitWriter(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        from transformers import GPT2Config, GPT2LMHeadModel
-
         self.pad, self.begin, self.end = units, units + 1, units + 2
         self.look = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
         self.unseen = nn.Dropout1d(
             2 * dropout
         )  # whole patches: what is seen of a photo in training, val lacks in its own way
         self.places = nn.Parameter(torch.randn(patches, width) * 0.02)
-        self.language = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=units + 3,
-                n_positions=patches + MAX_UNITS + 2,
-                n_embd=width,
-                n_layer=depth,
-                n_head=heads,
-                resid_pdrop=dropout,
-                embd_pdrop=dropout,
-                attn_pdrop=dropout,
-                bos_token_id=self.begin,
-                eos_token_id=self.end,
-                pad_token_id=self.pad,
-                tie_word_embeddings=False,
-            )
-        )
+        self.language = LanguageModel(units + 3, patches + MAX_UNITS + 2, width, depth, heads=heads, dropout=dropout)
         self.lasting = nn.Linear(width, 1)
 
     def prefix(self, patches: Tensor) -> Tensor:
@@ -82,7 +68,7 @@ class UnitWriter(nn.Module):
     def _hidden(self, patches: Tensor, tokens: Tensor) -> Tensor:
         """Hidden states (B, M + 1, W): position 0 is that of the begin token, m + 1 that of token m."""
         embedded = torch.cat((self.prefix(patches), self.language.transformer.wte(tokens)), dim=1)
-        return self.language.transformer(inputs_embeds=embedded).last_hidden_state[:, patches.shape[1] :]
+        return self.language.hidden(embedded)[:, patches.shape[1] :]
 
     def loss(self, patches: Tensor, tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean cross-entropy of the next token, mean error of log durations, and the state (B, W) that has seen all and
@@ -101,22 +87,14 @@ class UnitWriter(nn.Module):
     def write(self, patches: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
         """Patches of one image (P, C), or of several views of it (V, P, C) → its units (L,), with repeats.
 
-        The end is the model's own, forced after MAX_UNITS. No three units may come again in the same order more than
-        the guard allows: an utterance that repeats itself is cut by `no_repeat_ngram_size`.
+        The end is the model's own, forced after MAX_UNITS. No REPEATED units come again in the same order.
         """
         with threads_for(self):
             return self._write(patches if patches.dim() == 3 else patches[None], sampling, generator)
 
     def _write(self, views: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
         """As `write`, of views (V, P, C)."""
-        from transformers import LogitsProcessorList
-
-        processors = LogitsProcessorList()
-        if sampling.temperature > 0:
-            processors.append(_Gumbel(sampling.temperature, sampling.top_p, generator))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")  # it is meant for the units alone
-            drawn = self._generate(views, sampling, processors)
+        drawn = self._generate(views, sampling, generator)
         tokens = drawn[0]
         if len(drawn) > 1:  # a view may mislead; the likeliest of all views together does less
             tokens = drawn[torch.stack([self._likelihoods(view, drawn) for view in views]).mean(0).argmax()]
@@ -125,24 +103,43 @@ class UnitWriter(nn.Module):
         counts = self.lasting(hidden[:, 1:])[0, :, 0].float().exp().round().clamp(1, MAX_REPEAT).long()
         return units.repeat_interleave(counts)
 
-    def _generate(self, views: Tensor, sampling: Sampling, processors: list) -> Tensor:
-        """Patches of an image's views (V, P, C) → token ids (K, L) of so many candidates.
-
-        Keys and values of what was written are kept.
-        """
+    def _generate(self, views: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """Patches of an image's views (V, P, C) → token ids (K, L) of so many candidates."""
         prefix = self.prefix(views)[torch.arange(sampling.candidates) % len(views)]  # the views take turns
-        return self.language.generate(
-            inputs_embeds=prefix,
-            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=views.device),
-            max_new_tokens=MAX_UNITS,
-            min_new_tokens=4,
-            num_beams=sampling.beam,
-            do_sample=False,
-            no_repeat_ngram_size=6,
-            length_penalty=0.0,  # the likeliest utterance, and not the likeliest a unit: that would favour long ones
-            logits_processor=processors,
-            suppress_tokens=[self.pad, self.begin],
-        )
+        draws = _Gumbel(sampling.temperature, sampling.top_p, generator) if sampling.temperature > 0 else None
+        if sampling.beam > 1:
+            return self._searched(prefix, sampling.beam, draws)
+
+        def choose(tokens: Tensor, scores: Tensor) -> Tensor:
+            scores = without_repeats(tokens, scores, REPEATED)
+            never = (self.pad, self.begin, self.end) if tokens.shape[1] < LEAST else (self.pad, self.begin)
+            scores = without(scores, never)
+            return scores if draws is None else draws(tokens, scores)
+
+        return self.language.greedy(prefix, choose, MAX_UNITS, end=self.end, pad=self.pad)
+
+    def _searched(self, prefix: Tensor, beam: int, draws: _Gumbel | None) -> Tensor:
+        """As `_generate`, by the transformers library's beam search."""
+        from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessorList
+
+        tokens = {"bos_token_id": self.begin, "eos_token_id": self.end, "pad_token_id": self.pad}
+        with torch.device("meta"):
+            theirs = GPT2LMHeadModel(GPT2Config(**self.language.sizes, **tokens, tie_word_embeddings=False))
+        theirs.load_state_dict(self.language.state_dict(), assign=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")  # it is meant for the units alone
+            return theirs.eval().generate(
+                inputs_embeds=prefix,
+                attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device),
+                max_new_tokens=MAX_UNITS,
+                min_new_tokens=LEAST,
+                num_beams=beam,
+                do_sample=False,
+                no_repeat_ngram_size=REPEATED,
+                length_penalty=0.0,  # the likeliest utterance, and not the likeliest a unit: that favours long ones
+                logits_processor=LogitsProcessorList([draws] if draws else []),
+                suppress_tokens=[self.pad, self.begin],
+            )
 
     def _likelihoods(self, patches: Tensor, tokens: Tensor) -> Tensor:
         """Log-likelihood (K,) of each of some utterances (K, L), which may end before they are filled up with
