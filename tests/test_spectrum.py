@@ -1,13 +1,14 @@
-"""What a drawing is made of, against librosa."""
+"""Spectra and mels, against librosa and transformers."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers is imported)
 from mmx.media.audio import Waveform
 from mmx.media.show import View, draw_sound
-from mmx.media.spectrum import WINDOWS, mel_frequencies, stft
+from mmx.media.spectrum import WINDOWS, mel_filters, mel_frequencies, stft
 
 
 @pytest.mark.parametrize("name", WINDOWS)
@@ -27,6 +28,14 @@ def test_mel_frequencies_are_librosas(top: float) -> None:
     import librosa
 
     np.testing.assert_allclose(mel_frequencies(160, top), librosa.mel_frequencies(n_mels=160, fmin=0.0, fmax=top))
+
+
+@pytest.mark.parametrize(("low", "top", "bins"), [(80.0, 7600.0, 513), (0.0, 900.0, 257)])
+def test_mel_filters_are_the_transformers_librarys(low: float, top: float, bins: int) -> None:
+    from transformers.audio_utils import mel_filter_bank
+
+    wanted = mel_filter_bank(bins, 20, low, top, 16_000, norm="slaney", mel_scale="slaney")
+    assert np.array_equal(mel_filters(bins, 20, 16_000, low=low, top=top), wanted)
 
 
 def test_a_sound_shorter_than_a_window_is_drawn() -> None:

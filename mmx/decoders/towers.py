@@ -126,7 +126,8 @@ def empty(build: Callable[[], T]) -> T:
 def _filled(build: Callable[[], T], folder: Path) -> T:
     """A module with a folder's weights, float32. Raises ModelError."""
     try:
-        net = empty(build)
+        with torch.random.fork_rng([]):  # not on the meta device: initial weights there import torch's compiler
+            net = build()
         weights = load_file(folder / "model.safetensors")
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, assign=True)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

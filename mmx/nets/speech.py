@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.media.formats import SAMPLE_RATE
+from mmx.media.spectrum import mel_filters as mel_filters_of
 
 HOP = 256  # samples: 16 ms, 62.5 frames a second
 FFT = 1024  # samples, and the length of the window
@@ -24,9 +25,7 @@ STRIDE = 2  # frames a unit: 31.25 units a second
 @lru_cache(maxsize=1)
 @torch.inference_mode(False)  # whoever asks first: they serve training, too
 def _tables() -> tuple[Tensor, Tensor]:
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(FFT // 2 + 1, MELS, LOW, HIGH, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    filters = mel_filters_of(FFT // 2 + 1, MELS, SAMPLE_RATE, low=LOW, top=HIGH)
     return torch.from_numpy(filters).float(), torch.hann_window(FFT)
 
 
