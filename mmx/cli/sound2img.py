@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
 
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
@@ -10,6 +14,38 @@ from mmx.errors import UsageError
 from mmx.media.files import expand, given_file
 from mmx.network import Network
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
+from mmx.spaces.query import parse_query
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What is added to a sound's meaning, and taken off it."""
+
+    plus: Annotated[
+        list[str],
+        typer.Option(
+            "--plus",
+            metavar="QUERY",
+            show_default=False,
+            help="Add what a text, a picture or a sound means, or a sum of them: sunset, 0.5*fog.jpg.",
+        ),
+    ] = field(default_factory=list)
+    minus: Annotated[
+        list[str], typer.Option("--minus", metavar="QUERY", show_default=False, help="Take it off, likewise.")
+    ] = field(default_factory=list)
+
+    def extras(self) -> list[Extra]:
+        """The terms as inputs. Raises UsageError for what can't be read as a query."""
+        terms = [(1, term) for query in self.plus for term in parse_query(query)]
+        terms += [(-1, term) for query in self.minus for term in parse_query(query)]
+        if any(term.kind == "stdin" for _, term in terms):
+            raise UsageError("--plus and --minus take no stdin", hint="give a text or a file")
+        return [
+            Extra(
+                term.value, "plus" if sign * term.weight > 0 else "minus", abs(term.weight), is_text=term.kind == "text"
+            )
+            for sign, term in terms
+        ]
 
 
 @takes
@@ -18,6 +54,7 @@ def sound2img(
     output: Pictures,
     sampling: SizedSampling,
     blending: Blending,
+    arithmetic: Arithmetic,
     excerpt: Excerpt,
     models: Models,
     placement: Placement,
@@ -29,6 +66,8 @@ def sound2img(
     mmx sound2img bark.wav -o dog.png
 
     mmx sound2img recordings/ -o pictures/ -n 4
+
+    mmx sound2img sea.wav --plus "a fire" --minus fog.jpg -o evening.png
 
     cat bark.wav | mmx sound2img - -o - > dog.png
     """
@@ -42,7 +81,7 @@ def sound2img(
         saying=saying,
         layout=layout,
         suffix=".gif" if layout == "gif" else ".png",
-        extras=_extras(blending),
+        extras=(*_extras(blending), *arithmetic.extras()),
     )
     carry_out(request)
 

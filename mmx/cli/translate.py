@@ -28,11 +28,21 @@ Group = tuple[list[Source], list[Target]]  # sources that are translated togethe
 
 @dataclass(frozen=True)
 class Extra:
-    """A file that is blended in: its role is the option's name."""
+    """A file, or a text, that is blended in: its role is the option's name."""
 
     path: str
     role: str
     weight: float = 1.0
+    is_text: bool = False
+
+    def given(self) -> Given:
+        """As a job takes it. Raises InputError."""
+        from mmx.translate.job import Given
+
+        if self.is_text:
+            return Given(self.path, self.path.encode(), self.role, self.weight, is_text=True)
+        source = Source(Path(self.path), Path(self.path))
+        return Given(source.name, source.read(), self.role, self.weight)
 
 
 @dataclass(frozen=True)
@@ -106,10 +116,7 @@ def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
 
 def _translate_all(translator: Translator, request: Request, groups: list[Group], talk: Talk) -> None:
     """Every group, in turn. Raises as `each` does."""
-    from mmx.translate.job import Given
-
-    extras = ((Source(Path(extra.path), Path(extra.path)), extra) for extra in request.extras)
-    blended = tuple(Given(source.name, source.read(), extra.role, extra.weight) for source, extra in extras)
+    blended = tuple(extra.given() for extra in request.extras)
     ledger = Ledger(Path(str(request.output.output))) if request.output.resume else None
     each(
         groups,

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 import mmx
+from mmx.bridges.words_prompt import text_of
 from mmx.device import machine
 from mmx.digest import sha256
 from mmx.errors import InputError
@@ -34,6 +35,7 @@ COMMON = (
     "low_memory",
     "compile",
 )  # settings that every translator heeds
+SHIFTS = {"plus": 1, "minus": -1}  # roles of inputs whose meaning is added or taken off
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "soxr")
 
 
@@ -94,9 +96,9 @@ class Done:
 def run(translator: Translator, job: Job) -> Done:
     """Read, translate and encode. Raises InputError, UsageError, NonFiniteError."""
     started = time.perf_counter()
-    heard = [given for given in job.inputs if given.role != "image"]
+    heard = [given for given in job.inputs if given.role not in ("image", *SHIFTS)]
     media = {id(given): _read(translator, given, job.settings) for given in heard}
-    blends = _blends(job, media)
+    blends = _blends(translator, job, media)
     seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
     options = {name: getattr(job.settings, name) for name in translator.options}
     sources = job.of("source")
@@ -120,12 +122,26 @@ def _read(translator: Translator, given: Given, settings: Settings) -> Any:
     return translator.read(given.data, name=given.name, **part)
 
 
-def _blends(job: Job, media: dict[int, Any]) -> dict[str, Any]:
+def _meant(translator: Translator, given: Given) -> Any:
+    """A text, a picture or else what the translator takes, of which only the meaning counts."""
+    if given.is_text:
+        return text_of(given.data, given.name)
+    try:
+        return read_image(io.BytesIO(given.data), name=given.name)
+    except InputError as error:
+        if "not a picture" not in error.message:
+            raise
+        return translator.read(given.data, name=given.name)
+
+
+def _blends(translator: Translator, job: Job, media: dict[int, Any]) -> dict[str, Any]:
     """What is blended in, by the option of `translate` that takes it."""
     images = (Blend(read_image(io.BytesIO(given.data), name=given.name), given.weight) for given in job.of("image"))
+    shifts = [(sign, given) for role, sign in SHIFTS.items() for given in job.of(role)]
     found = {
         "mix": [Blend(media[id(given)], given.weight) for given in job.of("mix")],
         "image": next(images, None),
+        "shift": [Blend(_meant(translator, given), sign * given.weight) for sign, given in shifts],
         "interpolate": next((media[id(given)] for given in job.of("interpolate")), None),
     }
     return {name: blend for name, blend in found.items() if blend}

@@ -21,6 +21,8 @@ from mmx.media.image import read_image
 from mmx.media.samples import read_samples
 from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
 
+CANCELLED = 1e-4  # norm of a sum that leaves nothing
+
 
 class SoundTranslator(Translator):
     """Turns sounds into pictures of what makes them."""
@@ -95,6 +97,28 @@ class SoundTranslator(Translator):
         names, points = self._labelled
         return [] if points is None else likeliest((points @ point * self.bridge.logit_scale).softmax(0), names, top)
 
+    def direction(self, medium: Any) -> Tensor:
+        """A text, a picture or a sound → where it points in the joint space (D,), unit norm: of what texts and sounds
+        have in common, as far as the bridge's labels tell, nothing is left."""
+        if isinstance(medium, Image.Image):
+            return F.normalize(self.decoder.targets([medium])[0].flatten(), dim=-1)
+        points = self._labelled[1]
+        own = self.point_of_text(medium) if isinstance(medium, str) else self.point(medium)
+        return F.normalize(own if points is None else own - F.normalize(points.mean(0), dim=-1), dim=-1)
+
+    def point_of_text(self, text: str) -> Tensor:
+        """A text → its point (D,), unit norm. Raises ModelError where the space has no texts."""
+        return self.decoder.teacher.embed_texts([text])[0]
+
+    def shifted(self, point: Tensor, shift: Sequence[Blend]) -> Tensor:
+        """A point (D,) plus what other media mean, each with its weight, which may be below 0; unit norm."""
+        if not shift:
+            return point
+        total = point + sum(blend.weight * self.direction(blend.medium) for blend in shift)
+        if total.norm() < CANCELLED:
+            raise UsageError("--plus and --minus leave nothing of the input", hint="give them other weights")
+        return F.normalize(total, dim=-1)
+
     def sample(self, point: Tensor, generator: torch.Generator) -> Tensor:
         """A point → a raw conditioning (D,) that fits it."""
         return self.bridge.sample(point, generator)
@@ -125,12 +149,14 @@ class SoundTranslator(Translator):
         image: Blend | None = None,
         interpolate: Waveform | None = None,
         frames: int = 8,
+        shift: Sequence[Blend] = (),
     ) -> Translation:
         """One sound → a picture for each of `indices`, or, with `interpolate`, the `frames` pictures on the way to
         another sound.
 
         Several sounds are averaged in the space. gain: dB, applied before mixing. mix: other sounds, heard at the same
-        time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it.
+        time. image: a picture to edit toward the sound, or, of a bridge with two sources, to see beside it. shift:
+        texts, pictures or sounds whose meaning is added to the sound's, or taken off it.
         """
         started = time.perf_counter()
         together = [waveform] if isinstance(waveform, Waveform) else list(waveform)
@@ -142,10 +168,10 @@ class SoundTranslator(Translator):
         if image is not None and self.bridge.looks:
             seen, image = image.medium, None  # its second source, and not a picture to edit
         ways = [self.point(wave, seen) if seen is not None else self.point(wave) for wave in together]
-        point = F.normalize(torch.stack(ways).mean(0), dim=-1)
+        point = self.shifted(F.normalize(torch.stack(ways).mean(0), dim=-1), shift)
         points = [(point, index) for index in indices]
         if interpolate is not None:
-            other = self.point(interpolate)
+            other = self.shifted(self.point(interpolate), shift)
             points = [(slerp(point, other, k / max(1, frames - 1)), 0) for k in range(frames)]
         drawn = [self.conditioning(p, seed, index, image) for p, index in points]
         bridged = time.perf_counter()

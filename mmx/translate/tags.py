@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mmx.bridges.audio_encoders import Listener
 from mmx.bridges.words_prompt import prompter_of
 from mmx.bridges.words_tags import SHOWN, TagsBridge
+from mmx.errors import ModelError
 from mmx.models.store import Located, locate
 from mmx.translate.base import Names, generator_for
 from mmx.translate.sound2img import SoundTranslator
@@ -40,6 +42,15 @@ class TagsTranslator(SoundTranslator):
 
     def text_points(self, labels: Sequence[str]) -> Tensor:
         return self.bridge.points_of(labels)
+
+    def direction(self, medium: Any) -> Tensor:
+        """As of every sound; CLAP's space has no pictures: raises ModelError."""
+        if isinstance(medium, Image.Image):
+            raise ModelError("this bridge hears and reads, and sees nothing", hint="give --plus and --minus a text")
+        return super().direction(medium)
+
+    def point_of_text(self, text: str) -> Tensor:
+        return self.bridge.points_of([text])[0]
 
     @torch.inference_mode()
     def text_conditioning(self, label: str, seed: int, index: int) -> tuple[Tensor, torch.Generator]:
