@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -39,6 +40,16 @@ def read(texts: Sequence[str]) -> Tensor:
     return _spread([[float(colour in text) for colour in colours] + [len(text) / 100] for text in texts], 2)
 
 
+def look(picture: Image.Image) -> Tensor:
+    """The mean colours of 4x4 cells."""
+    return F.normalize(torch.stack([see([cell]) for cell in _cells(picture)]).view(4, 4, DIM), dim=-1)
+
+
+def _cells(picture: Image.Image) -> list[Image.Image]:
+    small = picture.resize((64, 64))
+    return [small.crop((x, y, x + 16, y + 16)) for y in range(0, 64, 16) for x in range(0, 64, 16)]
+
+
 def small_space(name: str = "small", without: str = "") -> Space:
     encoders = {"image": see, "sound": hear, "text": read}
     return Space(
@@ -48,5 +59,6 @@ def small_space(name: str = "small", without: str = "") -> Space:
         encoders={modality: encoder for modality, encoder in encoders.items() if modality != without},
         scale={"image": 10.0, "sound": 10.0},
         prompts={"image": ("a {} picture", "{}"), "sound": ("{}",)},
+        cells=look,
         labels=("red", "green", "blue", "red and blue"),
     )

@@ -35,6 +35,8 @@ LINES = {
     "embed": "{bark} -o {tmp}/out.safetensors",
     "tag": "{bark}",
     "index": "{bark} -o {tmp}/my.idx",
+    "calibrate": "{data} -o {tmp}/known.json",
+    "localize": "{photo} red -o {tmp}/heat.png",
     "search": "{data} red --sheet {tmp}/hits.png",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
@@ -56,6 +58,8 @@ LINES = {
 # what the options that take words are given
 WORDS = {
     "--mix": "{sea}:0.3",
+    "--plus": "sunset",
+    "--minus": "sunset",
     "--interpolate": "{sea}",
     "--image": "{photo}",
     "--bridge": "{other}",
@@ -84,6 +88,7 @@ WORDS = {
     "--notes": "about",
     "--space": "{other}",
     "--text": "words",
+    "--mask": "{tmp}/mask.png",
     "--modality": "sound",
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",
@@ -168,6 +173,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
     from mmx.models.doctor import Check
+    from mmx.spaces.base import Calibration
     from mmx.spaces.indexing import Indexed
     from mmx.spaces.parts import Part
     from mmx.training.video_pairs import VideoPairs
@@ -193,6 +199,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.models.hub.remove": (1, []),
         "mmx.spaces.load.load_space": small_space(),
         "mmx.spaces.parts.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
+        "mmx.spaces.calibration.calibrate": Calibration("f" * 64),
         "mmx.spaces.indexing.update": Indexed(rows=1),
         "mmx.spaces.search.find": [],
         "mmx.models.doctor.checks": [Check("disk", True, "there", "")],

@@ -109,6 +109,8 @@ def test_every_option_that_the_readme_names_exists() -> None:
             "tag",
             "index",
             "search",
+            "localize",
+            "calibrate",
             "show",
             "train-bridge",
             "train-decoder",

@@ -44,6 +44,14 @@ COMMANDS = {
     "search": Row(
         "mmx.cli.index:search", "Spaces", "Find what is nearest to a text, a picture, a sound, or a sum of them."
     ),
+    "localize": Row(
+        "mmx.cli.localize:localize", "Spaces", "Say where in a picture something is that a sound or a text is about."
+    ),
+    "calibrate": Row(
+        "mmx.cli.calibrate:calibrate",
+        "Spaces",
+        "Measure from which similarity on a space may say that something is there.",
+    ),
     "show": Row(
         "mmx.cli.show:show",
         "Look",

@@ -260,7 +260,10 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
             found = [t for t in tagger.tags(vector, part.modality, labels.top) if t.share >= labels.threshold]
             at = "" if part.start is None else f" at {part.start:g} s"
             words = ", ".join(f"{t.label} {t.share:.2f}" for t in found) or "nothing that is so likely"
-            about = {"schema": "mmx.tags/1", "input": source.name} | part.about() | {"tags": [vars(t) for t in found]}
+            none = tagger.none_of_these(vector, part.modality)
+            words = f"none of these; nearest: {words}" if none else words
+            about = {"schema": "mmx.tags/1", "input": source.name} | part.about()
+            about |= {"tags": [vars(t) for t in found], "none_of_these": none}
             say.result(about, f"{source.name}{at}: {words}")
 
     each_source(fitting(sources, space, say), work, saying)

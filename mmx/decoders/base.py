@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmx.device import Placed
 from mmx.digest import sha256_of_file
 from mmx.errors import ModelError, UsageError
+from mmx.models.store import CALIBRATION
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def fingerprint(folder: Path, parts: Sequence[str], *, variants: bool = True) ->
     digest = hashlib.sha256()
     places = [folder / part for part in parts]
     for path in sorted(path for place in places for path in (place, *place.rglob("*"))):
+        if path.name == CALIBRATION:
+            continue
         if path.suffix in (".json", ".safetensors") and (variants or not _is_variant(path)):
             digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from mmx.models.known import find_known, repo_of
 from mmx.tasks import TASKS
 
 SUMS = "SHA256SUMS"
+CALIBRATION = "calibration.json"  # beside a model, of its space: measured, and no part of it
 HUB = "hf-hub:"
 STARTER = "starter"
 
@@ -193,7 +194,7 @@ def _files(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix in (".json", ".safetensors")
-        and path.name != "metrics.json"
+        and path.name not in ("metrics.json", CALIBRATION)
         and not any(
             part.startswith(("state-", ".")) for part in path.relative_to(folder).parts
         )  # a run's folder is a model too

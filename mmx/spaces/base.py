@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from mmx.errors import ModelError, NonFiniteError
@@ -22,13 +23,35 @@ Encoder = Callable[[Sequence[Any]], Tensor]
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """From which similarity on something is there; how often that was said of what was there and of what was not."""
+
+    at: float
+    there: float
+    absent: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What of a space can only be measured. means (D,): by modality; tags: by modality of what is tagged, of its best
+    label's similarity; places: by modality of what is looked for, of the warmest cell's."""
+
+    fingerprint: str
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    tags: Mapping[str, Threshold] = field(default_factory=dict)
+    places: Mapping[str, Threshold] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Space:
     """A joint embedding (CLIP, Radford et al. 2021; CLAP; ImageBind, Girdhar et al. 2023).
 
     name, fingerprint: which it is; the fingerprint is a sha256 over all weights that its vectors depend on.
     encoders: by modality. scale: by modality, the inverse temperature at which its vectors are compared with those of
     texts; it never goes into the vectors. prompts: by modality, sentences that a label is put into. labels: what is
-    told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard.
+    told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard. cells:
+    an RGB picture → unit vectors (H, W, D) of its parts; None where it sees none. calibration: what was measured of
+    it, if anything was.
     """
 
     name: str
@@ -40,6 +63,8 @@ class Space:
     labels: tuple[str, ...] = ()
     rate: int = SAMPLE_RATE
     window: float = HEARD_WINDOW
+    cells: Callable[[Image.Image], Tensor] | None = None
+    calibration: Calibration | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
 
     @property

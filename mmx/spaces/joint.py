@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from mmx.errors import ModelError
 from mmx.media.audio import Waveform
 from mmx.models.store import Located, locate
 from mmx.spaces.base import PHOTO_PROMPTS, Space
+from mmx.spaces.cells import teacher_cells
 
 
 def open_joint(at: Located, bridge: str | None, device: str) -> Space:
@@ -34,6 +36,7 @@ def open_joint(at: Located, bridge: str | None, device: str) -> Space:
         encoders={"image": teacher.embed, "text": teacher.embed_texts},
         scale={"image": float(teacher.net.logit_scale.exp())},
         prompts={"image": PHOTO_PROMPTS},
+        cells=partial(teacher_cells, teacher),
         models=[teacher.net],
     )
     own = _bridge(bridge, ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
@@ -9,6 +10,7 @@ from mmx.device import pick_device
 from mmx.errors import UsageError
 from mmx.models.store import locate
 from mmx.spaces.base import Space
+from mmx.spaces.calibration import find_calibration
 from mmx.spaces.joint import open_joint
 from mmx.spaces.pretrained import open_pretrained
 
@@ -21,8 +23,8 @@ def load_space(name: str | None = None, *, bridge: str | None = None, device: st
     bridge: what sounds come into an image decoder's space by; None is the starter. Raises ModelError, NetworkError.
     """
     at, where = locate(name, "sound2img", "decoder"), pick_device(device)
-    if (at.folder / "teacher").is_dir():
-        return open_joint(at, bridge, where)
-    if bridge is not None:
+    is_decoder = (at.folder / "teacher").is_dir()
+    if bridge is not None and not is_decoder:
         raise UsageError(f"--bridge {bridge}: {at.name} is no image decoder's space", hint="leave it out")
-    return open_pretrained(at, where)
+    space = open_joint(at, bridge, where) if is_decoder else open_pretrained(at, where)
+    return replace(space, calibration=find_calibration(at.folder, space.fingerprint))

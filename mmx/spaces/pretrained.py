@@ -16,6 +16,7 @@ from mmx.errors import ModelError
 from mmx.media.audio import Waveform
 from mmx.models.store import Located
 from mmx.spaces.base import PHOTO_PROMPTS, SOUND_PROMPTS, Space
+from mmx.spaces.cells import CELLS
 
 # SigLIP was trained on texts that are all of one length, and answers others otherwise
 PADDING = {"clip": True, "siglip": "max_length"}
@@ -45,6 +46,11 @@ def open_clip(at: Located, device: str) -> Space:
         wanted = {name: tokens[name].to(device) for name in ("input_ids", "attention_mask") if name in tokens}
         return model.get_text_features(**wanted).pooler_output
 
+    def look(picture: Image.Image) -> Tensor:
+        size = model.config.vision_config.image_size  # squeezed, and not cut: the grid is of all of it
+        pixels = processor(images=[picture.resize((size, size))], return_tensors="pt")["pixel_values"].to(device)
+        return CELLS[model.config.model_type](model, pixels)
+
     return Space(
         at.name,
         fingerprint(at.folder, (".",)),
@@ -53,6 +59,7 @@ def open_clip(at: Located, device: str) -> Space:
         encoders={"image": see, "text": read},
         scale={"image": float(model.logit_scale.exp())},
         prompts={"image": PHOTO_PROMPTS},
+        cells=look,
         models=[model],
     )
 

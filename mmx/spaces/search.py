@@ -6,24 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmx.errors import ModelError, UsageError
+from mmx.errors import ModelError
 from mmx.spaces.base import MODALITIES, Space
+from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.index import TRIES, Index
 from mmx.spaces.near import Graph
-from mmx.spaces.parts import Cuts, Part, parts_of, vectors_of
+from mmx.spaces.parts import Cuts
 from mmx.spaces.query import Term
 from mmx.spaces.shards import Row, Shard
 
 BLOCK = 4096  # rows that are compared at a time
 MORE = 4  # times as many rows are taken from a graph as are wanted, and compared exactly
 FEW = 16  # rows of a modality; of fewer, the mean is taken to be nearer to nothing
-CANCELLED = 1e-4  # norm of a sum whose terms leave nothing
 
 
 @dataclass(frozen=True)
@@ -34,36 +32,15 @@ class Hit:
     row: Row
 
 
-class Searcher:
+class Searcher(Compass):
     """An index and its space. centred: take the means of modalities off, without which a query's own modality comes
     first (the modality gap, Liang et al. 2022)."""
 
     def __init__(self, index: Index, space: Space, *, centred: bool = True, exact: bool = False) -> None:
         index.require(space)
-        self.index, self.space = index, space
-        self.means = means_of(index, space) if centred else torch.zeros(len(MODALITIES), space.dim)
+        super().__init__(space, means_of(index, space) if centred else torch.zeros(len(MODALITIES), space.dim))
+        self.index = index
         self.graph = None if exact or not centred else Graph.of(index)
-
-    def direction(self, parts: Sequence[Part]) -> Tensor:
-        """Parts of one file → their mean direction (D,), unit norm, less the means of their modalities."""
-        vectors = vectors_of(self.space, parts)
-        means = self.means[[MODALITIES.index(part.modality) for part in parts]]
-        return F.normalize(F.normalize(vectors - means, dim=-1).mean(0), dim=-1)
-
-    def query(self, terms: Sequence[Term], stdin: Callable[[], bytes], cuts: Cuts = Cuts()) -> Tensor:
-        """Terms → the unit vector (D,) that is searched for. Raises InputError, ModelError, UsageError where they leave
-        nothing."""
-        total = torch.zeros(self.space.dim)
-        for term in terms:
-            if term.kind == "text":
-                parts = [Part("text", term.value)]
-            else:
-                source = stdin() if term.kind == "stdin" else Path(term.value)
-                parts = list(parts_of(self.space, source, "stdin" if term.kind == "stdin" else term.value, cuts))
-            total += term.weight * self.direction(parts)
-        if total.norm() < CANCELLED:
-            raise UsageError("the terms of the query cancel each other", hint="give them other weights")
-        return F.normalize(total, dim=-1)
 
     @torch.inference_mode()
     def top(self, query: Tensor, count: int, modality: str | None = None) -> list[Hit]:
@@ -114,11 +91,7 @@ def means_of(index: Index, space: Space) -> Tensor:
     """(M, D): the mean of the vectors of each modality; of a modality with few rows it is drawn to a mean of what the
     space knows, or to nothing."""
     counts = torch.tensor([index.counts[modality] for modality in MODALITIES])[:, None]
-    known = torch.zeros(len(MODALITIES), space.dim)
-    if space.labels:
-        modality = next(iter(space.prompts))
-        known[MODALITIES.index("text")] = space.encode_labels(space.labels, modality).mean(0)
-    return (torch.from_numpy(index.sums).float() + FEW * known) / (counts + FEW)
+    return (torch.from_numpy(index.sums).float() + FEW * known_means(space)) / (counts + FEW)
 
 
 def find(

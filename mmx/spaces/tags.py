@@ -46,6 +46,11 @@ class Tagger:
             for share, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
+    def none_of_these(self, vector: Tensor, modality: str) -> bool | None:
+        """Whether a medium (D,) is likely of something that no label names; None where that was not calibrated."""
+        known = self.space.calibration.tags.get(modality) if self.space.calibration else None
+        return None if known is None else bool((self.points(modality) @ vector).max() < known.at)
+
 
 def refuse_texts(part: Part, name: str) -> None:
     """Raise InputError for a part that is a text: it is in words already."""

@@ -1,0 +1,148 @@
+"""What of a space can only be measured: the means of its modalities, and which similarity says that something is there.
+
+Kept in a file beside the model, or in the user's cache, and heeded as long as the space is the one that was measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmx.data.shards import find_shards, stream
+from mmx.digest import cache_root
+from mmx.errors import InputError, UsageError
+from mmx.models.store import CALIBRATION
+from mmx.spaces.base import Calibration, Space, Threshold
+from mmx.spaces.parts import embedded, parts_of
+
+SCHEMA = "mmx.calibration/1"
+PREFIXES = {"image": "images", "sound": "sounds"}
+STEP = 1e-5  # of similarities; smaller differences are none
+FALSE = 0.1  # the share of absent things that may be called present
+
+
+def as_json(calibration: Calibration) -> bytes:
+    """As it is kept."""
+    return json.dumps({"schema": SCHEMA} | asdict(calibration)).encode()
+
+
+def _read(text: bytes) -> Calibration:
+    """What `as_json` wrote. Raises ValueError, KeyError, TypeError."""
+    about = json.loads(text)
+    tables = {name: {m: Threshold(**t) for m, t in about[name].items()} for name in ("tags", "places")}
+    return Calibration(about["fingerprint"], about["means"], **tables)
+
+
+def kept_at(fingerprint: str) -> Path:
+    """Where the user's own calibration of a space is kept."""
+    return cache_root() / "spaces" / f"{fingerprint}.json"
+
+
+def find_calibration(folder: Path, fingerprint: str) -> Calibration | None:
+    """That of a space, from the user's cache or beside its model; None where neither has one of this very space."""
+    for path in (kept_at(fingerprint), folder / CALIBRATION):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = _read(path.read_bytes())
+            if found.fingerprint == fingerprint:
+                return found
+    return None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Vectors (N, D) of one modality, the media themselves where they are pictures, and what each is of."""
+
+    vectors: Tensor
+    media: list[Any]
+    concepts: list[str]
+
+
+def calibrate(space: Space, data: Path, *, split: str = "val", limit: int = 20) -> Calibration:
+    """Measure a space on labelled shards (`concept` in each .json), `limit` media of each concept and modality.
+
+    Raises InputError, UsageError where there are none of them.
+    """
+    able = [modality for modality in PREFIXES if modality in space.encoders]
+    found = {modality: _labelled(space, data, modality, split, limit) for modality in able}
+    found = {modality: own for modality, own in found.items() if len(set(own.concepts)) > 1}
+    if not found:
+        raise UsageError(f"{data}: no media of two and more concepts in the split {split}")
+    labels = sorted({concept for own in found.values() for concept in own.concepts})
+    means = {modality: own.vectors.mean(0) for modality, own in found.items()}
+    texts = space.encode_labels(labels, next(iter(space.prompts)))
+    means["text"] = texts.mean(0)
+    tags = {modality: _tags(space, own, labels, modality) for modality, own in found.items()}
+    places = {}
+    if space.cells is not None and "image" in found:
+        named = Labelled(texts, [], labels)
+        asked = {"text": named} | ({"sound": found["sound"]} if "sound" in found else {})
+        places = {name: _places(space, found["image"], own, means[name]) for name, own in asked.items()}
+    rounded = {modality: [round(value, 6) for value in mean.tolist()] for modality, mean in means.items()}
+    return Calibration(space.fingerprint, rounded, tags, places)
+
+
+def _labelled(space: Space, data: Path, modality: str, split: str, limit: int) -> Labelled:
+    parts, concepts = [], []
+    for payload, concept in _samples(data, modality, split, limit):
+        with suppress(InputError):
+            parts += [next(iter(parts_of(space, payload, f"{concept}.{'png' if modality == 'image' else 'wav'}")))]
+            concepts.append(concept)
+    vectors = [vector for _, vector in embedded(space, parts)]
+    media = [part.medium for part in parts] if modality == "image" else []
+    return Labelled(torch.stack(vectors) if vectors else torch.zeros(0, space.dim), media, concepts)
+
+
+def _samples(data: Path, modality: str, split: str, limit: int) -> Iterator[tuple[bytes, str]]:
+    counts: dict[str, int] = {}
+    for path in find_shards(data, PREFIXES[modality]):
+        for sample in stream(path):
+            concept, payload = sample.meta.get("concept"), sample.of(modality)
+            if not concept or payload is None or sample.meta.get("split", "train") != split:
+                continue
+            counts[concept] = counts.get(concept, 0) + 1
+            if counts[concept] <= limit:
+                yield payload, concept
+
+
+def _tags(space: Space, own: Labelled, labels: Sequence[str], modality: str) -> Threshold:
+    """Of the best label's similarity: with all labels at hand, and with all but the true one."""
+    similar = own.vectors @ space.encode_labels(labels, modality).T
+    true = torch.tensor([labels.index(concept) for concept in own.concepts])
+    without = similar.scatter(1, true[:, None], -torch.inf)
+    there, absent = similar.max(1).values, without.max(1).values
+    levels = torch.cat((there, absent)).sort().values
+    kept = torch.searchsorted(there.sort().values, levels), torch.searchsorted(absent.sort().values, levels)
+    best = int((kept[1] / len(absent) - kept[0] / len(there)).argmax())  # Youden's index
+    return _threshold(float(levels[best]) - STEP, there, absent)
+
+
+def _places(space: Space, pictures: Labelled, asked: Labelled, mean: Tensor) -> Threshold:
+    """Of the warmest cell: of pictures of what is asked for, and of others."""
+    ways = F.normalize(asked.vectors - mean, dim=-1)
+    there: list[float] = []
+    absent: list[float] = []
+    for picture, own in zip(pictures.media, pictures.concepts, strict=True):
+        with torch.inference_mode():
+            peaks = (space.cells(picture).flatten(0, 1) @ ways.T).max(0).values.tolist()
+        for name, peak in zip(asked.concepts, peaks, strict=True):
+            (there if name == own else absent).append(peak)
+    if not there or not absent:
+        raise UsageError("pictures and sounds of the data are of other things", hint="both need the same concepts")
+    negatives = torch.tensor(absent)
+    # above so many of them that of the rest, with those that are equal, no more are left than may be
+    level = negatives.sort(descending=True).values[int(FALSE * len(absent))]
+    return _threshold(float(level) + STEP, torch.tensor(there), negatives)
+
+
+def _threshold(at: float, there: Tensor, absent: Tensor) -> Threshold:
+    at = round(at, 6)
+    shares = [round(float((values >= at).float().mean()), 4) for values in (there, absent)]
+    return Threshold(at, *shares)

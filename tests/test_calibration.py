@@ -1,0 +1,139 @@
+"""What of a space is measured, and what it lets the commands say."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mmx.decoders.base import fingerprint
+from mmx.errors import UsageError
+from mmx.media.audio import Waveform, wav_bytes
+from mmx.media.image import png_bytes
+from mmx.models.store import digest_of
+from mmx.spaces.base import MODALITIES, Calibration, Space, Threshold
+from mmx.spaces.calibration import as_json, calibrate, find_calibration, kept_at
+from mmx.spaces.compass import known_means
+from mmx.spaces.place import find_place
+from mmx.spaces.query import parse_query
+from mmx.spaces.tags import Tagger
+from tests.conftest import tone
+from tests.small_space import small_space
+
+COLOURS = ("red", "green", "blue")
+
+
+def shard(path: Path, samples: dict[str, tuple[bytes, str]], suffix: str, split: str) -> None:
+    with tarfile.open(path, "w") as tar:
+        for key, (payload, concept) in samples.items():
+            meta = json.dumps({"concept": concept, "split": split}).encode()
+            for name, data in ((f"{key}.{suffix}", payload), (f"{key}.json", meta)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Pictures with a coloured part, and sounds of three heights, by the colours' names."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pictures, sounds = {}, {}
+    for number in range(9):
+        name = COLOURS[number % 3]
+        picture = Image.new("RGB", (64, 64), (30, 30, 30))
+        picture.paste(name, (16 * (number % 4), 0, 64, 64))
+        pictures[f"p{number}"] = png_bytes(picture), name
+        sounds[f"s{number}"] = wav_bytes(Waveform(tone(0.3, 300 + 2500 * (number % 3) + number), 16_000)), name
+    shard(folder / "images-000.tar", pictures, "png", "val")
+    shard(folder / "sounds-000.tar", sounds, "wav", "val")
+    return folder
+
+
+@pytest.fixture
+def measured(data: Path) -> Space:
+    space = small_space()
+    return replace(space, calibration=calibrate(space, data))
+
+
+@pytest.fixture
+def in_small(mmx_in_process, monkeypatch, tmp_path: Path) -> Callable[..., tuple[int, bytes, bytes]]:
+    monkeypatch.chdir(tmp_path)
+
+    def load(*_, **__) -> Space:
+        space = small_space()
+        return replace(space, calibration=find_calibration(tmp_path / "model", space.fingerprint))
+
+    monkeypatch.setattr("mmx.spaces.load.load_space", load)
+    return mmx_in_process
+
+
+def test_means_and_thresholds_are_those_of_the_data(measured: Space, data: Path) -> None:
+    found = measured.calibration
+    assert found.fingerprint == measured.fingerprint and set(found.means) == {"image", "sound", "text"}
+    assert found.tags.keys() == {"image", "sound"} and found.places.keys() == {"text", "sound"}
+    assert found.places["text"].absent <= 0.11 and found.places["text"].there > 0.9
+    assert found.tags["image"].there > found.tags["image"].absent
+    means = known_means(measured)
+    for modality, mean in found.means.items():
+        assert torch.allclose(means[MODALITIES.index(modality)], torch.tensor(mean))
+    with pytest.raises(UsageError, match="no media of two and more concepts in the split test"):
+        calibrate(small_space(), data, split="test")
+
+
+def test_tag_says_none_of_these_only_where_that_was_calibrated(measured: Space) -> None:
+    vector = measured.encode([Image.new("RGB", (8, 8), "red")], "image")[0]
+    assert Tagger(small_space()).none_of_these(vector, "image") is None
+    assert Tagger(measured, ["red"]).none_of_these(vector, "image") is False
+    assert Tagger(measured, ["blue"]).none_of_these(vector, "image") is True
+    only = replace(measured, calibration=replace(measured.calibration, tags={}))
+    assert Tagger(only, ["blue"]).none_of_these(vector, "image") is None
+
+
+def test_localize_says_not_here_only_where_that_was_calibrated(measured: Space) -> None:
+    picture = Image.new("RGB", (64, 64), (20, 160, 20))
+    picture.paste("red", (32, 32, 64, 64))
+    assert find_place(measured, picture, parse_query("red")).here is True
+    assert find_place(measured, picture, parse_query("blue")).here is False
+
+
+def test_a_calibration_is_of_one_space_and_no_part_of_it(tmp_path: Path, debug_models) -> None:
+    import shutil
+
+    folder = tmp_path / "decoder"
+    shutil.copytree(debug_models[1], folder)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    before = fingerprint(folder, (".",)), digest_of(folder)
+    known = Calibration("a" * 64, {"text": [0.5]}, {"image": Threshold(0.1, 0.9, 0.2)})
+    (folder / "calibration.json").write_bytes(as_json(known))
+    assert (fingerprint(folder, (".",)), digest_of(folder)) == before
+    assert find_calibration(folder, "a" * 64) == known and find_calibration(folder, "b" * 64) is None
+    (folder / "calibration.json").write_text("{")
+    assert find_calibration(folder, "a" * 64) is None
+
+
+def test_calibrate_as_a_command(in_small, tmp_path: Path, data: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save("red.png")
+    line = ("tag", "red.png", "--labels", "blue", "--json", "-q")
+    assert json.loads(in_small(*line)[1])["none_of_these"] is None
+    code, out, err = in_small("calibrate", data, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["schema"] == "mmx.calibrated/1" and b"tags, image: from" in err
+    assert answer["places"]["text"]["absent"] <= 0.11
+    kept = kept_at(small_space().fingerprint)
+    assert Path(answer["output"]) == kept and json.loads(in_small(*line)[1])["none_of_these"] is True
+    assert b"none of these; nearest: blue 1.00" in in_small(*line[:4])[1]
+    kept.unlink()  # the cache is the session's
+    assert in_small("calibrate", data, "-o", tmp_path / "model" / "calibration.json", "-q")[0] == 0
+    assert json.loads(in_small(*line)[1])["none_of_these"] is True
+    assert in_small("calibrate", data, "-o", tmp_path / "model" / "calibration.json")[0] == 2
+    assert in_small("calibrate", tmp_path / "no")[0] == 2
+    assert in_small("calibrate", data, "-o", "a.txt")[0] == 2
+    assert in_small("calibrate", data, "--split", "test")[0] == 2
