@@ -286,16 +286,21 @@ def test_exact_search_is_what_a_plain_loop_finds(tmp_path: Path) -> None:
     searcher = Searcher(index, small_space())
     query = F.normalize(torch.randn(DIM, generator=torch.Generator().manual_seed(1)), dim=0)
     means = searcher.means[[MODALITIES.index(name) for name in names]]
-    expected = F.normalize(vectors - means, dim=-1) @ query
+    expected, codes = F.normalize(vectors - means, dim=-1) @ query, [MODALITIES.index(name) for name in names]
+    usual = torch.stack([expected[[c == code for c in codes]].square().mean().sqrt() for code in range(3)])
+    np.testing.assert_allclose(searcher.usual(query), usual, rtol=0.1)  # of 30 rows it is drawn to that of all
+    standing = expected / searcher.usual(query)[codes]
     hits = searcher.top(query, 210)
     found = [int(hit.row["path"][1:]) for hit in hits]
-    assert sorted(found) == list(range(210)) and set(found[:3]) == set(expected.topk(3).indices.tolist())
+    assert sorted(found) == list(range(210)) and set(found[:3]) == set(standing.topk(3).indices.tolist())
+    assert [hit.standing for hit in hits] == sorted((hit.standing for hit in hits), reverse=True)
     # a vector in float16 has a norm of 1 to some 1e-3
     np.testing.assert_allclose([hit.score for hit in hits], expected[found], atol=4e-3)
+    np.testing.assert_allclose([hit.standing for hit in hits], standing[found], atol=2e-2)
     sounds = searcher.top(query, 5, "sound")
     assert len(sounds) == 5 and all(hit.row["modality"] == "sound" for hit in sounds)
     assert len(searcher.top(query, 1000, "text")) == 30
-    plain = Searcher(index, small_space(), centred=False).top(query, 1)[0]
+    plain = Searcher(index, small_space(), corrected=False).top(query, 1)[0]
     assert plain.score == pytest.approx(float((vectors @ query).max()), abs=1e-3)
 
 
@@ -304,11 +309,33 @@ def test_centring_finds_other_modalities_than_the_querys_own(tmp_path: Path, dat
     index_of(tmp_path / "a.idx", data)
     index = Index.open(tmp_path / "a.idx")
 
-    def found(centred: bool) -> list[str]:
-        searcher = Searcher(index, small_space(), centred=centred)
+    def found(corrected: bool) -> list[str]:
+        searcher = Searcher(index, small_space(), corrected=corrected)
         return [Path(hit.row["path"]).name for hit in searcher.top(searcher.query(parse_query("green"), bytes), 2)]
 
     assert found(False) == ["words.txt", "words.txt"] and "green.png" in found(True)
+
+
+def test_a_modality_that_all_is_near_to_does_not_come_first(tmp_path: Path) -> None:
+    """Scores of one modality spread three times as far as those of the other: what is right is found among both."""
+    generator = torch.Generator().manual_seed(0)
+    right = F.normalize(torch.randn(DIM, generator=generator), dim=0)
+    rows, about = [], []
+    for number in range(200):
+        modality, width = (("image", 1.0), ("sound", 0.3))[number % 2]
+        noise = F.normalize(torch.randn(DIM, generator=generator), dim=0)
+        along = (1.0 if number < 20 else torch.rand(1, generator=generator).item() - 0.5) * width
+        rows.append(along * right + (1 - along**2) ** 0.5 * F.normalize(noise - (noise @ right) * right, dim=0))
+        about.append({"path": f"/{number}", "modality": modality})
+    space = small_space()
+    (tmp_path / "a.idx").mkdir()
+    index = Index(tmp_path / "a.idx", space.name, space.fingerprint, DIM)
+    index = index.changed((), about, torch.stack(rows).half().numpy(), 50)
+    found = {
+        corrected: {hit.row["modality"] for hit in Searcher(index, space, corrected=corrected).top(right, 20)}
+        for corrected in (False, True)
+    }
+    assert found == {False: {"image"}, True: {"image", "sound"}}
 
 
 def test_a_sum_is_searched_for_by_its_parts(tmp_path: Path, data: Path, monkeypatch) -> None:
@@ -439,11 +466,11 @@ def test_index_and_search_as_commands(in_small, tmp_path: Path, data: Path) -> N
     code, out, _ = in_small("search", "a.idx", "data/red.png - 'blue'", "--modality", "image", "--top", 2, "--json")
     answer = json.loads(out)
     assert code == 0 and answer["schema"] == "mmx.hits/1" and answer["query"] == "data/red.png - 'blue'"
-    assert answer["hits"][0].keys() == {"path", "modality", "score", "start"}
+    assert answer["hits"][0].keys() == {"path", "modality", "score", "standing", "start"}
     assert answer["hits"][0]["path"] == "data/red.png" and answer["hits"][0]["start"] is None
     code, out, _ = in_small("search", "a.idx", "something red", "--modality", "text", "--json")
-    assert json.loads(out)["hits"][0] | {"score": 0} == {
-        **{"path": "data/words.txt", "modality": "text", "score": 0, "start": None},
+    assert json.loads(out)["hits"][0] | {"score": 0, "standing": 0} == {
+        **{"path": "data/words.txt", "modality": "text", "score": 0, "standing": 0, "start": None},
         **{"line": 1, "text": "something red"},
     }
     code, out, _ = in_small("search", "a.idx", "data/low.wav", "--top", 1)

@@ -135,7 +135,9 @@ def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) 
 
     mmx search my.idx "bark.wav + 0.5*beach.jpg - 'rain'" --modality image --sheet hits.png
 
-    In a sum, + and - stand between spaces, a text may be in quotes, and a weight with * before a term.
+    In a sum, + and - stand between spaces, a text may be in quotes, and a weight with * before a term. Hits are ordered
+    by `standing`: the score in units of what is usual with their modality, so that none comes first for being the
+    query's own.
     """
     target = query.check()
     terms = parse_query(query.query)
@@ -170,7 +172,7 @@ def _about(hit: Hit) -> dict[str, Any]:
     """A hit as JSON has it; paths below the current folder without it."""
     row, here = hit.row, os.getcwd() + os.sep
     about = {"path": row["path"].removeprefix(here), "modality": row["modality"], "score": hit.score}
-    about["start"] = row.get("start")
+    about |= {"standing": hit.standing, "start": row.get("start")}
     return about | {name: row[name] for name in ("line", "text") if name in row}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import ModelError
@@ -21,45 +23,77 @@ from mmx.spaces.shards import Row, Shard
 
 BLOCK = 4096  # rows that are compared at a time
 MORE = 4  # times as many rows are taken from a graph as are wanted, and compared exactly
+SAMPLE = 512  # rows of a modality, by which it is known what is usual there
 FEW = 16  # rows of a modality; of fewer, the mean is taken to be nearer to nothing
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A row of the index, and its score: the cosine with the query, both less the means of their modalities."""
+    """A row of the index. score: the cosine with the query, both less the means of their modalities. standing: the same
+    in units of what is usual between the query and rows of that modality, by which hits of several are ordered."""
 
     score: float
     row: Row
+    standing: float
 
 
 class Searcher(Compass):
-    """An index and its space. centred: take the means of modalities off, without which a query's own modality comes
-    first (the modality gap, Liang et al. 2022)."""
+    """An index and its space. corrected: take the means of modalities off (the modality gap, Liang et al. 2022) and
+    compare scores by how they stand among those of their modality; without both, a query's own modality comes first.
+    exact: do without the graph of a large index."""
 
-    def __init__(self, index: Index, space: Space, *, centred: bool = True, exact: bool = False) -> None:
+    def __init__(self, index: Index, space: Space, *, corrected: bool = True, exact: bool = False) -> None:
         index.require(space)
-        super().__init__(space, means_of(index, space) if centred else torch.zeros(len(MODALITIES), space.dim))
-        self.index = index
-        self.graph = None if exact or not centred else Graph.of(index)
+        super().__init__(space, means_of(index, space) if corrected else torch.zeros(len(MODALITIES), space.dim))
+        self.index, self.corrected = index, corrected
+        self.graph = None if exact or not corrected else Graph.of(index)
+
+    @cached_property
+    def samples(self) -> list[Tensor]:
+        """Of each modality some rows, evenly spread: centred unit vectors (S, D)."""
+        return [self._sample(code, self.index.counts[name]) for code, name in enumerate(MODALITIES)]
+
+    def _sample(self, code: int, count: int) -> Tensor:
+        step, seen, found = max(1, count // SAMPLE), 0, [torch.zeros(0, self.space.dim)]
+        for shard in self.index.shards:
+            numbers = np.flatnonzero(shard.codes == code)
+            found.append(torch.from_numpy(shard.vectors[numbers[-seen % step :: step]]).float())
+            seen += len(numbers)
+        return F.normalize(torch.cat(found) - self.means[code], dim=-1)
+
+    def usual(self, query: Tensor) -> Tensor:
+        """(M,): the root mean square of a query's scores with each modality; of few rows drawn to that with all."""
+        if not self.corrected:
+            return torch.ones(len(MODALITIES))
+        squares = [(sample @ query).square() for sample in self.samples]
+        everything = torch.cat(squares).mean() if len(self.index) else torch.ones(())
+        sums = torch.stack([own.sum() for own in squares])
+        counts = torch.tensor([len(own) for own in squares])
+        return ((sums + FEW * everything) / (counts + FEW)).sqrt().clamp_min(1e-6)
 
     @torch.inference_mode()
     def top(self, query: Tensor, count: int, modality: str | None = None) -> list[Hit]:
         """The rows nearest to a unit vector (D,), the nearest first."""
         found: list[tuple[float, Shard, int]] = []
-        covered = self.graph.covers if self.graph else {}
+        covered, usual = self.graph.covers if self.graph else {}, self.usual(query)
         for shard in self.index.shards:
             if shard.name in covered:
                 continue
-            scores = self._scores(shard, slice(None), query)
+            codes = torch.from_numpy(shard.codes).long()
+            standings = self._scores(shard, slice(None), query) / usual[codes]
             if modality is not None:
-                scores[torch.from_numpy(shard.codes) != MODALITIES.index(modality)] = -torch.inf
-            best = scores.topk(min(count, len(scores)))
+                standings[codes != MODALITIES.index(modality)] = -torch.inf
+            best = standings.topk(min(count, len(standings)))
             rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            found += [(score, shard, number) for score, number in rows if score > -torch.inf]
+            found += [(standing, shard, number) for standing, number in rows if standing > -torch.inf]
         if self.graph:
-            found += self._near(self.graph, query, count, (modality,) if modality else MODALITIES)
+            near = self._near(self.graph, query, count, (modality,) if modality else MODALITIES)
+            found += [(score / float(usual[shard.codes[number]]), shard, number) for score, shard, number in near]
         found.sort(key=lambda hit: -hit[0])
-        return [Hit(round(score, 4), shard.row(number)) for score, shard, number in found[:count]]
+        return [
+            Hit(round(standing * float(usual[shard.codes[number]]), 4), shard.row(number), round(standing, 4))
+            for standing, shard, number in found[:count]
+        ]
 
     def _near(self, graph: Graph, query: Tensor, count: int, wanted: Sequence[str]) -> list[tuple[float, Shard, int]]:
         """What a graph says is nearest, with its scores."""
