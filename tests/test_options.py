@@ -44,6 +44,7 @@ LINES = {
     "train-decoder image": "--family gan --data {data} -o {tmp}/run",
     "train-decoder face": "--data {data} -o {tmp}/run",
     "train-decoder speech": "--data {data} -o {tmp}/run",
+    "train-decoder text": "--data {data} -o {tmp}/run --init {other} --captions {words}",
     "train-bridge sound2img": "--data {data} -o {tmp}/run",
     "eval": "sound2img --data {data} -o {tmp}/report",
     "pairs": "{video} -o {tmp}/out",
@@ -100,12 +101,16 @@ BESIDE = {
     "--lora": "--encoder {other}",
     "--average": "-o {tmp}/one.png",
 }
+TEXTS = {"--captions", "--text-steps"}
 # of the other families; a line that gives them is refused
 ELSEWHERE = {
-    "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"},
-    "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"},
+    "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
+    "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,
     "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
-    | {"--denoiser-steps", "--finish-steps"},
+    | {"--denoiser-steps", "--finish-steps"}
+    | TEXTS,
+    "train-decoder text": {"--family", "--gan-steps", "--space-steps", "--teacher", "--codec-steps"}
+    | {"--denoiser-steps", "--finish-steps", "--vocoder-steps"},
 }
 
 
@@ -191,6 +196,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.data.spoken_captions.make_corpus": 3,
         "mmx.training.decoders.unclip.train_decoder": None,
         "mmx.training.decoders.gan_stages.train_gan_decoder": None,
+        "mmx.training.decoders.text_stage.train_text": None,
         "mmx.training.decoders.speech.train_speech_decoder": None,
         "mmx.training.bridges.train.train_bridge": None,
         "mmx.models.store.push": None,
@@ -239,7 +245,7 @@ class Folders:
 
     def __post_init__(self) -> None:
         (self.root / "data").mkdir()
-        (self.root / "other" / "teacher").mkdir(parents=True)
+        (self.root / "other" / "teacher" / "text_encoder").mkdir(parents=True)
         (self.root / "video.mp4").write_bytes(b"")
         (self.root / "made.png").write_bytes(artifact())
         (self.root / "words.txt").write_text("elk\nyak\n")

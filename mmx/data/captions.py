@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmx.decoders.towers import END, PAD, START, TextReader
 
@@ -31,8 +31,11 @@ def all_captions(metas: Sequence[dict]) -> list[str]:
     return [template.format(name) for name in sorted(names) for template in TEMPLATES]
 
 
-def train_tokenizer(captions: Sequence[str], vocab_size: int = 1024) -> TextReader:
-    """A byte-level BPE vocabulary (Sennrich et al. 2016): any text can be encoded."""
+def train_tokenizer(captions: Iterable[str], vocab_size: int = 1024, *, length: int | None = None) -> TextReader:
+    """A byte-level BPE vocabulary (Sennrich et al. 2016): any text can be encoded.
+
+    length: the tokens of the longest text. With one given, the end has the highest id, where text towers read texts.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -43,12 +46,13 @@ def train_tokenizer(captions: Sequence[str], vocab_size: int = 1024) -> TextRead
         captions,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=[PAD, START, END],
+            special_tokens=[PAD, START, END] if length is None else [PAD, START],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
+    tokenizer.add_special_tokens([END])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)]
+        single=f"{START} $A {END}", special_tokens=[(START, 1), (END, tokenizer.token_to_id(END))]
     )
-    return TextReader(tokenizer)
+    return TextReader(tokenizer) if length is None else TextReader(tokenizer, length)

@@ -91,6 +91,10 @@ class Teacher(Protocol):
         """Texts → unit-norm points (B, D) float32 of the same space."""
         ...
 
+    def are_far(self, texts: Sequence[str]) -> list[bool]:
+        """Whether texts lie far from everything that the space was trained on; none does where nobody measured that."""
+        ...
+
     def gender_shares(self, raw: Tensor) -> Tensor:
         """Raw features (B, D) → probabilities (B, genders)."""
         ...

@@ -53,6 +53,9 @@ class FrozenTeacher:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         raise ModelError("this decoder's space has no text encoder")
 
+    def are_far(self, texts: Sequence[str]) -> list[bool]:
+        return [False] * len(texts)
+
     def gender_shares(self, raw: Tensor) -> Tensor:
         raise ModelError("this decoder's teacher names no faces", hint="the starter face decoder's does")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmx.decoders.base import fingerprint, freeze, tensors_digest
 from mmx.decoders.frozen import PictureTeacher
+from mmx.decoders.horizon import Horizon
 from mmx.decoders.towers import TextReader, load_resnet, load_text_tower, save_resnet, save_text_tower
 from mmx.device import threads_for
 from mmx.digest import sha256
@@ -26,8 +27,8 @@ class Teacher(PictureTeacher):
 
     has_texts = True
 
-    def __init__(self, net: DualEncoder, reader: TextReader) -> None:
-        self.net, self.reader, self.image_size = freeze(net), reader, net.image_size
+    def __init__(self, net: DualEncoder, reader: TextReader, horizon: Horizon | None = None) -> None:
+        self.net, self.reader, self.horizon, self.image_size = freeze(net), reader, horizon, net.image_size
 
     @property
     def device(self) -> torch.device:
@@ -48,6 +49,10 @@ class Teacher(PictureTeacher):
         with threads_for(self.net):
             return self.net.encode_text(ids.to(self.device), mask.to(self.device)).cpu()
 
+    def are_far(self, texts: Sequence[str]) -> list[bool]:
+        """Whether texts are far from everything that the space was trained on; none is where nobody measured that."""
+        return [False] * len(texts) if self.horizon is None else self.horizon.is_far(self.embed_texts(texts))
+
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the teacher's folder. Weights are stored in `dtype` and loaded as float32."""
         from safetensors.torch import save_file
@@ -65,6 +70,8 @@ class Teacher(PictureTeacher):
         save_file(heads, folder / HEADS)
         self.net.to(next(iter(tower_dtypes.values())))
         self.reader.save(folder / "tokenizer")
+        if self.horizon is not None:
+            self.horizon.save(folder)
         config = {
             "image_size": self.net.image_size,
             "semantic_dim": self.net.semantic.out_features,
@@ -84,7 +91,8 @@ class Teacher(PictureTeacher):
         )
         missing = net.load_state_dict(load_file(folder / HEADS), strict=False)
         assert not missing.unexpected_keys, missing.unexpected_keys
-        return cls(net.float().to(memory_format=torch.channels_last), TextReader.load(folder / "tokenizer"))
+        reader = TextReader.load(folder / "tokenizer", net.text_encoder.sizes["length"])
+        return cls(net.float().to(memory_format=torch.channels_last), reader, Horizon.load(folder))
 
 
 def image_side(folder: Path) -> str:

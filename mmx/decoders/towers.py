@@ -21,7 +21,7 @@ from mmx.errors import ModelError
 from mmx.nets.towers import MOST_TOKENS, ResNet, TextTower
 
 T = TypeVar("T", bound=nn.Module)
-PAD, START, END = "<pad>", "<start>", "<end>"  # their ids are 0, 1 and 2
+PAD, START, END = "<pad>", "<start>", "<end>"  # the ids of the first two are 0 and 1
 # what the towers in mmx.nets are written down for: the value of a field in a folder's config.json
 SEES = {
     "model_type": "resnet",
@@ -33,19 +33,21 @@ SEES = {
 READS = {
     "model_type": "clip_text_model",
     "hidden_act": "quick_gelu",
-    "eos_token_id": 2,
+    "eos_token_id": 2,  # by which the library, too, reads a text at its highest id
     "layer_norm_eps": 1e-5,
     "attention_dropout": 0.0,
-    "max_position_embeddings": MOST_TOKENS,
 }
 
 
 class TextReader:
-    """Texts → token ids, of a byte-level vocabulary that any text can be written in."""
+    """Texts → token ids, of a byte-level vocabulary that any text can be written in.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        tokenizer.enable_truncation(MOST_TOKENS)
+    length: of the longest text, in tokens; what is longer loses its end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, length: int = MOST_TOKENS) -> None:
+        self.tokenizer, self.length = tokenizer, length
+        tokenizer.enable_truncation(length)
         tokenizer.enable_padding(pad_id=0, pad_token=PAD)
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class TextReader:
         plain.no_padding()
         plain.no_truncation()
         return PreTrainedTokenizerFast(
-            tokenizer_object=plain, pad_token=PAD, bos_token=START, eos_token=END, model_max_length=MOST_TOKENS
+            tokenizer_object=plain, pad_token=PAD, bos_token=START, eos_token=END, model_max_length=self.length
         )
 
     def save(self, folder: Path) -> None:
@@ -72,10 +74,10 @@ class TextReader:
         self.of_library().save_pretrained(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> TextReader:
-        """Read a folder that `save` wrote. Raises ModelError."""
+    def load(cls, folder: Path, length: int = MOST_TOKENS) -> TextReader:
+        """Read a folder that `save` wrote. length: that of the tower's texts. Raises ModelError."""
         try:
-            return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
+            return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), length)
         except Exception as error:  # the library has no class of its own for a file that it can't read
             raise ModelError(f"{folder}: the tokenizer can't be loaded: {str(error).splitlines()[0]}") from None
 
@@ -101,6 +103,7 @@ TEXT_SIZES = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "dim": "projection_dim",
+    "length": "max_position_embeddings",
 }
 
 
@@ -179,4 +182,4 @@ def _library_text_tower(**sizes: int) -> Any:
 
     theirs = {TEXT_SIZES[name]: size for name, size in sizes.items()}
     tokens = {"max_position_embeddings": MOST_TOKENS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return CLIPTextModelWithProjection(CLIPTextConfig(**theirs, **tokens))
+    return CLIPTextModelWithProjection(CLIPTextConfig(**(tokens | theirs)))

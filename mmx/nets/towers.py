@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MOST_TOKENS = 16  # of a text, its start and end counted
+MOST_TOKENS = 16  # of a text, its start and end counted, where nothing else is said
 
 
 class _Convolution(nn.Module):
@@ -112,19 +112,23 @@ class _Layer(nn.Module):
 class TextTower(nn.Module):
     """Token ids → one embedding a text (the text encoder of CLIP, Radford et al. 2021).
 
-    It is read off at the token of the highest id, as in CLIP, where that is the end; in the starters' vocabulary, whose
-    end is 2, it is the rarest subword, which tells texts apart as well and is what they were trained with.
+    It is read off at the token of the highest id, as in CLIP, where that is the end. In vocabularies whose end is 2 it
+    is the rarest subword, which tells names apart as well, but hears little of the sentence around them.
+
+    length: the tokens that it reads at most.
     """
 
-    def __init__(self, vocabulary: int, width: int, inner: int, layers: int, *, heads: int, dim: int) -> None:
+    def __init__(
+        self, vocabulary: int, width: int, inner: int, layers: int, *, heads: int, dim: int, length: int = MOST_TOKENS
+    ) -> None:
         super().__init__()
         self.sizes = {"vocabulary": vocabulary, "width": width, "inner": inner, "layers": layers}
-        self.sizes |= {"heads": heads, "dim": dim}
+        self.sizes |= {"heads": heads, "dim": dim, "length": length}
         self.dim = dim
         self.text_model = nn.Module()
         self.text_model.embeddings = nn.Module()
         self.text_model.embeddings.token_embedding = nn.Embedding(vocabulary, width)
-        self.text_model.embeddings.position_embedding = nn.Embedding(MOST_TOKENS, width)
+        self.text_model.embeddings.position_embedding = nn.Embedding(length, width)
         self.text_model.encoder = nn.Module()
         self.text_model.encoder.layers = nn.ModuleList(_Layer(width, inner, heads) for _ in range(layers))
         self.text_model.final_layer_norm = nn.LayerNorm(width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Optional, Self
 
@@ -18,6 +18,7 @@ STAGES = {
     "image": {"diffusion": ("space", "codec", "denoiser", "finish"), "gan": ("space", "gan")},
     "face": {"diffusion": ("space", "codec", "denoiser", "finish")},
     "speech": {"units": ("codec", "vocoder")},
+    "text": {"text": ("text",)},
 }
 
 
@@ -25,7 +26,7 @@ STAGES = {
 class DecoderData:
     """What is trained, and on what."""
 
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="image, face or speech.", show_default=False)]
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="image, face, speech or text.", show_default=False)]
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", show_default=False, help="The folder with the training data.")
     ]
@@ -60,6 +61,10 @@ class StageSteps:
         Optional[int], typer.Option(min=1, show_default=False, help="Steps of the generator and its critic.")
     ] = None
 
+    text_steps: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Steps of an image decoder's text tower.")
+    ] = None
+
     @property
     def steps(self) -> dict[str, int]:
         """Stage → the steps that were asked for."""
@@ -82,7 +87,10 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
     init: Annotated[
         Optional[Path],
         typer.Option(
-            "--init", metavar="DECODER", show_default=False, help="--family gan: go on from this decoder's weights."
+            "--init",
+            metavar="DECODER",
+            show_default=False,
+            help="--family gan: go on from its weights. text: the decoder whose texts are trained anew.",
         ),
     ] = None
     teacher: Annotated[
@@ -93,6 +101,14 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
             help="Take the teacher of this decoder instead of training one: its bridges stay valid.",
         ),
     ] = None
+    captions: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="text: captions, one a line, that sentences are made of.",
+        ),
+    ] = field(default_factory=list)
     seed: Seed = 0
 
     @property
@@ -121,7 +137,7 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
     def _check_models(self, family: str) -> None:
         for option, folder, families in (
             ("--teacher", self.teacher, ("diffusion", "gan")),
-            ("--init", self.init, ("gan",)),
+            ("--init", self.init, ("gan", "text")),
         ):
             if folder is not None and family not in families:
                 raise UsageError(
@@ -129,3 +145,17 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
                 )
             if folder is not None and not (folder / "teacher").is_dir():
                 raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
+        self._check_captions(family)
+
+    def _check_captions(self, family: str) -> None:
+        if family != "text":
+            if self.captions:
+                raise UsageError(f"--captions {self.captions[0]}: {self.what} takes none", hint="leave it out")
+            return
+        if self.init is None or not self.captions:
+            raise UsageError("text wants --init DECODER and --captions FILE", hint="the decoder is one of images")
+        if not (self.init / "teacher" / "text_encoder").is_dir():
+            raise UsageError(f"--init {self.init}: its teacher reads no texts", hint="give an image decoder's folder")
+        missing = next((file for file in self.captions if not file.is_file()), None)
+        if missing is not None:
+            raise UsageError(f"--captions {missing}: no such file")

@@ -140,6 +140,35 @@ here needs it.
 {_notes(measured)}"""
 
 
+TEXTS = "## The text tower, trained anew"
+
+
+def with_texts(card: str, measured: dict[str, Any]) -> str:
+    """A decoder's card with what is new about its texts at its end; `before` is the text tower that it had."""
+    rows = "".join(
+        f"| {name} | {measured['before'].get(name, float('nan')):.4g} | {value:.4g} |\n"
+        for name, value in measured["val"].items()
+    )
+    notes = f"\n{measured['notes']}\n" if measured.get("notes") else ""
+    return f"""{card.partition(TEXTS)[0].rstrip()}
+
+{TEXTS}
+
+The image tower, what draws and all else is as it was; `teacher/text_encoder`, `teacher/tokenizer`, the temperature in
+`teacher/heads.safetensors` and `teacher/text.*`, by which a text is known to be far from everything, are new: trained
+on {measured["captions"]} captions and the means of {measured["photos"]} photos, seed {measured["seed"]}, with:
+
+    {measured["command"]}
+
+| on the val split | before | now |
+|---|---|---|
+{rows}
+`frame_*`: photos whose concept is named among all, by a sentence that no training had. `colour_*`: how far the mean
+colours of the photos that "a {{colour}} picture" finds are from it, of photos at random, and of the best there are, in
+standard deviations. `far_*`: sentences that are called far, of those about the photos' things and about others.
+{notes}"""
+
+
 def speech_card(measured: dict[str, Any]) -> str:
     """README.md of a speech decoder's folder."""
     return f"""---

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmx.bridges.words_prompt import prompter_of, text_of
+from mmx.decoders.horizon import FAR
 from mmx.models.store import Located
 from mmx.translate.base import Names, Translation, Translator, generator_for
 
@@ -30,6 +31,11 @@ class TextTranslator(Translator):
     ) -> str:
         """A text or its bytes → the text in one line. Raises InputError. `start` and `duration` mean nothing here."""
         return text_of(source, name or "text")
+
+    def notes(self, name: str, medium: str) -> list[str]:
+        """That the picture is a guess, where the text is about nothing that the space knows."""
+        far = self.decoder.teacher.are_far([medium])[0]
+        return [*super().notes(name, medium), *([f"{name}: {FAR}"] if far else [])]
 
     @torch.inference_mode()
     def translate(
