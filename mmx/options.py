@@ -50,7 +50,8 @@ class Output:
             "--output",
             metavar="OUT",
             show_default=False,
-            help="A file, a folder (mirrors the inputs), or - for stdout. Default: the current folder.",
+            help="A file, a folder (mirrors the inputs; names that differ by suffix alone are kept whole, as in "
+            "a.wav.png), or - for stdout. Default: the current folder.",
         ),
     ] = None
     num: Annotated[

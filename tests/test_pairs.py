@@ -193,7 +193,7 @@ def test_check_finds_what_was_planted(mmx_in_process, tmp_path: Path) -> None:
     names = {problem: [name.split("/")[-1] for name in found] for problem, found in problems.items()}
     assert code == 0, err.decode()
     assert names["unreadable"] == ["x1.wav"] and names["silent"] == ["x2.wav"] and names["short"] == ["x3.wav"]
-    assert len(problems["noted"]) == 1 and "x0.wav: cut short" in problems["noted"][0]
+    assert len(problems["cut"]) == 1 and "x0.wav: cut short" in problems["cut"][0]
     assert len(names["leaking"]) == 1 and names["mismatched"] == ["alone.png"]
     assert (
         len(names["duplicate"]) == 1 and "x4.png" in problems["duplicate"][0] and "x5.png" in problems["duplicate"][0]

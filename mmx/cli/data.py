@@ -14,7 +14,7 @@ from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.files import given_file
 from mmx.media.formats import SUFFIXES
-from mmx.media.names import walk
+from mmx.media.names import printable, walk
 from mmx.network import Network
 from mmx.options import BridgeAndDecoder, Device, Quiet, Saying
 from mmx.recipes.base import existing
@@ -74,7 +74,7 @@ class Checking:
 @app.command("check")
 @takes
 def check_data(checking: Checking, saying: Saying) -> None:
-    """Read every sample once, and name what is unreadable, silent, too short, duplicate, leaking into val or alone.
+    """Read every sample once, and name what is wrong with it: unreadable, silent, cut, damaged, leaking and more.
 
     mmx data check pairs/ --task sound2img
 
@@ -88,7 +88,7 @@ def check_data(checking: Checking, saying: Saying) -> None:
     found = check(checking.data, checking.task, checking.workers)
     total = sum(found.counts.values())
     if saying.as_json:
-        about = {"schema": "mmx.check/1", "task": checking.task}
+        about = {"schema": "mmx.check/2", "task": checking.task}
         print(json.dumps(about | {"counts": found.counts, "problems": found.names}))
     elif not saying.quiet:
         _print(found)
@@ -110,7 +110,7 @@ def _print(found) -> None:
     table = Table("problem", "count", "such as", "what it means")
     for problem, meaning in PROBLEMS.items():
         names = found.names[problem]
-        table.add_row(problem, str(len(names)), ", ".join(names[:3]), meaning)
+        table.add_row(problem, str(len(names)), printable(", ".join(names[:3])), meaning)
     console.print(table)
 
 

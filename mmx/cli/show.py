@@ -14,6 +14,7 @@ import typer
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.files import Target, expand, output_file
+from mmx.media.names import printable
 from mmx.options import Overwrite
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
@@ -69,16 +70,19 @@ def show(look: Looking) -> None:
     data = source.read()
     from mmx.media.audio import read_audio
     from mmx.media.image import png_bytes, read_image
+    from mmx.media.notes import notes_of
     from mmx.media.show import View, draw_picture, draw_sound, in_letters, in_terminal
 
     try:
-        drawn = draw_picture(read_image(io.BytesIO(data), name=source.name))
+        medium = read_image(io.BytesIO(data), name=source.name)
+        drawn = draw_picture(medium)
     except InputError as no_picture:
         if "not a picture" not in no_picture.message:
             raise
-        drawn = draw_sound(
-            read_audio(data, sample_rate=None, name=source.name), View(look.window, look.scale, look.fft, look.hop)
-        )
+        medium = read_audio(data, sample_rate=None, name=source.name)
+        drawn = draw_sound(medium, View(look.window, look.scale, look.fft, look.hop))
+    for note in notes_of(medium):
+        print(printable(f"{source.name}: {note}"), file=sys.stderr)
     if target is not None:
         target.write(png_bytes(drawn))
         return

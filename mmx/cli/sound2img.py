@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmx.cli.takes import takes
-from mmx.cli.translate import Extra, Request, carry_out
+from mmx.cli.translate import Extra, Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, given_file
 from mmx.network import Network
@@ -56,6 +56,7 @@ def sound2img(
     blending: Blending,
     arithmetic: Arithmetic,
     excerpt: Excerpt,
+    strictness: Strictness,
     models: Models,
     placement: Placement,
     network: Network,
@@ -79,6 +80,7 @@ def sound2img(
         models=models,
         settings=Settings.of(sampling, blending, excerpt, placement),
         saying=saying,
+        strict=strictness.strict,
         layout=layout,
         suffix=".gif" if layout == "gif" else ".png",
         extras=(*_extras(blending), *arithmetic.extras()),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mmx.cli.batch import each
 from mmx.cli.ledger import Ledger, job_digest
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 # whether --resume was given → how a batch that was interrupted is gone on with
 GO_ON = {True: "the same command goes on", False: "--overwrite makes all again; a batch begun with --resume goes on"}
 Group = tuple[list[Source], list[Target]]  # sources that are translated together, and where their results go
+
+
+@dataclass(frozen=True)
+class Strictness:
+    """What becomes of sounds of which a part is missing."""
+
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse a sound that is cut short or damaged. Default: hear what is there, and say so."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Request:
     layout: str = "single"
     suffix: str = ".png"
     extras: tuple[Extra, ...] = ()
+    strict: bool = False  # whether sounds of which a part is missing are refused
     drawing: Path | None = None  # where a picture of the one spoken result goes
 
     @property
@@ -141,7 +156,8 @@ def _translate_one(
     sources, targets = group
     given = tuple(Given(source.name, source.read(), is_text=isinstance(source, Text)) for source in sources)
     indices = tuple(range(request.output.num))
-    job = Job(given + blended, request.settings, indices, request.layout, request.command)
+    options = {"layout": request.layout, "command": request.command, "strict": request.strict}
+    job = Job(given + blended, request.settings, indices, **options)
     paths = [target.path for target in targets]
     key = job_digest(job, translator) if ledger else ""
     if ledger and ledger.has(key, paths):

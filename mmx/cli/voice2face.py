@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmx.cli.takes import takes
-from mmx.cli.translate import Request, carry_out
+from mmx.cli.translate import Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, names_a_file
 from mmx.network import Network
@@ -17,6 +17,7 @@ def voice2face(
     sampling: Sampling,
     averaging: Averaging,
     excerpt: Excerpt,
+    strictness: Strictness,
     models: Models,
     placement: Placement,
     network: Network,
@@ -41,6 +42,7 @@ def voice2face(
         models=models,
         settings=Settings.of(sampling, averaging, excerpt, placement),
         saying=saying,
+        strict=strictness.strict,
         layout="grid" if output.grid else "single",
     )
     carry_out(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,27 +10,36 @@ from itertools import islice
 from pathlib import Path
 
 from mmx.data.cache import content_key
-from mmx.data.items import SPLITS, Item, Listing
-from mmx.data.manifest import Manifest, read_manifest
-from mmx.data.shards import SUFFIXES
-from mmx.errors import InputError, SilenceError
+from mmx.data.items import Item, Listing
+from mmx.data.manifest import Manifest, folders_of, read_manifest, stems
+from mmx.data.shards import hidden_members
+from mmx.errors import DamagedError, InputError, SilenceError
 from mmx.media.audio import read_audio
-from mmx.media.formats import SAMPLE_RATE
+from mmx.media.findings import KINDS
+from mmx.media.formats import SAMPLE_RATE, SUFFIXES
 from mmx.media.image import read_image
+from mmx.media.names import walk
 from mmx.media.notes import notes_of
+from mmx.media.sound_headers import length_lies
 from mmx.media.voice_activity import speech_part
 from mmx.tasks import TASKS, Side, Task
 
 SHORT = 0.5  # seconds: less of a sound says little
 PROBLEMS = {
-    "unreadable": "can't be decoded; training skips it",
+    "unreadable": "can't be read or is of no known kind; training skips it",
     "silent": "digital silence, or a voice recording in which nobody speaks; training skips it",
-    "noted": "used as it is: cut short, damaged, of narrow band, of an unusual range",
+    "broken": "a picture that is damaged or cut short; training skips it",
+    **KINDS,
+    "lying": "a sound whose header gives another length than it has; its samples are counted",
     "short": f"shorter than {SHORT} s; it is repeated to fill the window",
     "duplicate": "the same bytes as another item of its side",
     "leaking": "the same source bytes in train and in another split: val would be flattered",
     "mismatched": "has no partner: no file of its stem, or no item of its label, on the other side",
+    "ambiguous": "a file of the same stem and another kind is taken in its place",
+    "hidden": "a hidden file, such as the ._NAME that macOS puts beside NAME; training leaves it out",
+    "odd": "what is unusual about a manifest or its splits, and what is made of it",
 }
+SKIPPED = ("unreadable", "silent", "broken")
 
 
 @dataclass
@@ -44,19 +52,28 @@ class Findings:
     @property
     def unusable(self) -> int:
         """How many items training would skip."""
-        return len(self.names["unreadable"]) + len(self.names["silent"])
+        return sum(len(self.names[problem]) for problem in SKIPPED)
+
+
+@dataclass
+class Judged:
+    """An item, what its bytes are known by, and what is wrong with it: problems with what is said of each."""
+
+    item: Item
+    key: int | None = None
+    problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 def check(data: str, task: str, workers: int = 4) -> Findings:
     """Read every item once. Raises InputError where there is no data at all."""
     row, manifest, found = TASKS[task], read_manifest(data, task), Findings()
     for name, listing, side in (("source", manifest.sources, row.source), ("target", manifest.targets, row.target)):
-        for number, split in enumerate((*SPLITS, "other")):
-            count = listing.splits.count(number)
-            if count:
-                found.counts[f"{name}s, {split}"] = count
+        found.counts |= {f"{name}s, {split}": count for split, count in listing.counts().items()}
         _read_side(listing, side, found, workers, is_source=name == "source")
-    _mismatched(data, row, manifest, found)
+    splits = dict.fromkeys(line for side in (manifest.sources, manifest.targets) for line in side.odd_splits())
+    found.names["odd"] += [*manifest.odd, *splits]
+    _mismatched(manifest, found)
+    _left_out(Path(data), row, manifest, found)
     return found
 
 
@@ -64,18 +81,16 @@ def _read_side(listing: Listing, side: Side, found: Findings, workers: int, *, i
     seen: dict[int, tuple[str, int]] = {}
     with ThreadPoolExecutor(workers) as pool:
         judged = _in_order(pool, lambda item: _judge(item, side), listing.items)
-        for (item, key, problem, notes), split in zip(judged, listing.splits, strict=True):
-            if problem:
-                found.names[problem].append(item.name)
-            found.names["noted"] += [f"{item.name}: {note}" for note in notes]
-            if key is None:
+        for one, split in zip(judged, listing.splits, strict=True):
+            name = one.item.name
+            for problem, said in one.problems:
+                found.names[problem].append(f"{name}: {said}" if said else name)
+            if one.key is None:
                 continue
-            if key in seen and seen[key][0] != item.name:
-                if is_source and seen[key][1] != split:
-                    found.names["leaking"].append(f"{item.name} = {seen[key][0]}")
-                else:
-                    found.names["duplicate"].append(f"{item.name} = {seen[key][0]}")
-            seen.setdefault(key, (item.name, split))
+            if one.key in seen and seen[one.key][0] != name:
+                problem = "leaking" if is_source and seen[one.key][1] != split else "duplicate"
+                found.names[problem].append(f"{name} = {seen[one.key][0]}")
+            seen.setdefault(one.key, (name, split))
 
 
 def _in_order(pool: ThreadPoolExecutor, work, items: Iterable[Item], ahead: int = 64):
@@ -87,45 +102,61 @@ def _in_order(pool: ThreadPoolExecutor, work, items: Iterable[Item], ahead: int 
         waiting += [pool.submit(work, item) for item in islice(rest, 1)]
 
 
-def _judge(item: Item, side: Side) -> tuple[Item, int | None, str | None, tuple[str, ...]]:
-    """An item, what its bytes are known by, its problem and what reading it found."""
+def _judge(item: Item, side: Side) -> Judged:
+    """Read an item as training would."""
+    judged = Judged(item)
     try:
         data = item.read()
-    except InputError:
-        return item, None, "unreadable", ()
-    key = content_key(data)
-    try:
-        if side.modality == "image":
-            return item, key, None, notes_of(read_image(io.BytesIO(data), name=item.name))
-        wave = read_audio(data, sample_rate=SAMPLE_RATE, name=item.name)
+        judged.key = content_key(data)
+        judged.problems += (_of_picture if side.modality == "image" else _of_sound)(data, item.name, side)
     except SilenceError:
-        return item, key, "silent", ()
+        judged.problems.append(("silent", ""))
+    except DamagedError:
+        judged.problems.append(("broken", ""))
     except InputError:
-        return item, key, "unreadable", ()
+        judged.problems.append(("unreadable", ""))
+    return judged
+
+
+def _of_picture(data: bytes, name: str, _: Side) -> list[tuple[str, str]]:
+    return [(note.kind, note) for note in notes_of(read_image(io.BytesIO(data), name=name))]
+
+
+def _of_sound(data: bytes, name: str, side: Side) -> list[tuple[str, str]]:
+    wave = read_audio(data, sample_rate=SAMPLE_RATE, name=name)
     if side.prefix == "voices":
         try:
-            speech_part(wave, limit=3.0, name=item.name)
+            speech_part(wave, limit=3.0, name=name)
         except InputError:
-            return item, key, "silent", ()
-    return item, key, "short" if wave.seconds < SHORT else None, wave.notes
+            return [("silent", "")]
+    found = [(note.kind, str(note)) for note in wave.notes]
+    if "cut" not in dict(found) and length_lies(io.BytesIO(data)):
+        found.append(("lying", ""))
+    return [*found, ("short", "")] if wave.seconds < SHORT else found
 
 
-def _mismatched(data: str, row: Task, manifest: Manifest, found: Findings) -> None:
-    path = Path(data)
+def _mismatched(manifest: Manifest, found: Findings) -> None:
+    """The labels that one side lacks."""
     if not manifest.direct:
         both = [set(listing.labels) for listing in (manifest.sources, manifest.targets)]
         lonely = (both[0] ^ both[1]) - {-1}
         found.names["mismatched"] += [f"label {manifest.label_names[number]}" for number in sorted(lonely)]
-        return
-    if not path.is_dir():
-        return
-    stems = defaultdict(set)
-    for side in (row.source, row.target):
-        folder = next((path / f for f in side.folders if (path / f).is_dir()), None)
-        if folder is not None:
-            for file in folder.rglob("*"):
-                if file.suffix[1:].lower() in SUFFIXES[side.modality]:
-                    stems[file.relative_to(folder).with_suffix("").as_posix()].add(
-                        f"{folder.name}/{file.relative_to(folder)}"
-                    )
-    found.names["mismatched"] += [next(iter(files)) for stem, files in sorted(stems.items()) if len(files) == 1]
+
+
+def _left_out(data: Path, row: Task, manifest: Manifest, found: Findings) -> None:
+    """Files that nothing is made of: in folders of pairs those without a partner, those with a better one of the same
+    stem, and hidden ones; in shards these.
+    """
+    folders = folders_of(data, row)
+    by_stem = [(folder, stems(folder, modality)) for folder, modality in folders]
+    shared = set.intersection(*(set(paths) for _, paths in by_stem)) if by_stem else set()
+    for folder, paths in by_stem:
+        for stem, files in paths.items():
+            names = [f"{folder.name}/{file.relative_to(folder)}" for file in files]
+            found.names["mismatched"] += [] if stem in shared else names[:1]
+            found.names["ambiguous"] += [f"{name}: {names[0]} is taken" for name in names[1:]]
+    for folder, modality in folders:
+        found.names["hidden"] += map(str, walk(folder, SUFFIXES[modality], hidden=True))
+    items = (item for side in (manifest.sources, manifest.targets) for item in side.items)
+    for tar in dict.fromkeys(item.path for item in items if item.size >= 0):
+        found.names["hidden"] += [f"{tar}: {name}" for name in hidden_members(tar)]

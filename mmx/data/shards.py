@@ -19,6 +19,7 @@ from mmx.errors import InputError, NetworkError, UsageError
 from mmx.extras import require
 from mmx.media import formats
 from mmx.media.files import write_atomic
+from mmx.media.names import is_hidden
 from mmx.models.hub import OFF, offline
 
 T = TypeVar("T")
@@ -43,11 +44,9 @@ def _grouped(tar: tarfile.TarFile, take: Callable[[str, tarfile.TarInfo], T]) ->
     """Samples with what is taken of their members; take: of a sample's key and a member."""
     sample = None
     for member in tar:
-        if not member.isfile():
+        if not member.isfile() or is_hidden(Path(member.name)):  # such as the ._x.jpg that tar puts on macOS
             continue
         head, _, name = member.name.rpartition("/")
-        if name.startswith("."):  # such as the ._x.jpg that tar puts beside x.jpg on macOS
-            continue
         stem, _, suffix = name.partition(".")
         key = f"{head}/{stem}" if head else stem
         if sample is None or key != sample.key:
@@ -63,6 +62,14 @@ def _grouped(tar: tarfile.TarFile, take: Callable[[str, tarfile.TarInfo], T]) ->
             sample.members[suffix.lower()] = take(key, member)
     if sample is not None:
         yield sample
+
+
+def hidden_members(path: str) -> list[str]:
+    """The names of the hidden files of a local tar, which are left out: macOS puts a `._NAME` before each NAME. Raises
+    InputError.
+    """
+    with _told(path), tarfile.open(path) as tar:
+        return [member.name for member in tar if member.isfile() and is_hidden(Path(member.name))]
 
 
 def located(path: str) -> Iterator[Sample[Item]]:

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmx.errors import InputError, UsageError
+from mmx.errors import DamagedError, InputError, UsageError
+from mmx.media.findings import Note
 from mmx.media.formats import MAX_BYTES, NARROW
 from mmx.media.sound_files import av_track, soundfile_track
 from mmx.media.sound_part import Loudest, Part, Take
@@ -24,7 +25,7 @@ class Waveform:
 
     samples: np.ndarray
     sample_rate: int
-    notes: tuple[str, ...] = ()  # what the user should know of the file that it came from
+    notes: tuple[Note, ...] = ()  # what the user should know of the file that it came from
 
     @property
     def seconds(self) -> float:
@@ -60,9 +61,10 @@ def read_audio(
     take.check(name)
     track, lost = take.track, take.track.losses() if take.ended else ()
     if strict and lost:
-        raise InputError(f"{name}: {lost[0]}", hint="copy or download it again")
+        raise DamagedError(f"{name}: {lost[0]}", hint="copy or download it again")
     if sample_rate is not None and track.rate < NARROW * sample_rate:
-        take.notes += (f"sampled at {track.rate} Hz as on a telephone: nothing above {track.rate // 2} Hz is in it",)
+        said = f"sampled at {track.rate} Hz as on a telephone: nothing above {track.rate // 2} Hz is in it"
+        take.notes += (Note("narrow", said),)
     return Waveform(take.samples(), sample_rate or track.rate, lost + take.notes)
 
 
@@ -96,7 +98,8 @@ def with_either_ear(hear: Callable[[int | None], Take]) -> Take:
     take = hear(None)
     if (channel := take.opposed) is not None:
         take = hear(channel)
-        take.notes += (f"its channels are of opposite phase: channel {channel + 1} alone is heard",)
+        said = f"its channels are of opposite phase: channel {channel + 1} alone is heard"
+        take.notes += (Note("opposed", said),)
     return take
 
 

@@ -13,8 +13,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmx.errors import InputError
+from mmx.errors import DamagedError, InputError
 from mmx.media.audio import opened
+from mmx.media.findings import Note
 from mmx.media.formats import MAX_PIXELS, PICTURES, PICTURES_SAID
 from mmx.media.notes import NOTES
 
@@ -58,7 +59,7 @@ def read_image(source: Path | str | BinaryIO, *, name: str | None = None) -> Ima
     except Image.DecompressionBombError:
         raise InputError(f"{name}: too many pixels", hint=f"at most {MAX_PIXELS // 1_000_000} megapixels") from None
     except Exception as error:  # a damaged file makes Pillow's readers raise anything, from struct.error to IndexError
-        raise InputError(f"{name}: the picture is damaged or cut short", hint=str(error)) from None
+        raise DamagedError(f"{name}: the picture is damaged or cut short", hint=str(error)) from None
 
 
 def _decoded(file: BinaryIO, name: str) -> Image.Image:
@@ -139,7 +140,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             note = f"its samples use {bits} bits: they are shown by that range"
     shown = Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)).convert("RGB")
     if note:
-        shown.info[NOTES] = (note,)
+        shown.info[NOTES] = (Note("range", note),)
     return shown
 
 

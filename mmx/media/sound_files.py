@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmx.errors import InputError
+from mmx.media.findings import Note
 from mmx.media.formats import DEMUXERS, MAX_CHANNELS, MAX_RATE, MIN_RATE, SOUNDS_SAID
 from mmx.media.sound_headers import MP3_PACKET, missing_share, mp3_says, ogg_ends
 
@@ -50,15 +51,17 @@ class Track:
         """Whether another reader would give no more."""
         return self.count > 0 and not (self.short or self.damaged or self.more)
 
-    def losses(self) -> tuple[str, ...]:
+    def losses(self) -> tuple[Note, ...]:
         """What is missing, for the user."""
         if self.short:
             promised, there = f"{self.promised:.2f} s", f"{self.seconds:.2f} s"
-            return (f"cut short or damaged: of the {promised} that its header promises {there} are there",)
+            said = f"cut short or damaged: of the {promised} that its header promises {there} are there"
+            return (Note("cut", said),)
         if self.damaged:
             places = "1 place, which is" if self.damaged == 1 else f"{self.damaged} places, which are"
-            return (f"damaged at {places} left out",)
-        return ("it may be cut short: it ends without the mark that ends such files",) if self.unended else ()
+            return (Note("damaged", f"damaged at {places} left out"),)
+        said = "it may be cut short: it ends without the mark that ends such files"
+        return (Note("cut", said),) if self.unended else ()
 
 
 def soundfile_track(file: BinaryIO, name: str) -> Track | None:

@@ -44,29 +44,39 @@ def missing_share(file: BinaryIO) -> float:
     """Of the bytes that the header of a chunked file promises, the share that is not there; 0 where it
     promises none.
     """
+    promised, there = _sizes(file)
+    return max(0.0, 1 - there / promised) if 0 < promised < OPEN_ENDED else 0.0
+
+
+def length_lies(file: BinaryIO) -> bool:
+    """Whether the header of a chunked file promises more than is there, or none of what is: of a writer into a pipe, of
+    a recorder that died, or of one that counts wrong.
+    """
+    promised, there = _sizes(file)
+    return promised > there or (promised == 0 < there)
+
+
+def _sizes(file: BinaryIO) -> tuple[int, int]:
+    """Bytes of sound that the header of a chunked file promises, and those that are there; (0, 0) of other files."""
     file.seek(0, 2)
     end = file.tell()
     file.seek(0)
     head = file.read(16)
     if head[:4] == b".snd":
         start, size = struct.unpack(">II", head[4:12])
-        return _share(size, end - start)
+        return size, end - start
     kind = next((kind for kind in CONTAINERS if head.startswith(kind.magic)), None)
     if kind is None:
-        return 0.0
+        return 0, 0
     length, at = struct.calcsize(kind.head), kind.first
     while at + length <= end:
         file.seek(at)
         name, size = struct.unpack(kind.head, file.read(length))
         size -= length if kind.counts_head else 0
         if name == kind.data:
-            return _share(size, end - at - length)
+            return size, end - at - length
         at += length + size + -size % kind.padding
-    return 0.0
-
-
-def _share(promised: int, there: int) -> float:
-    return max(0.0, 1 - there / promised) if 0 < promised < OPEN_ENDED else 0.0
+    return 0, 0
 
 
 def mp3_says(file: BinaryIO) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmx.errors import InputError, SilenceError
+from mmx.media.findings import Note
 from mmx.media.formats import MAX_SECONDS
 from mmx.media.sound_files import Track
 
@@ -85,7 +86,7 @@ class Take:
     def __init__(self, part: Part, track: Track, channel: int | None) -> None:
         self.part, self.track, self.channel = part, track, channel
         self.ended = True  # whether the track was read to its end
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[Note, ...] = ()
         self._low, self._high, self._finite = np.inf, -np.inf, True
         self._mean_energy, self._energies = 0.0, np.zeros(1)
         length = None if part.window is None else int(part.window * track.rate)

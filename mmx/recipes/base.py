@@ -30,7 +30,7 @@ class PairedData:
             "--data",
             metavar="DATA",
             show_default=False,
-            help="A folder, a .jsonl or .csv manifest, or a URL of shards such as .../{000..009}.tar.",
+            help="A folder, a .jsonl, .csv or .tsv manifest, or a URL of shards such as .../{000..009}.tar.",
         ),
     ] = field(metadata=FREE)
 

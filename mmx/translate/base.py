@@ -136,9 +136,16 @@ class Translator:
         return found | ({"encoder": self.encoder_at} if self.encoder_at else {})
 
     def read(
-        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+        self,
+        source: Any,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        name: str | None = None,
+        strict: bool = False,
     ) -> Any:
-        """A path, bytes or a decoded medium → what `translate` takes. Raises InputError."""
+        """A path, bytes or a decoded medium → what `translate` takes. Raises InputError, with `strict` also for a sound
+        of which a part is missing."""
         raise NotImplementedError
 
     def notes(self, name: str, medium: Any) -> list[str]:

@@ -26,9 +26,16 @@ class ImageTranslator(Translator):
     options = ("beam", "temperature", "top_p", "speed", "voice")
 
     def read(
-        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+        self,
+        source: Any,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        name: str | None = None,
+        strict: bool = False,
     ) -> Image.Image:
-        """A path, bytes or a picture → RGB. Raises InputError. `start` and `duration` mean nothing here."""
+        """A path, bytes or a picture → RGB. Raises InputError. The other options mean nothing here: a picture that
+        is cut short always is one."""
         if isinstance(source, Image.Image):
             return to_rgb(source)
         return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)

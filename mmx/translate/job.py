@@ -69,6 +69,7 @@ class Job:
     indices: tuple[int, ...] = (0,)
     layout: str = "single"
     command: str = "sound2img"
+    strict: bool = False  # refuse sounds of which a part is missing
 
     def of(self, role: str) -> list[Given]:
         """The inputs of one role."""
@@ -97,7 +98,7 @@ def run(translator: Translator, job: Job) -> Done:
     """Read, translate and encode. Raises InputError, UsageError, NonFiniteError."""
     started = time.perf_counter()
     heard = [given for given in job.inputs if given.role not in ("image", *SHIFTS)]
-    media = {id(given): _read(translator, given, job.settings) for given in heard}
+    media = {id(given): _read(translator, given, job) for given in heard}
     blends = _blends(translator, job, media)
     seconds = {"read": time.perf_counter() - started, "bridge": 0.0, "decode": 0.0}
     options = {name: getattr(job.settings, name) for name in translator.options}
@@ -116,13 +117,13 @@ def run(translator: Translator, job: Job) -> Done:
     return Done(artifacts, [t.heard for t in translations], {k: round(v, 4) for k, v in seconds.items()}, notes)
 
 
-def _read(translator: Translator, given: Given, settings: Settings) -> Any:
+def _read(translator: Translator, given: Given, job: Job) -> Any:
     """An input as the translator takes it; only of a source a part may be asked for."""
-    part = {"start": settings.start, "duration": settings.duration} if given.role == "source" else {}
-    return translator.read(given.data, name=given.name, **part)
+    part = {"start": job.settings.start, "duration": job.settings.duration} if given.role == "source" else {}
+    return translator.read(given.data, name=given.name, strict=job.strict, **part)
 
 
-def _meant(translator: Translator, given: Given) -> Any:
+def _meant(translator: Translator, given: Given, strict: bool) -> Any:
     """A text, a picture or else what the translator takes, of which only the meaning counts."""
     if given.is_text:
         return text_of(given.data, given.name)
@@ -131,7 +132,7 @@ def _meant(translator: Translator, given: Given) -> Any:
     except InputError as error:
         if "not a picture" not in error.message:
             raise
-        return translator.read(given.data, name=given.name)
+        return translator.read(given.data, name=given.name, strict=strict)
 
 
 def _blends(translator: Translator, job: Job, media: dict[int, Any]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _blends(translator: Translator, job: Job, media: dict[int, Any]) -> dict[str
     found = {
         "mix": [Blend(media[id(given)], given.weight) for given in job.of("mix")],
         "image": next(images, None),
-        "shift": [Blend(_meant(translator, given), sign * given.weight) for sign, given in shifts],
+        "shift": [Blend(_meant(translator, given, job.strict), sign * given.weight) for sign, given in shifts],
         "interpolate": next((media[id(given)] for given in job.of("interpolate")), None),
     }
     return {name: blend for name, blend in found.items() if blend}

@@ -41,7 +41,13 @@ class SoundTranslator(Translator):
         return self.bridge.rate
 
     def read(
-        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+        self,
+        source: Any,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        name: str | None = None,
+        strict: bool = False,
     ) -> Waveform:
         """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError.
 
@@ -51,10 +57,10 @@ class SoundTranslator(Translator):
         if isinstance(source, Waveform):
             whole = read_samples((source.samples, source.sample_rate), part_of(None), name or "input")
             return Waveform(resample(whole.samples, whole.sample_rate, self.rate), self.rate, source.notes)
-        part = part_of(self.rate, start, duration, self.window)
         if isinstance(source, tuple):
-            return read_samples(source, part, name or "input")
-        return read_audio(source, sample_rate=self.rate, start=start, duration=duration, window=self.window, name=name)
+            return read_samples(source, part_of(self.rate, start, duration, self.window), name or "input")
+        part = {"start": start, "duration": duration, "window": self.window}
+        return read_audio(source, sample_rate=self.rate, name=name, strict=strict, **part)
 
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:

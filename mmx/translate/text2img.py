@@ -27,9 +27,15 @@ class TextTranslator(Translator):
         return cls(task, prompter, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
 
     def read(
-        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+        self,
+        source: Any,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        name: str | None = None,
+        strict: bool = False,
     ) -> str:
-        """A text or its bytes → the text in one line. Raises InputError. `start` and `duration` mean nothing here."""
+        """A text or its bytes → the text in one line. Raises InputError. The options mean nothing here."""
         return text_of(source, name or "text")
 
     def notes(self, name: str, medium: str) -> list[str]:

@@ -28,13 +28,19 @@ class VoiceTranslator(SoundTranslator):
     window = VOICE_WINDOW  # in which speech is looked for
 
     def read(
-        self, source: Any, *, start: float | None = None, duration: float | None = None, name: str | None = None
+        self,
+        source: Any,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        name: str | None = None,
+        strict: bool = False,
     ) -> Waveform:
         """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises
         InputError."""
         name = name or (str(source) if isinstance(source, str | Path) else "input")
         try:
-            wave = super().read(source, start=start, duration=duration, name=name)
+            wave = super().read(source, start=start, duration=duration, name=name, strict=strict)
         except SilenceError as error:
             raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
         return speech_part(wave, limit=VOICE_SPEECH, name=name)
