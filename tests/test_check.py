@@ -20,7 +20,7 @@ from mmx.media.audio import read_audio
 from mmx.media.findings import KINDS
 from tests.conftest import RATE
 from tests.sounds import av_encoded, encoded, packets_of, rising, with_data_size
-from tests.test_pairs import pair_folder, png
+from tests.test_pairs import png
 
 WHOLE = encoded(rising(1), RATE)
 
@@ -174,7 +174,3 @@ def test_show_says_what_is_missing(mmx_in_process, tmp_path: Path) -> None:
     (tmp_path / "cut.wav").write_bytes(WHOLE[: len(WHOLE) // 2])
     code, _, err = mmx_in_process("show", tmp_path / "cut.wav", "-o", tmp_path / "a.png")
     assert code == 0 and b"cut.wav: cut short" in err
-
-
-def test_the_folder_of_pairs_is_as_others_make_it(tmp_path: Path) -> None:
-    assert len(read_manifest(str(pair_folder(tmp_path / "pairs", 3)), "sound2img").sources.items) == 3

@@ -202,6 +202,18 @@ def test_a_manifest_a_text_and_a_video_may_come_from_pipes(tmp_path: Path, piped
     assert len(list(moments(piped(film, "v"), every=2.0, window=1.0, sample_rate=RATE))) == 4
 
 
+def test_a_space_reads_pipes_too(tmp_path: Path, piped, bark: Path) -> None:
+    from mmx.spaces.parts import parts_of
+    from mmx.spaces.query import parse_query
+    from tests.small_space import small_space
+
+    (direct,) = parts_of(small_space(), bark, str(bark))
+    path = piped(bark.read_bytes())
+    assert [term.kind for term in parse_query(str(path))] == ["file"]
+    (part,) = parts_of(small_space(), path, str(path))
+    assert part.modality == "sound" and (part.medium.samples == direct.medium.samples).all()
+
+
 def test_a_pipe_takes_one_result(mmx_in_process, debug_options, tmp_path: Path, bark: Path) -> None:
     path, got = tmp_path / "out", []
     os.mkfifo(path)

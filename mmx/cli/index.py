@@ -15,7 +15,7 @@ from mmx.cli.spaces import Cutting, SpaceChoice, Speaker, fitting
 from mmx.cli.takes import takes
 from mmx.cli.talk import report
 from mmx.errors import PartialFailure, UsageError
-from mmx.media.files import Source, Target, expand
+from mmx.media.files import Source, Target, expand, output_file
 from mmx.media.formats import SUFFIXES
 from mmx.options import Overwrite, Saying
 from mmx.spaces.query import parse_query
@@ -121,10 +121,9 @@ class Query:
             raise UsageError(f"{self.index}: no such index", hint=f"mmx index FOLDER -o {self.index}")
         if self.sheet is None:
             return None
-        if self.sheet.suffix.lower() != ".png":
-            raise UsageError(f"{self.sheet}: this writes .png files")
-        Target(self.sheet).check(overwrite=self.overwrite)
-        return Target(self.sheet)
+        target = output_file(self.sheet, ".png", "--sheet ")
+        target.check(overwrite=self.overwrite)
+        return target
 
 
 @takes

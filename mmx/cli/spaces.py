@@ -15,7 +15,7 @@ from mmx.cli.batch import each
 from mmx.cli.takes import takes
 from mmx.cli.talk import report
 from mmx.errors import MmxError, UsageError
-from mmx.media.files import Source, Target, expand
+from mmx.media.files import Source, Target, expand, given_file, output_file
 from mmx.media.formats import SUFFIXES
 from mmx.models.store import missing
 from mmx.network import Network
@@ -148,9 +148,7 @@ class Vectors:
             return None
         if self.output == "-" and saying.as_json:
             raise UsageError("--json and the vectors both want stdout", hint="give -o FILE")
-        if self.output != "-" and Path(self.output).suffix.lower() != ".safetensors":
-            raise UsageError(f"{self.output}: this writes .safetensors files")
-        target = Target(None if self.output == "-" else Path(self.output))
+        target = output_file(self.output, ".safetensors")
         target.check(overwrite=self.overwrite)
         return target
 
@@ -231,7 +229,7 @@ class Labels:
 
 def _lines_of(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf8").splitlines()
+        return given_file(path, "--labels-file ").read_text(encoding="utf8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"--labels-file {path}: no such text file") from None
 

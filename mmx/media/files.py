@@ -63,6 +63,11 @@ def is_stream(path: str | Path) -> bool:
     return not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or os.path.dirname(path) in STREAMS)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of this name, or a pipe. A name that is too long for one is none."""
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
 def given_file(given: str | Path, option: str = "", *, folders: bool = False, stdin: bool = True) -> Path:
     """A file that a command line names, or with `folders` also a folder.
 
@@ -71,8 +76,7 @@ def given_file(given: str | Path, option: str = "", *, folders: bool = False, st
     Raises UsageError where it is not there, and for an address.
     """
     text = str(given)
-    there = os.path.exists(text) if folders else os.path.exists(text) and not os.path.isdir(text)
-    if there:
+    if is_file(text) or (folders and os.path.isdir(text)):
         return Path(given)
     if ADDRESS.match(text):
         hint = "curl -L URL | mmx ... -" if stdin and not option else f"mmx ... {option}<(curl -L URL)"

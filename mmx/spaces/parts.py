@@ -15,7 +15,7 @@ from torch import Tensor
 from mmx.bridges.words_prompt import MAX_TEXT
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
-from mmx.media.files import kind_of_file
+from mmx.media.files import Source, is_stream, kind_of_file
 from mmx.media.image import read_image
 from mmx.media.notes import notes_of
 from mmx.media.video import moments
@@ -58,6 +58,8 @@ def parts_of(space: Space, source: Path | bytes, name: str, cuts: Cuts = Cuts())
 
     Raises InputError for what is unreadable or holds nothing, ModelError for a kind of file that the space is not for.
     """
+    if isinstance(source, Path) and is_stream(source):  # it can be read once
+        source = Source(source, source).read()
     kind = kind_of_file(Path(name)) or _sniffed(source, name)
     if kind == "video" and isinstance(source, bytes):
         kind = "sound"

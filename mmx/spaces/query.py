@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from mmx.errors import UsageError
-from mmx.media.files import MEDIA
+from mmx.media.files import MEDIA, is_file
 
 QUOTES = {"'": "'", '"': '"'}
 WEIGHT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*\*\s*")
@@ -33,7 +33,7 @@ def parse_query(query: str) -> list[Term]:
     """
     if query == "-":
         return [Term("stdin", "-")]
-    if os.path.isfile(query):
+    if is_file(query):
         return [Term("file", query)]
     terms = [_term(text, sign, query) for sign, text in _summands(query)]
     return terms
@@ -65,8 +65,8 @@ def _opens(before: str) -> bool:
 
 def _term(text: str, sign: float, query: str) -> Term:
     found = WEIGHT.match(text)
-    weight = float(found[1]) if found and not os.path.isfile(text.strip()) else 1.0
-    value = (text[found.end() :] if found and not os.path.isfile(text.strip()) else text).strip()
+    weight = float(found[1]) if found and not is_file(text.strip()) else 1.0
+    value = (text[found.end() :] if found and not is_file(text.strip()) else text).strip()
     if not value:
         raise UsageError(f"{query!r}: a term is missing", hint=HOW)
     if not (math.isfinite(weight) and weight > 0):
@@ -78,7 +78,7 @@ def _term(text: str, sign: float, query: str) -> Term:
         if not inner.strip():
             raise UsageError(f"{query}: a text is empty", hint=HOW)
         return Term("text", inner.strip(), sign * weight)
-    if os.path.isfile(value):
+    if is_file(value):
         return Term("file", value, sign * weight)
     if os.path.splitext(value)[1].lower() in MEDIA and not re.search(r"\s", value):
         raise UsageError(f"{value}: no such file", hint=f"if it is a text, put it in quotes: '\"{value}\"'")
