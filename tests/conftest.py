@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,20 +133,6 @@ def training(task: str, data: Path, run: Path, decoder: str | Path, *rest: objec
     """The arguments that train a bridge for a few small steps on the CPU."""
     command = ("train-bridge", task, "--data", data, "-o", run, "--decoder", decoder, "--max-steps", steps)
     return (*command, "--prior-steps", steps, "--batch-size", 6, "--device", "cpu", "--quiet", *rest)
-
-
-def run_mmx(
-    *arguments: str | Path, cwd: Path | None = None, stdin: bytes | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own, as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "mmx", *map(str, arguments)],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
 
 
 @pytest.fixture

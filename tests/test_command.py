@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from mmx.media.audio import Waveform, wav_bytes
-from tests.conftest import ROOT, run_mmx, tone
+from tests.conftest import ROOT, tone
 
 
 @pytest.fixture
@@ -70,13 +70,12 @@ def test_same_seed_same_bytes_other_seed_other_bytes(mmx_in_process, debug_optio
     assert a == b != c
 
 
-def test_a_pipe_in_a_real_shell(debug_options, tmp_path: Path, bark: Path) -> None:
-    options = " ".join(debug_options)
+def test_a_pipe_in_a_real_shell(mmx_in_process, one_step_options, tmp_path: Path, bark: Path) -> None:
+    options = " ".join(one_step_options)
     command = f"cat '{bark}' | {sys.executable} -m mmx sound2img - -o - -q {options} > '{tmp_path}/pipe.png'"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b""
-    direct = run_mmx("sound2img", bark, "-o", tmp_path / "direct.png", *debug_options, cwd=ROOT)
-    assert direct.returncode == 0
+    assert mmx_in_process("sound2img", bark, "-o", tmp_path / "direct.png", *one_step_options)[0] == 0
     np.testing.assert_array_equal(
         np.asarray(Image.open(tmp_path / "pipe.png")), np.asarray(Image.open(tmp_path / "direct.png"))
     )
@@ -254,12 +253,13 @@ def test_bytes_in_memory_equal_a_file(debug_models, bark: Path) -> None:
     assert io.BytesIO(a.tobytes()).getvalue() == b.tobytes()
 
 
-def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, debug_options, tmp_path: Path, sounds: Path) -> None:
+def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, one_step_options, tmp_path: Path, sounds: Path) -> None:
     """Two processes do each item once, with the bytes that one process gives; --resume makes only what is missing."""
     one, two = tmp_path / "one", tmp_path / "two"
-    assert mmx_in_process("sound2img", sounds, "-o", one, "-n", 2, *debug_options)[0] in (0, 6)
+    assert mmx_in_process("sound2img", sounds, "-o", one, "-n", 2, *one_step_options)[0] in (0, 6)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29618"]
-    command = ["-m", "mmx", "sound2img", str(sounds), "-o", str(two), "-n", "2", "--resume", "--quiet", *debug_options]
+    command = ["-m", "mmx", "sound2img", str(sounds), "-o", str(two), "-n", "2", "--resume", "--quiet"]
+    command += one_step_options
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([*launch, *command], capture_output=True, env=environment, check=False)
     names = {path.relative_to(one) for path in one.rglob("*.png")}
@@ -274,7 +274,7 @@ def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, debug_options, tmp_pa
     gone.unlink()
     with (two / "mmx-done.jsonl").open("a") as file:
         file.write('{"job": "cut sho')
-    _, out, _ = mmx_in_process("sound2img", sounds, "-o", two, "-n", 2, "--resume", "--json", *debug_options)
+    _, out, _ = mmx_in_process("sound2img", sounds, "-o", two, "-n", 2, "--resume", "--json", *one_step_options)
     made = [line for line in map(json.loads, out.splitlines()) if "outputs" in line]
     assert len(made) == 1 and str(gone) in made[0]["outputs"] and gone.exists()
-    assert mmx_in_process("sound2img", sounds, "-o", one / "a.png", "--resume", *debug_options)[0] == 2
+    assert mmx_in_process("sound2img", sounds, "-o", one / "a.png", "--resume", *one_step_options)[0] == 2

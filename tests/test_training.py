@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -105,26 +106,35 @@ def test_loss_gradients_are_finite_where_vectors_agree() -> None:
 
 def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
     script = f"""
-import sys, os; sys.path.insert(0, {str(ROOT)!r})
-from dataclasses import replace
+import json, os, signal, sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.line_task import CONFIG, LineTask, Run
-run = Run(LineTask(), CONFIG, Path(sys.argv[2]))
-until, step = int(sys.argv[1]), run._one_step
-def one_step(**options):
-    if run.step == until:
-        os.kill(os.getpid(), {int(signal.SIGKILL)})
-    return step(**options)
-run._one_step = one_step
-run.fit(quiet=True)
+
+def train(folder, until):
+    child = os.fork()  # importing torch once is enough
+    if child == 0:
+        run = Run(LineTask(), CONFIG, folder)
+        step = run._one_step
+        def one_step(**options):
+            if run.step == until:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(**options)
+        run._one_step = one_step
+        run.fit(quiet=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+folder = Path(sys.argv[1])
+runs = (("whole", 99), ("killed", 3), ("killed", 17), ("killed", 18), ("killed", 99))
+print(json.dumps([train(folder / name, until) for name, until in runs]))
 """
-    for folder, until in (("whole", 99), ("killed", 3), ("killed", 17), ("killed", 18), ("killed", 99)):
-        code = subprocess.run(
-            [sys.executable, "-c", script, str(until), str(tmp_path / folder)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=False,
-        ).returncode
-        assert code == (0 if until == 99 else -signal.SIGKILL)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [0, -signal.SIGKILL, -signal.SIGKILL, -signal.SIGKILL, 0]
     whole = Run(LineTask(), CONFIG, tmp_path / "whole")
     resumed = Run(LineTask(), CONFIG, tmp_path / "killed")
     assert resumed.step == 40
