@@ -100,18 +100,21 @@ def test_streamed_shards_train_as_local_ones(mmx_in_process, tmp_path: Path, ser
     assert metrics[0]["data_sha256"] == metrics[1]["data_sha256"] and metrics[0]["pairs"] == metrics[1]["pairs"]
 
 
-def test_two_processes_stream_a_share_each(tmp_path: Path, server: Server, debug_models) -> None:
+def test_two_processes_stream_a_share_each(mmx_in_process, tmp_path: Path, server: Server, one_step_models) -> None:
     """Every shard is asked for once, and the losses are those of one process with the doubled batch."""
-    command = ["-m", "mmx", "train-bridge", "sound2img", "--data", f"{server.url}/a-{{000..001}}.tar", *COMMON]
-    command += ["--decoder", str(debug_models[1])]
+    command = ["train-bridge", "sound2img", "--data", f"{server.url}/a-{{000..001}}.tar", *COMMON]
+    command += ["--decoder", str(one_step_models[1])]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29623"]
-    for name, start, size in (("two", launch, "6"), ("one", [], "12")):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29623"]
+
+    def two(*line: str) -> tuple[int, bytes, bytes]:
+        done = subprocess.run([*launch, "-m", "mmx", *line], capture_output=True, env=environment, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    for name, start, size in (("two", two, "6"), ("one", mmx_in_process, "12")):
         own = ["-o", str(tmp_path / name), "--cache", str(tmp_path / f"cache-{name}"), "--batch-size", size]
-        done = subprocess.run(
-            [sys.executable, *start, *command, *own], capture_output=True, env=environment, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        code, _, err = start(*command, *own)
+        assert code == 0, err.decode()[-2000:]
         assert server.got == {"/a-000.tar": 1, "/a-001.tar": 1}
         server.got.clear()
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
