@@ -109,7 +109,9 @@ def measured(mmx_in_process, report: Path, task: str, data: Path, *options: obje
 
 def test_sounds_are_named_and_drawn_by_concept(mmx_in_process, debug_options, tmp_path: Path, concepts: Path) -> None:
     result = measured(mmx_in_process, tmp_path / "r", "sound2img", concepts, "--limit", 2, *debug_options[:4])
-    assert set(result["naming"]) == {"sound2img", "oracle: photos", "random"}
+    changed = {f"sound2img: {name}" for name in ("resampled", "quiet, in a rumble", "telephone")}
+    assert set(result["naming"]) == {"sound2img", "oracle: photos", "random"} | changed
+    assert result["naming"]["sound2img: quiet, in a rumble"]["same"] == 1  # of a CNN of random weights, too
     assert result["naming"]["random"]["top1"] == 1 / len(LABELS)
     counts = {name: row["count"] for name, row in result["pictures"].items()}
     assert len(counts) == 5 and counts["sound2img"] == counts["text: the concept's name"] > 0
@@ -215,3 +217,17 @@ def test_the_spread_of_a_set_is_the_mean_distance_within_its_groups() -> None:
     # of the first group two that are at right angles, of the second two that point the same way, of the third only one
     assert spread(features, torch.tensor([0, 0, 1, 1, 2])) == pytest.approx(2**0.5 / 2)
     assert math.isnan(spread(features, torch.arange(5)))
+
+
+def test_changed_sounds_are_what_they_are_said_to_be() -> None:
+    from mmx.evaluation.changed import over_a_telephone, resampled, with_rumble
+    from mmx.media.audio import Waveform
+
+    time = np.arange(16_000) / 16_000
+    tones = [np.sin(2 * np.pi * hertz * time).astype(np.float32) * 0.3 for hertz in (1000, 6000)]
+    wave = Waveform(tones[0] + tones[1], 16_000)
+    inside = slice(1000, -1000)
+    assert np.abs(over_a_telephone(wave).samples - tones[0])[inside].max() < 0.01
+    assert np.abs(resampled(wave).samples - wave.samples)[inside].max() < 0.01
+    spectrum = np.abs(np.fft.rfft(with_rumble(wave).samples)) / 8000
+    assert spectrum[[1000, 6000]] == pytest.approx([0.015, 0.015], rel=1e-3) and spectrum[12] > 5 * 0.015

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
+from mmx.evaluation.changed import CHANGES
 from mmx.evaluation.judge import Judge, judge_for
 from mmx.evaluation.metrics import (
     PictureSet,
@@ -125,14 +126,24 @@ def diversity(given: Given, sets: Sequence[PictureSet], judge: Judge, each: int 
 
 def naming(given: Given, real: PictureSet) -> Table:
     """Top-1 and top-5 of naming each sound's concept by its text where the sounds' points are, and each photo's in the
-    decoder's space.
+    decoder's space; and of the same sounds changed, with the share that are named as before.
     """
     translator, labels = given.translator, given.labels
     embeds = translator.decoder.targets(real.pictures)
     texts = translator.decoder.teacher.embed_texts(translator.texts_of(labels)).cpu()
-    heard = given.points @ translator.text_points(labels).T
+    named, truth = translator.text_points(labels).T, given.truth(given.sounds.meta)
+    heard = given.points @ named
+    changed = {
+        name: torch.stack([translator.point(change(wave)) for wave in given.sounds.waves]) @ named
+        for name, change in CHANGES.items()
+    }
     return {
-        "sound2img": top_accuracy(heard, given.truth(given.sounds.meta)),
+        "sound2img": top_accuracy(heard, truth) | {"same": 1.0},
+        **{
+            f"sound2img: {name}": top_accuracy(other, truth)
+            | {"same": (other.argmax(1) == heard.argmax(1)).float().mean().item()}
+            for name, other in changed.items()
+        },
         "oracle: photos": top_accuracy(embeds @ texts.T, real.truth),
         "random": {"top1": 1 / len(labels), "top5": min(1.0, 5 / len(labels))},
     }
