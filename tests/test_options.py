@@ -327,3 +327,13 @@ def test_every_command_has_a_line() -> None:
 def test_a_command_is_listed_as_what_its_own_help_says(name: str) -> None:
     command = load_command(name)
     assert command.name == name and command.help.partition("\n\n")[0].replace("\n", " ") == COMMANDS[name].line
+
+
+def test_no_help_text_loses_the_name_of_an_extra() -> None:
+    """Rich takes [recipes] for a style and drops it, unless it is escaped."""
+    for line in LINES:
+        first, _, second = line.partition(" ")
+        command = load_command(first)
+        command = command.commands[second] if hasattr(command, "commands") else command
+        for text in (command.help, *(getattr(option, "help", None) for option in command.params)):
+            assert not re.search(r"mmx\[", text or ""), (line, text)

@@ -70,7 +70,7 @@ def test_readme_command(line: str, mmx_in_process, tmp_path: Path, monkeypatch: 
 
 
 TABLES = {
-    "sound2img": ("naming", "pictures"),
+    "sound2img": ("naming", "pictures", "diversity"),
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
 }

