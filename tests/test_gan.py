@@ -20,6 +20,7 @@ from mmx.bridges.sound import SoundBridge
 from mmx.data.photos import Photos
 from mmx.decoders.base import fingerprint
 from mmx.decoders.gan import GanDecoder, save_gan_decoder
+from mmx.decoders.horizon import Horizon
 from mmx.decoders.teacher import Teacher
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located, seal
@@ -186,6 +187,9 @@ def test_a_space_is_that_of_pictures_and_another_text_tower_leaves_it(folder, tm
             weight += 1
     teacher.save(copy / "teacher")
     (copy / "teacher" / "text.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"text\.safetensors can't be read"):
+        GanDecoder.load(copy)
+    Horizon(torch.eye(2, teacher.net.dim), 0.5).save(copy / "teacher")
     before, after = GanDecoder.load(folder).spec, GanDecoder.load(copy).spec
     assert before.fingerprint == after.fingerprint == open_image_encoder(Located("copy", copy)).fingerprint
     spaces = [open_joint(Located(at.name, at), None, "cpu") for at in (folder, copy)]

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmx.errors import ModelError
+
 SETTINGS, POINTS = "text.json", "text.safetensors"
 FAR = "far from everything this space was trained on"
 
@@ -39,10 +41,15 @@ class Horizon:
 
     @classmethod
     def load(cls, folder: Path) -> Horizon | None:
-        """That of a teacher's folder; None where it was trained without."""
+        """That of a teacher's folder; None where it was trained without. Raises ModelError where it can't be read."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if not (folder / SETTINGS).exists():
             return None
-        points = torch.nn.functional.normalize(load_file(folder / POINTS)["points"].float(), dim=1)
-        return cls(points, float(json.loads((folder / SETTINGS).read_text(encoding="utf8"))["least"]))
+        try:
+            points = load_file(folder / POINTS)["points"].float()
+            least = float(json.loads((folder / SETTINGS).read_text(encoding="utf8"))["least"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelError(f"{folder}: {SETTINGS} and {POINTS} can't be read: {str(error).splitlines()[0]}") from None
+        return cls(torch.nn.functional.normalize(points, dim=1), least)
