@@ -30,7 +30,8 @@ class Task:
     bridges that are not trained, by the name that --bridge takes → translator. trainer: the `BridgeTask` that
     `train_bridge` trains, fused_trainer that of a bridge which sees a picture beside its source.
     losses: what a bridge trains by, the default first. protocol: what measures labelled shards, pairs_protocol what
-    measures pairs without labels; functions of a translator and options. verb: how notes introduce what was heard.
+    measures pairs without labels; functions of a translator and options. measured_with: packages of the extra `train`
+    that these need. verb: how notes introduce what was heard.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task:
     losses: tuple[str, ...] = ()
     protocol: str | None = None
     pairs_protocol: str | None = None
+    measured_with: tuple[str, ...] = ()
     verb: str = "heard"
 
 
@@ -62,6 +64,7 @@ _ROWS = (
         losses=(*COMPARING, "prior"),
         protocol="mmx.evaluation.sound2img:measure",
         pairs_protocol="mmx.evaluation.pairs:measure",
+        measured_with=("torchmetrics",),
     ),
     Task(
         "voice2face",
@@ -74,6 +77,7 @@ _ROWS = (
         losses=("speech2face", *COMPARING),
         protocol="mmx.evaluation.voice2face:measure",
         pairs_protocol="mmx.evaluation.pairs:measure",
+        measured_with=("torchmetrics", "cv2"),
         verb="the voice suggests",
     ),
     Task(
@@ -88,6 +92,7 @@ _ROWS = (
         losses=("units",),
         protocol="mmx.evaluation.img2speech:measure",
         pairs_protocol="mmx.evaluation.spoken_pairs:measure",
+        measured_with=("torchmetrics", "pocketsphinx"),
     ),
     Task(
         "text2img",

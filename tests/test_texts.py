@@ -23,6 +23,7 @@ from mmx.training.decoders import text_stage
 from mmx.training.decoders.text import TextTask
 from mmx.training.decoders.text_measures import temperature
 from mmx.training.decoders.text_stage import SCHEDULE, TextRecipe, train_text
+from mmx.training.teachers import features
 from tests.tiny_spaces import gan_decoder
 from tests.training_data import two_concepts
 
@@ -173,7 +174,7 @@ def test_a_second_call_resumes_and_another_recipe_is_refused(trained, captions, 
     monkeypatch.setattr(text_stage, "SCHEDULE", replace(SCHEDULE, max_steps=150, batch_size=32, lr=5e-3, ema=0.9))
     monkeypatch.setattr(text_stage, "VOCABULARY", 400)
     monkeypatch.setattr(TextTask, "loss", None)  # nothing is left to train
-    monkeypatch.setattr(text_stage, "to_pixels", None)  # and nothing to look at
+    monkeypatch.setattr(features, "to_pixels", None)  # and nothing to look at
     weights = trained.run / "decoder" / "teacher" / "text_encoder" / "model.safetensors"
     before = weights.read_bytes()
     train_text(trained)

@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.spaces import SpaceChoice, Speaker
+from mmx.cli.spaces import SpaceChoice, own_file
 from mmx.cli.takes import takes
+from mmx.cli.talk import Speaker
 from mmx.errors import UsageError
 from mmx.media.files import Target
 from mmx.options import Overwrite, Saying
@@ -43,12 +44,7 @@ class Calibrating:
         """The file. Raises UsageError before any work."""
         if not self.data.is_dir():
             raise UsageError(f"{self.data}: no such folder")
-        if self.output is None:
-            return None
-        if self.output.suffix.lower() != ".json":
-            raise UsageError(f"{self.output}: this writes .json files")
-        Target(self.output).check(overwrite=self.overwrite)
-        return Target(self.output)
+        return own_file(self.output, ".json", "-o", overwrite=self.overwrite)
 
 
 @takes

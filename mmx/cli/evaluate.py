@@ -19,13 +19,6 @@ from mmx.recipes.base import Measuring, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
 
-# packages that a task's protocols measure with
-MEASURES = {
-    "sound2img": ("torchmetrics",),
-    "voice2face": ("torchmetrics", "cv2"),
-    "img2speech": ("torchmetrics", "pocketsphinx"),
-}
-
 
 @dataclass(frozen=True)
 class Reporting:
@@ -73,7 +66,7 @@ def evaluate(
     if report.card and models.bridge in row.by_words:
         raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
     protocol = _protocol(row, measuring.data)
-    require("mmx eval", *MEASURES[name.task])
+    require("mmx eval", *row.measured_with)
     from mmx.translate.load import load  # from here on it is slow: torch and the models
 
     translator = load(name.task, **vars(models), device=where.device)

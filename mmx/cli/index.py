@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.spaces import Cutting, SpaceChoice, Speaker, fitting
+from mmx.cli.spaces import Cutting, SpaceChoice, fitting, own_file
 from mmx.cli.takes import takes
-from mmx.cli.talk import report
+from mmx.cli.talk import Speaker, report
 from mmx.errors import PartialFailure, UsageError
-from mmx.media.files import Source, Target, expand, output_file
-from mmx.media.formats import SUFFIXES
+from mmx.media.files import Source, Target, expand
+from mmx.media.formats import MODALITIES, SUFFIXES
 from mmx.options import Overwrite, Saying
 from mmx.spaces.query import parse_query
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mmx.spaces.search import Hit
 
 EACH = 5.0  # seconds between two notes on how far it is
-CHOICES = ("image", "sound", "text")
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,11 @@ class Query:
 
     def check(self) -> Target | None:
         """Where the sheet goes. Raises UsageError."""
-        if self.modality not in (None, *CHOICES):
-            raise UsageError(f"--modality {self.modality}: no such modality", hint=", ".join(CHOICES))
+        if self.modality not in (None, *MODALITIES):
+            raise UsageError(f"--modality {self.modality}: no such modality", hint=", ".join(MODALITIES))
         if not self.index.is_dir():
             raise UsageError(f"{self.index}: no such index", hint=f"mmx index FOLDER -o {self.index}")
-        if self.sheet is None:
-            return None
-        target = output_file(self.sheet, ".png", "--sheet ")
-        target.check(overwrite=self.overwrite)
-        return target
+        return own_file(self.sheet, ".png", "--sheet", overwrite=self.overwrite)
 
 
 @takes

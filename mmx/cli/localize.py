@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.spaces import SpaceChoice, Speaker
+from mmx.cli.spaces import SpaceChoice, own_file
 from mmx.cli.takes import takes
+from mmx.cli.talk import Speaker
 from mmx.errors import UsageError
 from mmx.media.files import Source, Target
 from mmx.options import Overwrite, Saying
@@ -42,14 +43,8 @@ class Where:
         """Where the heat and the mask go. Raises UsageError before any work."""
         if not self.image.is_file():
             raise UsageError(f"{self.image}: no such picture")
-        found: list[Target | None] = []
-        for path in (self.output, self.mask):
-            if path is not None and path.suffix.lower() != ".png":
-                raise UsageError(f"{path}: this writes .png files")
-            found.append(None if path is None else Target(path))
-            if found[-1] is not None:
-                found[-1].check(overwrite=self.overwrite)
-        return found
+        asked = {"-o": self.output, "--mask": self.mask}
+        return [own_file(path, ".png", option, overwrite=self.overwrite) for option, path in asked.items()]
 
 
 @takes

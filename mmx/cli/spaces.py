@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from mmx.cli.batch import each
 from mmx.cli.takes import takes
-from mmx.cli.talk import report
+from mmx.cli.talk import Speaker, report
 from mmx.errors import MmxError, UsageError
 from mmx.media.files import Source, Target, expand, given_file, output_file
 from mmx.media.formats import SUFFIXES
@@ -77,25 +75,6 @@ class Cutting:
         return Cuts(self.every)
 
 
-class Speaker:
-    """What these commands say: notes on stderr, objects or lines on stdout."""
-
-    def __init__(self, saying: Saying) -> None:
-        self.saying = saying
-
-    def note(self, text: str) -> None:
-        """A line for the user, who may not want it."""
-        if not self.saying.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def result(self, about: dict[str, Any], line: str = "") -> None:
-        """A result: a JSON object, or a line where there is one."""
-        if self.saying.as_json:
-            print(json.dumps(about), flush=True)
-        elif line:
-            print(line.encode("utf8", "backslashreplace").decode(), flush=True)
-
-
 def each_source(sources: Iterable[Source], work: Callable[[Source], None], saying: Saying) -> None:
     """`work` on every source. Raises as `each` does."""
 
@@ -103,6 +82,17 @@ def each_source(sources: Iterable[Source], work: Callable[[Source], None], sayin
         report(error, as_json=saying.as_json, input=source.name)
 
     each(sources, work, name=lambda source: source.name, failed=failed)
+
+
+def own_file(path: Path | None, suffix: str, option: str, *, overwrite: bool) -> Target | None:
+    """A file that a command writes beside what it says on stdout, where it is asked for. Raises UsageError."""
+    if path is None:
+        return None
+    if str(path) == "-":
+        raise UsageError(f"{option} -: stdout is for what is said", hint=f"give a name that ends in {suffix}")
+    target = output_file(path, suffix, f"{option} ")
+    target.check(overwrite=overwrite)
+    return target
 
 
 def fitting(sources: list[Source], space: Space, say: Speaker) -> list[Source]:

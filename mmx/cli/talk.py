@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmx.errors import MmxError, ModelError
 from mmx.extras import lacking
@@ -42,16 +42,31 @@ def unexpected(error: Exception, name: str = "") -> MmxError:
     return MmxError(f"{at}this is a bug: {kind}: {first}", hint="MMX_DEBUG=1 shows where; please report it")
 
 
-class Talk:
-    """What a translating command says. verb: what became of an input, such as "heard"."""
+class Speaker:
+    """What commands say: notes on stderr, objects or lines on stdout."""
 
-    def __init__(self, saying: Saying, verb: str) -> None:
-        self.quiet, self.as_json, self.verb = saying.quiet, saying.as_json, verb
+    def __init__(self, saying: Saying) -> None:
+        self.saying = saying
 
     def note(self, text: str) -> None:
         """A line for the user, who may not want it."""
-        if not self.quiet:
+        if not self.saying.quiet:
             print(printable(text), file=sys.stderr, flush=True)
+
+    def result(self, about: dict[str, Any], line: str = "") -> None:
+        """A result: a JSON object, or a line where there is one."""
+        if self.saying.as_json:
+            print(json.dumps(about), flush=True)
+        elif line:
+            print(printable(line), flush=True)
+
+
+class Talk(Speaker):
+    """What a translating command says. verb: what became of an input, such as "heard"."""
+
+    def __init__(self, saying: Saying, verb: str) -> None:
+        super().__init__(saying)
+        self.verb = verb
 
     def done(self, job: Job, done: Done, targets: list[Target]) -> None:
         """What was heard in each input, where the results are, and how long it took."""
@@ -63,20 +78,19 @@ class Talk:
             self.note(f"{name}: {self.verb}: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
         stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in done.seconds.items())
         self.note(f"{', '.join(str(target.path or 'stdout') for target in targets)}: {stages}")
-        if not self.as_json:
-            return
-        result = {
-            "schema": "mmx.result/1",
-            "command": job.command,
-            "inputs": sources,
-            "outputs": [str(target.path or "-") for target in targets],
-            "seed": job.settings.seed,
-            "heard": [[{"label": label, "share": share} for label, share in heard] for heard in done.heard],
-            "seconds": done.seconds,
-            "notes": done.notes,
-        }
-        print(json.dumps(result), flush=True)
+        self.result(
+            {
+                "schema": "mmx.result/1",
+                "command": job.command,
+                "inputs": sources,
+                "outputs": [str(target.path or "-") for target in targets],
+                "seed": job.settings.seed,
+                "heard": [[{"label": label, "share": share} for label, share in heard] for heard in done.heard],
+                "seconds": done.seconds,
+                "notes": done.notes,
+            }
+        )
 
     def failed(self, sources: list[Source], error: MmxError) -> None:
         """One input failed, and the rest goes on."""
-        report(error, as_json=self.as_json, inputs=[source.name for source in sources])
+        report(error, as_json=self.saying.as_json, inputs=[source.name for source in sources])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -76,10 +76,10 @@ class Frames:
     def __init__(self, captions: Sequence[str], names: Sequence[str]) -> None:
         sure = [name for name in names if not set(name.split()) <= AMBIGUOUS]
         self.forms = {name: "{}" for name in sure} | {plural(name): "{}s" for name in sure}
-        any_of = lambda words: "|".join(map(re.escape, sorted(words, key=len, reverse=True)))  # noqa: E731
-        self.known = re.compile(rf"\b(?:{any_of(self.forms)})\b")
-        self.unsure = re.compile(rf"\b(?:{any_of({*names, *map(plural, names)})})\b")
-        self.coloured = re.compile(rf"\b(?:{any_of({*LOOKS, *chain(*SAID.values())})}) (?=\{{)")
+        about_looks = {*LOOKS, *chain(*SAID.values())}
+        self.known = re.compile(rf"\b{_any_of(self.forms)}\b")
+        self.unsure = re.compile(rf"\b{_any_of({*names, *map(plural, names)})}\b")
+        self.coloured = re.compile(rf"\b{_any_of(about_looks)} (?=\{{)")
         # most captions have none of them, and are spared the long expressions
         self.firsts = {re.split(r"\W", word)[0] for name in names for word in (name, plural(name))}
         self.frames: list[str] = []
@@ -87,7 +87,6 @@ class Frames:
         for caption in captions:
             self._sort(caption)
         counts = Counter(noun for caption in self.others for noun in NOUN.findall(caption))
-        about_looks = {*LOOKS, *chain(*SAID.values())}
         self.nouns = sorted(noun for noun, count in counts.items() if count > 1 and noun not in about_looks)
 
     def _sort(self, caption: str) -> None:
@@ -100,6 +99,11 @@ class Frames:
             self.frames.append(self.coloured.sub("", frame))
         elif not (spoken and self.unsure.search(caption)):
             self.others.append(caption)
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """An expression for any of these words, the longest first."""
+    return f"(?:{'|'.join(map(re.escape, sorted(words, key=len, reverse=True)))})"
 
 
 class Sentences:

@@ -108,6 +108,11 @@ def image_side(folder: Path) -> str:
 
 def pixels_of(image: Image.Image, size: int) -> Tensor:
     """RGB picture → (3, S, S) in [-1, 1], squared to `size` pixels."""
+    return as_pixels(fit_square(image, size))
+
+
+def as_pixels(image: Image.Image) -> Tensor:
+    """RGB picture → (3, H, W) in [-1, 1]."""
     import numpy as np
 
-    return torch.from_numpy(np.asarray(fit_square(image, size)).copy()).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -5,6 +5,8 @@ Imports nothing.
 
 from __future__ import annotations
 
+MODALITIES = ("image", "sound", "text")  # that a space may have encoders for
+
 # Suffixes by kind, with the dot, in lower case: of what folders are searched for, and of what an output is a file.
 # In a sample of several files the first of these is taken.
 _VIDEOS = (

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmx.errors import ModelError, NonFiniteError
-from mmx.media.formats import HEARD_WINDOW, SAMPLE_RATE
+from mmx.media.formats import HEARD_WINDOW, MODALITIES, SAMPLE_RATE
 
-MODALITIES = ("image", "sound", "text")
 PHOTO_PROMPTS = ("a photo of a {}", "a photo of {}", "a picture of a {}")
 SOUND_PROMPTS = ("the sound of {}", "this is the sound of {}", "{}")
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmx.decoders.teacher import Teacher
+from mmx.decoders.teacher import Teacher, as_pixels
 
 FINER = 2  # times the teacher's own size, at which its network looks
 SURGERY = 6  # last layers that attend from values to values
@@ -27,17 +26,10 @@ def teacher_cells(teacher: Teacher, picture: Image.Image) -> Tensor:
     stride = 4 * 2 ** (len(net.image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
     zoom = FINER * teacher.image_size / math.sqrt(picture.width * picture.height)
     size = [max(1, round(side * zoom / stride)) * stride for side in picture.size]
-    pixels = _pixels(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)).to(teacher.device)
-    features = net.feature_maps(pixels)[-1].float()
+    pixels = as_pixels(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)).to(teacher.device)
+    features = net.feature_maps(pixels[None])[-1].float()
     semantic = F.normalize(net.semantic(features[0].permute(1, 2, 0)).float(), dim=-1)
     return F.pad(semantic, (0, net.dim - semantic.shape[-1])).cpu()
-
-
-def _pixels(picture: Image.Image) -> Tensor:
-    """RGB picture → (1, 3, H, W) in [-1, 1]."""
-    import numpy as np
-
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def clip_cells(model: Any, pixels: Tensor) -> Tensor:

@@ -65,6 +65,15 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return norm * (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Which part of a sound is heard: from `start` on, for `duration` seconds. strict: nothing of it may be missing."""
+
+    start: float | None = None
+    duration: float | None = None
+    strict: bool = False
+
+
 class Alone:
     """One thread at a time inside: schedulers and tokenizers remember what they were last asked.
 
@@ -146,6 +155,10 @@ class Translator:
     ) -> Any:
         """A path, bytes or a decoded medium → what `translate` takes. Raises InputError, with `strict` also for a sound
         of which a part is missing."""
+        return self._read(source, name, Excerpt(start, duration, strict))
+
+    def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> Any:
+        """As `read`; what has no time takes no notice of the excerpt."""
         raise NotImplementedError
 
     def notes(self, name: str, medium: Any) -> list[str]:

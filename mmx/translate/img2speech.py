@@ -14,7 +14,7 @@ from torch import Tensor
 from mmx.bridges.image import ImageBridge
 from mmx.media.image import read_image, to_rgb
 from mmx.nets.writer import Sampling
-from mmx.translate.base import Translation, Translator, generator_for
+from mmx.translate.base import Excerpt, Translation, Translator, generator_for
 
 CANDIDATES = 32  # chosen on val
 
@@ -25,17 +25,8 @@ class ImageTranslator(Translator):
     bridge_kind = ImageBridge
     options = ("beam", "temperature", "top_p", "speed", "voice")
 
-    def read(
-        self,
-        source: Any,
-        *,
-        start: float | None = None,
-        duration: float | None = None,
-        name: str | None = None,
-        strict: bool = False,
-    ) -> Image.Image:
-        """A path, bytes or a picture → RGB. Raises InputError. The other options mean nothing here: a picture that
-        is cut short always is one."""
+    def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> Image.Image:
+        """A path, bytes or a picture → RGB. Raises InputError, always for a picture that is cut short."""
         if isinstance(source, Image.Image):
             return to_rgb(source)
         return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)

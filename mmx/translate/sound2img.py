@@ -19,7 +19,7 @@ from mmx.media.audio import Waveform, gained, mixed, part_of, read_audio, resamp
 from mmx.media.formats import HEARD_WINDOW
 from mmx.media.image import read_image
 from mmx.media.samples import read_samples
-from mmx.translate.base import Blend, Translation, Translator, generator_for, slerp
+from mmx.translate.base import Blend, Excerpt, Translation, Translator, generator_for, slerp
 
 CANCELLED = 1e-4  # norm of a sum that leaves nothing
 
@@ -40,15 +40,7 @@ class SoundTranslator(Translator):
         """Hz, at which its sounds are read."""
         return self.bridge.rate
 
-    def read(
-        self,
-        source: Any,
-        *,
-        start: float | None = None,
-        duration: float | None = None,
-        name: str | None = None,
-        strict: bool = False,
-    ) -> Waveform:
+    def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> Waveform:
         """A path, bytes, a Waveform, or (samples, rate) → mono at `rate`. Raises InputError.
 
         samples: (T,), (T, C) or (C, T), floats in [-1, 1] or integers. What a Waveform holds was read before: all of it
@@ -58,9 +50,9 @@ class SoundTranslator(Translator):
             whole = read_samples((source.samples, source.sample_rate), part_of(None), name or "input")
             return Waveform(resample(whole.samples, whole.sample_rate, self.rate), self.rate, source.notes)
         if isinstance(source, tuple):
-            return read_samples(source, part_of(self.rate, start, duration, self.window), name or "input")
-        part = {"start": start, "duration": duration, "window": self.window}
-        return read_audio(source, sample_rate=self.rate, name=name, strict=strict, **part)
+            part = part_of(self.rate, excerpt.start, excerpt.duration, self.window)
+            return read_samples(source, part, name or "input")
+        return read_audio(source, sample_rate=self.rate, window=self.window, name=name, **vars(excerpt))
 
     @torch.inference_mode()
     def point(self, waveform: Waveform, seen: Image.Image | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from mmx.bridges.words_prompt import prompter_of, text_of
 from mmx.decoders.horizon import FAR
 from mmx.models.store import Located
-from mmx.translate.base import Names, Translation, Translator, generator_for
+from mmx.translate.base import Excerpt, Names, Translation, Translator, generator_for
 
 
 class TextTranslator(Translator):
@@ -26,16 +26,8 @@ class TextTranslator(Translator):
         prompter, bridge_at = prompter_of(decoder, names.bridge, decoder_at)
         return cls(task, prompter, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
 
-    def read(
-        self,
-        source: Any,
-        *,
-        start: float | None = None,
-        duration: float | None = None,
-        name: str | None = None,
-        strict: bool = False,
-    ) -> str:
-        """A text or its bytes → the text in one line. Raises InputError. The options mean nothing here."""
+    def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> str:
+        """A text or its bytes → the text in one line. Raises InputError."""
         return text_of(source, name or "text")
 
     def notes(self, name: str, medium: str) -> list[str]:

@@ -13,6 +13,7 @@ from mmx.media.audio import Waveform
 from mmx.media.formats import VOICE_SPEECH, VOICE_WINDOW
 from mmx.media.notes import notes_of
 from mmx.media.voice_activity import speech_part
+from mmx.translate.base import Excerpt
 from mmx.translate.sound2img import SoundTranslator
 
 
@@ -27,20 +28,12 @@ class VoiceTranslator(SoundTranslator):
     libraries = ("silero-vad",)
     window = VOICE_WINDOW  # in which speech is looked for
 
-    def read(
-        self,
-        source: Any,
-        *,
-        start: float | None = None,
-        duration: float | None = None,
-        name: str | None = None,
-        strict: bool = False,
-    ) -> Waveform:
+    def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> Waveform:
         """A path, bytes, a Waveform, or (samples, rate) → the speech in it, 16 kHz mono, up to 10 s. Raises
         InputError."""
         name = name or (str(source) if isinstance(source, str | Path) else "input")
         try:
-            wave = super().read(source, start=start, duration=duration, name=name, strict=strict)
+            wave = super()._read(source, name, excerpt)
         except SilenceError as error:
             raise SilenceError(f"{name}: no speech found: it is digital silence", error.hint) from None
         return speech_part(wave, limit=VOICE_SPEECH, name=name)

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmx.data.photos import Photos, load_photos
@@ -22,14 +21,13 @@ from mmx.training.card import gan_card
 from mmx.training.decoders.gan import Conditioned, GanTask, settle
 from mmx.training.decoders.gan_config import GanConfig
 from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
-from mmx.training.decoders.space import SpaceConfig, to_pixels
+from mmx.training.decoders.space import SpaceConfig
 from mmx.training.decoders.stages import last_metrics
-from mmx.training.engine.identity import weights_digest
 from mmx.training.engine.initial import take_fitting
 from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig
 from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
-from mmx.training.teachers.features import NAME, digest_of, kept, pooled
+from mmx.training.teachers.features import NAME, digest_of, embeds_of, kept, pooled
 
 SCHEDULES = {
     "space": LoopConfig(1200, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
@@ -122,24 +120,15 @@ def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
     return Teacher(run.averaged().space.cpu(), task.reader), run
 
 
-def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
-    """The teacher's raw embeddings of all photos, plain and mirrored (2, N, D); kept in `folder`."""
-
-    @torch.no_grad()
-    def look(part: Tensor) -> Tensor:
-        pixels = to_pixels(part)
-        return torch.stack([teacher.net.encode_image(x) for x in (pixels, pixels.flip(3))], 1)
-
-    return kept(photos, look, weights_digest(teacher.net), folder).transpose(0, 1)
-
-
 def train_generator(recipe: GanRecipe, seen: Seen, teacher: Teacher, after: Sequence[Run] = ()) -> Generator:
     """Stage 2: the generator, settled. after: the runs that it builds on."""
     sizes = recipe.sizes
     dim, semantic = teacher.net.dim, teacher.net.semantic.out_features
     sizes = replace(sizes, generator=replace(sizes.generator, dim=dim), critic=replace(sizes.critic, dim=dim))
     splits = [
-        Conditioned(photos, embeds_of(photos, teacher, recipe.run / "embeds" / name), features, semantic)
+        Conditioned(
+            photos, embeds_of(photos, teacher, recipe.run / "embeds" / name).transpose(0, 1), features, semantic
+        )
         for name, photos, features in zip(("train", "val"), (seen.photos, seen.val), seen.features, strict=True)
     ]
     task = GanTask(*splits, seen.net, sizes, recipe.seed, recipe.device)

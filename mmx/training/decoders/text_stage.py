@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.captions import train_tokenizer
-from mmx.data.photos import Photos, load_photos
+from mmx.data.photos import load_photos
 from mmx.data.sentences import read_captions
 from mmx.decoders.gan import space_of
 from mmx.decoders.horizon import Horizon
@@ -24,15 +24,13 @@ from mmx.digest import sha256
 from mmx.errors import InputError, UsageError
 from mmx.models.store import seal
 from mmx.training.card import with_texts
-from mmx.training.decoders.space import to_pixels
 from mmx.training.decoders.text import TextTask
 from mmx.training.decoders.text_measures import FRAMES, calibrated, measure, temperature
 from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig
-from mmx.training.teachers.features import digest_of, kept
+from mmx.training.teachers.features import digest_of, embeds_of
 
 LENGTH, VOCABULARY = 32, 2048
-BATCH = 256  # photos that are embedded at once
 SCHEDULE = LoopConfig(
     2000, 64, 2e-3, warmup=100, weight_decay=0.05, ema=0.99, bf16=False, validate_steps=500, save_seconds=60
 )
@@ -62,23 +60,6 @@ class TextRecipe:
         return replace(SCHEDULE, max_steps=steps, warmup=warmup, seed=self.seed, device=self.device)
 
 
-def seen_by(teacher: Teacher, folder: Path, photos: Photos, keep: Path) -> Tensor:
-    """The frozen image tower's raw embeddings of photos, plain and mirrored (N, 2, D); kept in `keep`.
-
-    folder: the teacher's.
-    """
-
-    @torch.no_grad()
-    def look(part: Tensor) -> Tensor:
-        pairs = []
-        for some in part.split(BATCH):
-            pixels = to_pixels(some, teacher.device)
-            pairs.append(torch.stack([teacher.net.encode_image(x).cpu() for x in (pixels, pixels.flip(3))], 1))
-        return torch.cat(pairs)
-
-    return kept(photos, look, image_side(folder), keep)
-
-
 def train_text(recipe: TextRecipe) -> Path:
     """Trains and writes `run/decoder`. The same recipe on the same run resumes. Raises UsageError, InputError."""
     folder, source = recipe.run / "decoder", recipe.start / "teacher"
@@ -91,7 +72,7 @@ def train_text(recipe: TextRecipe) -> Path:
     if not all(map(len, splits)):
         raise InputError(f"{recipe.data}: its photos are not of two splits, train and val")
     embeds = [
-        seen_by(teacher, source, photos, recipe.run / "embeds" / name)
+        embeds_of(photos, teacher, recipe.run / "embeds" / name)
         for name, photos in zip(("train", "val"), splits, strict=True)
     ]
 

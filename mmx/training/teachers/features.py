@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.data.photos import Photos
+from mmx.decoders.teacher import Teacher
 from mmx.training.decoders.space import to_pixels
+from mmx.training.engine.identity import weights_digest
 from mmx.training.teachers.efficientnet import EfficientNet
 
 NAME = "efficientnet-lite0 128"
@@ -32,6 +34,20 @@ def pooled(net: EfficientNet, photos: Tensor, side: int = SIDE) -> Tensor:
     device = net.head.conv.weight.device
     views = (resized(to_pixels(part).to(device), side) for part in photos.split(BATCH))
     return torch.cat([net.pool(net.taps(view)[-1]).half().cpu() for view in views])
+
+
+def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
+    """The teacher's raw embeddings of all photos, plain and mirrored (N, 2, D), on the CPU; kept in `folder`."""
+
+    @torch.no_grad()
+    def look(part: Tensor) -> Tensor:
+        return torch.cat([_both_ways(teacher, to_pixels(some, teacher.device)) for some in part.split(PIECE // 4)])
+
+    return kept(photos, look, weights_digest(teacher.net), folder)
+
+
+def _both_ways(teacher: Teacher, pixels: Tensor) -> Tensor:
+    return torch.stack([teacher.net.encode_image(x).cpu() for x in (pixels, pixels.flip(3))], 1)
 
 
 def digest_of(photos: Tensor) -> str:
