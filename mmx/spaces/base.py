@@ -49,8 +49,9 @@ class Space:
     encoders: by modality. scale: by modality, the inverse temperature at which its vectors are compared with those of
     texts; it never goes into the vectors. prompts: by modality, sentences that a label is put into. labels: what is
     told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard. cells:
-    an RGB picture → unit vectors (H, W, D) of its parts; None where it sees none. calibration: what was measured of
-    it, if anything was.
+    an RGB picture → unit vectors (H, W, D) of its parts; None where it sees none. pixels: (B, 3, H, W) in [0, 1] of any
+    size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. calibration: what was measured
+    of it, if anything was.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Space:
     rate: int = SAMPLE_RATE
     window: float = HEARD_WINDOW
     cells: Callable[[Image.Image], Tensor] | None = None
+    pixels: Callable[[Tensor], Tensor] | None = None
     calibration: Calibration | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
 
@@ -93,6 +95,19 @@ class Space:
         if not torch.isfinite(vectors).all():
             raise NonFiniteError(f"the space {self.name} gives no numbers for this {modality}")
         return vectors
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [0, 1] → unit vectors (B, D), float32, where the space computes.
+
+        As `encode` of such pictures, up to the rounding to 8 bits, and with gradients: what is guided by the space is
+        guided through this. Raises ModelError where it has none.
+        """
+        self.require("image")
+        if self.pixels is None:
+            raise ModelError(
+                f"the space {self.name} gives no gradients", hint="an image decoder's, CLIP's or SigLIP's does"
+            )
+        return F.normalize(self.pixels(pixels).float(), dim=-1)
 
     def encode_labels(self, labels: Sequence[str], modality: str) -> Tensor:
         """Labels → unit vectors (K, D) of the texts that stand for them beside media of a modality: the mean over

@@ -20,6 +20,7 @@ from mmx.media.audio import Waveform
 from mmx.models.store import Located, locate
 from mmx.spaces.base import PHOTO_PROMPTS, Space
 from mmx.spaces.cells import teacher_cells
+from mmx.spaces.pixels import teacher_sees
 
 
 def open_joint(at: Located, bridge: str | None, device: str) -> Space:
@@ -37,6 +38,7 @@ def open_joint(at: Located, bridge: str | None, device: str) -> Space:
         scale={"image": float(teacher.net.logit_scale.exp())},
         prompts={"image": PHOTO_PROMPTS},
         cells=partial(teacher_cells, teacher),
+        pixels=partial(teacher_sees, teacher),
         models=[teacher.net],
     )
     own = _bridge(bridge, ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder)))

@@ -17,6 +17,7 @@ from mmx.media.audio import Waveform
 from mmx.models.store import Located
 from mmx.spaces.base import PHOTO_PROMPTS, SOUND_PROMPTS, Space
 from mmx.spaces.cells import CELLS
+from mmx.spaces.pixels import prepared
 
 # SigLIP was trained on texts that are all of one length, and answers others otherwise
 PADDING = {"clip": True, "siglip": "max_length"}
@@ -51,6 +52,10 @@ def open_clip(at: Located, device: str) -> Space:
         pixels = processor(images=[picture.resize((size, size))], return_tensors="pt")["pixel_values"].to(device)
         return CELLS[model.config.model_type](model, pixels)
 
+    def see_pixels(pixels: Tensor) -> Tensor:
+        ready = prepared(pixels.to(device), processor, model.config.vision_config.image_size)
+        return model.get_image_features(pixel_values=ready).pooler_output
+
     return Space(
         at.name,
         fingerprint(at.folder, (".",)),
@@ -60,6 +65,7 @@ def open_clip(at: Located, device: str) -> Space:
         scale={"image": float(model.logit_scale.exp())},
         prompts={"image": PHOTO_PROMPTS},
         cells=look,
+        pixels=see_pixels,
         models=[model],
     )
 
