@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 # a file imports only from its own floor or below; the order is that of the layout
 FLOORS = (
-    ("errors", "compat", "digest", "device", "extras", "launch", "network", "tasks", "options", "recipes"),
+    ("errors", "compat", "digest", "device", "interrupt", "extras", "launch", "network", "tasks", "options", "recipes"),
     ("media", "nets"),
     ("models",),
     ("decoders",),

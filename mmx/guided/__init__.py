@@ -1,0 +1,1 @@
+"""Frozen networks, and one residual that is optimised through them for one input."""
