@@ -1,10 +1,10 @@
-"""Whether a command may fetch what is not on disk."""
+"""Whether a command may fetch what is not on disk, and whose models it takes."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -25,3 +25,20 @@ class Network:
     offline: Annotated[
         bool, typer.Option("--offline", callback=_forbid_network, help="Fetch nothing: models and data must be here.")
     ] = field(default=False, metadata=FREE)
+
+
+@dataclass(frozen=True)
+class Serving(Network):
+    """Whose models a command takes."""
+
+    server: Annotated[
+        Optional[str],
+        typer.Option(
+            "--server",
+            envvar="MMX_SERVER",
+            metavar="WHERE",
+            show_default=False,
+            help="A server that has the models loaded (`mmx serve`): auto takes one if it is there; a socket, or "
+            "http://127.0.0.1:PORT, must answer; none. Default: none.",
+        ),
+    ] = field(default=None, metadata=FREE)

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmx.cli.talk import unexpected
 from mmx.data.manifest import read_manifest
 from mmx.errors import ModelError, NetworkError, UsageError
 from mmx.extras import EXTRAS
+from mmx.faults import unexpected
 from mmx.models.store import refuse_push
 from tests.conftest import ROOT, training
 from tests.small_data import pair_folder, png, wav, write_shard

@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 
 # a file imports only from its own floor or below; the order is that of the layout
 FLOORS = (
-    ("errors", "compat", "digest", "device", "interrupt", "extras", "launch", "network", "tasks", "options", "recipes"),
+    ("errors", "compat", "digest", "device", "interrupt", "extras", "faults", "launch", "network", "tasks", "options")
+    + ("recipes",),
     ("media", "nets"),
     ("models",),
     ("decoders",),
@@ -20,7 +21,7 @@ FLOORS = (
     ("translate",),
     ("spaces", "guided"),
     ("training",),
-    ("evaluation",),
+    ("evaluation", "serving"),
     ("cli",),
 )
 FUNCTION, P90, FILE = 70, 20, 320

@@ -54,6 +54,7 @@ LINES = {
     "models pull": "kandinsky-2.2",
     "models verify": "starter/sound2img",
     "models rm": "kandinsky-2.2",
+    "serve": "",
     "doctor": "",
 }
 # what the options that take words are given
@@ -93,6 +94,9 @@ WORDS = {
     "--modality": "sound",
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",
+    "--server": "{other}",
+    "--socket": "{tmp}/serve.sock",
+    "--host": "::1",
 }
 NUMBERS = {"--threshold": 0.9, "--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
 # what an option makes sense beside
@@ -100,6 +104,7 @@ BESIDE = {
     "--patience": "--metric val_loss",
     "--lora": "--encoder {other}",
     "--average": "-o {tmp}/one.png",
+    "--host": "--port 0",
 }
 TEXTS = {"--captions", "--text-steps"}
 # of the other families; a line that gives them is refused
@@ -185,10 +190,17 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     from tests.small_space import small_space
 
     problems = ("unreadable", "silent", "short", "duplicate", "leak", "alone")
+    served = SimpleNamespace(place="elsewhere", notice="", models={}, run=lambda job: run_job(None, job))
+    listener = SimpleNamespace(where="here", token="", files=(), close=lambda: None)
     checked = SimpleNamespace(counts={"sources": 3}, unusable=0, names={name: [] for name in problems})
     replaced: dict[str, Any] = {
         "mmx.translate.load.load": translator,
         "mmx.translate.job.run": run_job,
+        "mmx.serving.client.Served": served,
+        "mmx.serving.app.make_app": "app",
+        "mmx.serving.listen.on_socket": listener,
+        "mmx.serving.listen.on_port": listener,
+        "mmx.serving.listen.listen": lambda *given: given[-1](),
         "mmx.evaluation.pairs.measure": report,
         "mmx.training.card.add_evaluation": Path("card"),
         "mmx.training.video_pairs.make_pairs": VideoPairs(kept=1),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmx.cli.talk import unexpected
 from mmx.errors import ModelError
+from mmx.faults import unexpected
 from mmx.media.audio import Waveform
 from mmx.media.voice_activity import speech_part
 from tests.conftest import RATE

@@ -12,8 +12,9 @@ import typer
 import mmx
 from mmx.cli.commands import Commands
 from mmx.cli.streams import give_up_stdout, settle_streams
-from mmx.cli.talk import report, unexpected
+from mmx.cli.talk import report
 from mmx.errors import MmxError
+from mmx.faults import unexpected
 
 app = typer.Typer(
     name="mmx",

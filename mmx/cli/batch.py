@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from mmx.cli.talk import unexpected
 from mmx.errors import DiskError, Interrupted, MmxError, ModelError, PartialFailure, UsageError
+from mmx.faults import unexpected
 
 ENDING = (UsageError, ModelError, DiskError)  # errors of no single input
 T = TypeVar("T")

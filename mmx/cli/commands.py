@@ -80,6 +80,11 @@ COMMANDS = {
         "mmx.cli.evaluate:evaluate", "Train", "Measure a bridge and its decoder on data that they have not seen."
     ),
     "data": Row("mmx.cli.data:app", "Train", "Make and check training data."),
+    "serve": Row(
+        "mmx.cli.serve:serve",
+        "Models",
+        "Keep models loaded, so that commands with --server auto (or MMX_SERVER=auto) need not load them.",
+    ),
     "doctor": Row(
         "mmx.cli.models:doctor",
         "Models",

@@ -12,7 +12,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, output_file
-from mmx.network import Network
+from mmx.network import Serving
 from mmx.options import Files, Models, Output, Placement, Saying, Settings, Speaking
 
 
@@ -42,7 +42,7 @@ def img2speech(
     drawing: Drawing,
     models: Models,
     placement: Placement,
-    network: Network,
+    network: Serving,
     saying: Saying,
 ) -> None:
     """Say what a picture shows, with no text in between.
@@ -62,6 +62,7 @@ def img2speech(
         models=models,
         settings=Settings.of(speaking, placement),
         saying=saying,
+        server=network.server,
         suffix=".wav",
         drawing=drawing.spectrogram,
     )

@@ -13,8 +13,7 @@ from mmx.digest import sha256
 from mmx.launch import launched
 
 if TYPE_CHECKING:
-    from mmx.translate.base import Translator
-    from mmx.translate.job import Job
+    from mmx.media.given import Job
 
 NAME = "mmx-done.jsonl"
 
@@ -54,9 +53,8 @@ class Ledger:
             os.close(file)
 
 
-def job_digest(job: Job, translator: Translator) -> str:
+def job_digest(job: Job, models: dict[str, dict[str, str]]) -> str:
     """One digest over all that a job's bytes follow from."""
-    models = {role: at.as_dict() for role, at in translator.models.items()}
     what = {
         "inputs": [given.as_dict() for given in job.inputs],
         "settings": asdict(job.settings),

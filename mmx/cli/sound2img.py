@@ -12,7 +12,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, given_file
-from mmx.network import Network
+from mmx.network import Serving
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
 from mmx.spaces.query import parse_query
 
@@ -59,7 +59,7 @@ def sound2img(
     strictness: Strictness,
     models: Models,
     placement: Placement,
-    network: Network,
+    network: Serving,
     saying: Saying,
 ) -> None:
     """Turn sounds into pictures of what makes them.
@@ -80,6 +80,7 @@ def sound2img(
         models=models,
         settings=Settings.of(sampling, blending, excerpt, placement),
         saying=saying,
+        server=network.server,
         strict=strictness.strict,
         layout=layout,
         suffix=".gif" if layout == "gif" else ".png",

@@ -6,14 +6,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mmx.errors import MmxError, ModelError
-from mmx.extras import lacking
+from mmx.errors import MmxError
 from mmx.media.names import printable
 
 if TYPE_CHECKING:
     from mmx.media.files import Source, Target
+    from mmx.media.given import Done, Job
     from mmx.options import Saying
-    from mmx.translate.job import Done, Job
 
 
 def report(error: MmxError, *, as_json: bool, **about: object) -> None:
@@ -24,22 +23,6 @@ def report(error: MmxError, *, as_json: bool, **about: object) -> None:
     print(f"mmx: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"     hint: {printable(error.hint)}", file=sys.stderr)
-
-
-def unexpected(error: Exception, name: str = "") -> MmxError:
-    """What the user is told of an error that is none of ours: a package or memory that is not there, or a bug.
-
-    name: of the input that it happened with.
-    """
-    if (found := lacking(error)) is not None:
-        return found
-    at, kind = f"{name}: " if name else "", type(error).__name__
-    if kind in ("OutOfMemoryError", "MemoryError"):
-        return ModelError(
-            f"{at}out of memory", hint="--low-memory, --dtype fp16 or bf16, a smaller --size or -n; or --device cpu"
-        )
-    first = str(error).splitlines()[0] if str(error) else ""
-    return MmxError(f"{at}this is a bug: {kind}: {first}", hint="MMX_DEBUG=1 shows where; please report it")
 
 
 class Speaker:

@@ -6,7 +6,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import texts
-from mmx.network import Network
+from mmx.network import Serving
 from mmx.options import BridgeAndDecoder, Pictures, Placement, Saying, Settings, SizedSampling, Texts
 
 
@@ -17,7 +17,7 @@ def text2img(
     sampling: SizedSampling,
     models: BridgeAndDecoder,
     placement: Placement,
-    network: Network,
+    network: Serving,
     saying: Saying,
 ) -> None:
     """Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.
@@ -35,6 +35,7 @@ def text2img(
         models=models,
         settings=Settings.of(sampling, placement),
         saying=saying,
+        server=network.server,
         layout="grid" if output.grid else "single",
     )
     carry_out(request)

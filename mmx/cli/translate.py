@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmx.cli.batch import each
+from mmx.cli.engine import Engine, open_engine
 from mmx.cli.ledger import Ledger, job_digest
 from mmx.cli.talk import Talk
 from mmx.errors import UsageError
@@ -20,8 +21,7 @@ from mmx.options import BridgeAndDecoder, Output, Saying, Settings
 from mmx.tasks import TASKS
 
 if TYPE_CHECKING:
-    from mmx.translate.base import Translator
-    from mmx.translate.job import Done, Given
+    from mmx.media.given import Done, Given
 
 # whether --resume was given → how a batch that was interrupted is gone on with
 GO_ON = {True: "the same command goes on", False: "--overwrite makes all again; a batch begun with --resume goes on"}
@@ -51,7 +51,7 @@ class Extra:
 
     def given(self) -> Given:
         """As a job takes it. Raises InputError."""
-        from mmx.translate.job import Given
+        from mmx.media.given import Given
 
         if self.is_text:
             return Given(self.path, self.path.encode(), self.role, self.weight, is_text=True)
@@ -74,6 +74,7 @@ class Request:
     extras: tuple[Extra, ...] = ()
     strict: bool = False  # whether sounds of which a part is missing are refused
     drawing: Path | None = None  # where a picture of the one spoken result goes
+    server: str | None = None  # that has the models loaded, as --server says it
 
     @property
     def together(self) -> bool:
@@ -102,20 +103,18 @@ class Request:
 
 
 def carry_out(request: Request) -> None:
-    """Load the models once and translate every input. Raises UsageError, a single input's error, or PartialFailure."""
+    """Load the models once, or find a server that has them, and translate every input.
+
+    Raises UsageError, a single input's error, or PartialFailure.
+    """
     groups = request.groups()
     talk = Talk(request.saying, TASKS[request.command].verb)
     started = time.perf_counter()
-    from mmx.device import placed  # from here on it is slow: torch and the models
-    from mmx.translate.load import load
-
-    settings = request.settings
-    translator = load(request.command, **vars(request.models), **settings.placement)
-    where = placed(settings.device, settings.dtype)
-    talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {where.device} {where.name}: {where.reason}")
-    if translator.notice:
-        talk.note(translator.notice)
-    _translate_all(translator, request, _own_share(groups, talk), talk)
+    engine = open_engine(request.server, request.command, request.models, request.settings)
+    talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {engine.place}")
+    if engine.notice:
+        talk.note(engine.notice)
+    _translate_all(engine, request, _own_share(groups, talk), talk)
 
 
 def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
@@ -129,13 +128,13 @@ def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
     return own
 
 
-def _translate_all(translator: Translator, request: Request, groups: list[Group], talk: Talk) -> None:
+def _translate_all(engine: Engine, request: Request, groups: list[Group], talk: Talk) -> None:
     """Every group, in turn. Raises as `each` does."""
     blended = tuple(extra.given() for extra in request.extras)
     ledger = Ledger(Path(str(request.output.output))) if request.output.resume else None
     each(
         groups,
-        lambda group: _translate_one(translator, request, group, blended, ledger=ledger, talk=talk),
+        lambda group: _translate_one(engine, request, group, blended, ledger=ledger, talk=talk),
         name=lambda group: group[0][0].name,
         failed=lambda group, error: talk.failed(group[0], error),
         go_on=GO_ON[request.output.resume],
@@ -143,7 +142,7 @@ def _translate_all(translator: Translator, request: Request, groups: list[Group]
 
 
 def _translate_one(
-    translator: Translator,
+    engine: Engine,
     request: Request,
     group: Group,
     blended: tuple[Given, ...],
@@ -151,7 +150,7 @@ def _translate_one(
     ledger: Ledger | None,
     talk: Talk,
 ) -> None:
-    from mmx.translate.job import Given, Job, run
+    from mmx.media.given import Given, Job
 
     sources, targets = group
     given = tuple(Given(source.name, source.read(), is_text=isinstance(source, Text)) for source in sources)
@@ -159,11 +158,11 @@ def _translate_one(
     options = {"layout": request.layout, "command": request.command, "strict": request.strict}
     job = Job(given + blended, request.settings, indices, **options)
     paths = [target.path for target in targets]
-    key = job_digest(job, translator) if ledger else ""
+    key = job_digest(job, engine.models) if ledger else ""
     if ledger and ledger.has(key, paths):
         talk.note(f"{sources[0].name}: already done")
         return
-    done = run(translator, job)
+    done = engine.run(job)
     _write(done, targets, request.drawing)
     if ledger:
         ledger.add(key, paths)

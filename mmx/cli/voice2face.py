@@ -6,7 +6,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, names_a_file
-from mmx.network import Network
+from mmx.network import Serving
 from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Saying, Settings
 
 
@@ -20,7 +20,7 @@ def voice2face(
     strictness: Strictness,
     models: Models,
     placement: Placement,
-    network: Network,
+    network: Serving,
     saying: Saying,
 ) -> None:
     """Imagine faces that such a voice might have.
@@ -42,6 +42,7 @@ def voice2face(
         models=models,
         settings=Settings.of(sampling, averaging, excerpt, placement),
         saying=saying,
+        server=network.server,
         strict=strictness.strict,
         layout="grid" if output.grid else "single",
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version as installed
-from pathlib import Path
+from dataclasses import asdict, fields
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from PIL import Image
@@ -18,8 +18,8 @@ from mmx.device import machine
 from mmx.digest import sha256
 from mmx.errors import InputError
 from mmx.media.audio import Waveform, wav_bytes
+from mmx.media.given import Artifact, Done, Given, Job
 from mmx.media.image import grid, png_bytes, read_image
-from mmx.media.names import printable
 from mmx.media.notes import notes_of
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
 from mmx.options import Settings
@@ -39,59 +39,7 @@ SHIFTS = {"plus": 1, "minus": -1}  # roles of inputs whose meaning is added or t
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "soxr")
 
 
-@dataclass(frozen=True)
-class Given:
-    """An input as it was given: its bytes, its name, what it is for, and its weight where it is blended in."""
-
-    name: str
-    data: bytes
-    role: str = "source"
-    weight: float = 1.0
-    is_text: bool = False  # typed on the command line: it is kept in the artifact, because no file holds it
-
-    def as_dict(self) -> dict[str, Any]:
-        """As provenance keeps it: the name without folders, and the digest."""
-        about = {
-            "role": self.role,
-            "name": printable(Path(self.name).name),
-            "sha256": sha256(self.data),
-            "weight": self.weight,
-        }
-        return about | ({"text": self.data.decode()} if self.is_text else {})
-
-
-@dataclass(frozen=True)
-class Job:
-    """Sources (several only for one grid of all), what is blended in, the settings, and which results are wanted."""
-
-    inputs: tuple[Given, ...]
-    settings: Settings
-    indices: tuple[int, ...] = (0,)
-    layout: str = "single"
-    command: str = "sound2img"
-    strict: bool = False  # refuse sounds of which a part is missing
-
-    def of(self, role: str) -> list[Given]:
-        """The inputs of one role."""
-        return [given for given in self.inputs if given.role == role]
-
-
-@dataclass
-class Artifact:
-    """The bytes of one output file, and what they say of themselves."""
-
-    data: bytes
-    record: dict[str, Any]
-
-
-@dataclass
-class Done:
-    """A finished job."""
-
-    artifacts: list[Artifact]
-    heard: list[list[tuple[str, float]]]
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+installed = cache(version)  # reading a package's metadata takes as long as drawing a small picture
 
 
 def run(translator: Translator, job: Job) -> Done:

@@ -42,8 +42,19 @@ def load(
         return _loaded(task, Names(bridge, encoder), decoder, placed(device, dtype), how)
 
 
-@lru_cache(maxsize=4)
-def _loaded(
+def load_anew(
+    task: str,
+    names: Names,
+    decoder: str | None,
+    where: Placed,
+    how: tuple[tuple[str, bool], ...],
+) -> Translator:
+    """As `load`, whatever was loaded before. Raises ModelError, UsageError."""
+    with _ONE:
+        return _opened(task, names, decoder, where, how)
+
+
+def _opened(
     task: str, names: Names, decoder: str | None, where: Placed, how: tuple[tuple[str, bool], ...]
 ) -> Translator:
     row = tasks.task(task)
@@ -51,3 +62,6 @@ def _loaded(
     loaded = load_decoder(decoder_at, row.target.modality).place(where, **dict(how))
     translator: type[Translator] = tasks.find(row.by_words.get(names.bridge or "", row.translator))
     return translator.open(task, names, loaded, decoder_at)
+
+
+_loaded = lru_cache(maxsize=4)(_opened)

@@ -1,0 +1,1 @@
+"""Models that stay loaded, and how commands hand their jobs to them."""

@@ -1,0 +1,109 @@
+"""A command's side of a server: it reads the inputs and writes the outputs itself, and sends bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+import mmx
+from mmx.errors import NetworkError, UsageError
+from mmx.media.given import Done, Job
+from mmx.serving.address import Address
+from mmx.serving.wire import Asked, error_of, pack, pack_job, unpack_done
+
+CONNECT = 5.0  # seconds that a server may take to accept
+TRIES = 600  # of a job that a full queue does not take, a tenth of a second to a second apart
+
+
+class Gone(NetworkError):
+    """No server answers, or it went away before it had answered."""
+
+
+class _Unix(HTTPConnection):
+    """HTTP over a Unix socket of our own user's."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__("localhost")
+        self.address = address
+
+    def connect(self) -> None:
+        path = str(self.address.socket)
+        if os.stat(path).st_uid != os.geteuid():
+            raise UsageError(f"{path}: another user's server", hint="--server none")
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CONNECT)
+        self.sock.connect(path)
+        self.sock.settimeout(None)
+
+
+class Served:
+    """The models of a command, in a server. Raises Gone, and whatever the models themselves raise, from each call."""
+
+    def __init__(self, address: Address, asked: Asked, given: Mapping[str, str] | None = None) -> None:
+        """given: folders as the server knows them → as the user wrote them, who is told of them."""
+        self.address, self.asked, self.given = address, asked, given or {}
+        about = json.loads(self._post("/v1/open", pack(asked.as_dict(), ())))
+        self.place, self.notice, self.models = about["place"], about["notice"], about["models"]
+
+    def run(self, job: Job) -> Done:
+        """As `mmx.translate.job.run`, elsewhere."""
+        return unpack_done(self._post("/v1/jobs", pack_job(self.asked, job)))
+
+    def _post(self, path: str, body: bytes) -> bytes:
+        """The answer. Raises the error that it tells of."""
+        for attempt in range(TRIES):
+            status, data = self._once(path, body)
+            if status != 429:
+                break
+            import time
+
+            time.sleep(min(1.0, 0.1 * (attempt + 1)))
+        if status == 200:
+            return data
+        if status == 413:
+            raise Gone(f"{self.address}: the server takes no input of this size", hint="--server none")
+        try:
+            about: dict[str, Any] = json.loads(data)
+        except ValueError:
+            raise NetworkError(f"{self.address}: no server of mmx ({status})") from None
+        if about.get("version", mmx.__version__) != mmx.__version__:
+            raise Gone(
+                f"the server at {self.address} is mmx {about['version']}, this is {mmx.__version__}",
+                hint="start it again, or --server none",
+            )
+        error = error_of(about)
+        for known, written in self.given.items():
+            error.message = error.message.replace(known, written)
+            error.hint = error.hint.replace(known, written)
+        raise error
+
+    def _once(self, path: str, body: bytes) -> tuple[int, bytes]:
+        to = self.address
+        connection = _Unix(to) if to.socket else HTTPConnection(to.host, to.port)
+        headers = {"Content-Type": "application/octet-stream"}
+        headers |= {"Authorization": f"Bearer {to.token}"} if to.token else {}
+        try:
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, HTTPException):
+            raise Gone(f"no server answers at {to}", hint="mmx serve starts one; --server none does without") from None
+        finally:
+            connection.close()
+
+
+def folders_in(name: str | None) -> dict[str, str]:
+    """The folders that a model's name consists of: as a server knows them, who is in another folder → as given."""
+    parts = [name] if name is None or os.path.isdir(name) else name.split("+")
+    return {os.path.abspath(part): part for part in parts if part and os.path.isdir(part)}
+
+
+def absolute(name: str | None) -> str | None:
+    """A model's name as a server understands it."""
+    if name is None or os.path.isdir(name):
+        return name and os.path.abspath(name)
+    return "+".join(os.path.abspath(part) if os.path.isdir(part) else part for part in name.split("+"))

@@ -1,0 +1,107 @@
+"""What the server can be asked, as an OpenAPI document, and as a page to read it on."""
+
+from __future__ import annotations
+
+import html
+from functools import cache
+from typing import Any
+
+import mmx
+from mmx.serving.query import Parameter, parameters
+from mmx.tasks import TASKS
+
+TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+INPUTS = {"sound": "audio/*", "image": "image/*", "text": "text/plain"}
+ERRORS = {
+    "400": "A parameter that makes no sense.",
+    "401": "The token is missing or wrong.",
+    "408": "The request did not arrive in time.",
+    "409": "A model is missing or does not fit.",
+    "413": "The request is too large.",
+    "422": "The input is unreadable.",
+    "429": "As many jobs wait as may; try again soon.",
+}
+STYLE = "body{font:16px system-ui;margin:2em auto;max-width:60em;padding:0 1em}td,th{text-align:left;padding:.2em .8em}"
+STYLE += "code{background:#8882;padding:.1em .3em}:root{color-scheme:light dark}"
+
+
+@cache
+def document(size: int) -> dict[str, Any]:
+    """The document (OpenAPI 3.1) of a server that takes requests of `size` bytes."""
+    paths: dict[str, Any] = {
+        "/health": {"get": _plain("Whether the server is there, and how many jobs wait.")},
+        "/models": {"get": _plain("What is loaded.")},
+    }
+    for name in TASKS:
+        paths[f"/v1/{name}"] = {"post": _operation(name)}
+    about = f"Models that stay loaded, on this machine. Requests of at most {size} bytes."
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "mmx", "version": mmx.__version__, "description": about},
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],
+    }
+
+
+def _plain(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": "JSON", "content": {"application/json": {}}}}}
+
+
+def _operation(command: str) -> dict[str, Any]:
+    task = TASKS[command]
+    kind = "audio/wav" if task.target.modality == "sound" else "image/png"
+    form = {"type": "object", "properties": {"source": {"type": "string", "format": "binary"}}}
+    return {
+        "summary": f"{task.source.modality} → {task.target.modality}",
+        "operationId": command,
+        "parameters": [_parameter(one) for one in parameters(command).values()],
+        "requestBody": {
+            "required": True,
+            "description": "The input itself, or a form: source, mix:0.4, interpolate, image:0.5, plus, minus.",
+            "content": {INPUTS[task.source.modality]: {}, "multipart/form-data": {"schema": form}},
+        },
+        "responses": {
+            "200": {
+                "description": "The artifact, with what made it inside; or as JSON, base64 beside what was heard.",
+                "content": {kind: {}, "application/json": {}},
+            },
+            **{status: {"description": text} for status, text in ERRORS.items()},
+        },
+    }
+
+
+def _parameter(one: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": TYPES[one.kind]}
+    schema |= {"default": one.default} if one.default is not None else {}
+    schema |= {"minimum": one.low} if one.low is not None else {}
+    schema |= {"maximum": one.high} if one.high is not None else {}
+    return {"name": one.name, "in": "query", "description": one.help, "schema": schema}
+
+
+def page(about: dict[str, Any]) -> str:
+    """A document as HTML that needs nothing from elsewhere."""
+    parts = [f"<!doctype html><meta charset=utf-8><title>mmx</title><style>{STYLE}</style><h1>mmx serve</h1>"]
+    parts.append(f"<p>{html.escape(about['info']['description'])} <a href=openapi.json>openapi.json</a></p>")
+    for path, methods in about["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {path}</code></h2><p>{html.escape(operation['summary'])}</p>")
+            if method == "post":
+                name = operation["operationId"]
+                parts.append(f"<p><code>{html.escape(_example(name))}</code></p>")
+                rows = "".join(_row(one) for one in operation["parameters"])
+                parts.append(f"<table><tr><th>query<th>type<th>default<th>what{rows}</table>")
+    return "".join(parts)
+
+
+def _example(command: str) -> str:
+    task = TASKS[command]
+    data = "'a photo of a seashore'" if task.source.modality == "text" else "@input"
+    out = "out.wav" if task.target.modality == "sound" else "out.png"
+    return f"curl --unix-socket SOCKET --data-binary {data} http://mmx/v1/{command}?seed=1 -o {out}"
+
+
+def _row(one: dict[str, Any]) -> str:
+    schema = one["schema"]
+    cells = (one["name"], schema["type"], str(schema.get("default", "")), one["description"])
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in cells)

@@ -1,0 +1,133 @@
+"""Jobs and results as bytes: a line of JSON, and the contents that it gives the sizes of, one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mmx
+from mmx import errors
+from mmx.errors import InputError, MmxError
+from mmx.media.given import Artifact, Done, Given, Job
+from mmx.options import Settings
+
+SCHEMA = "mmx.error/1"
+ANYWHERE = {
+    "device": "auto",
+    "dtype": "auto",
+    "low_memory": False,
+    "compile": False,
+}  # where a command computes unasked
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Models by role, as a command names them, and where and in what they compute."""
+
+    command: str
+    models: dict[str, str | None]
+    placement: dict[str, Any]
+    threads: int | None = None  # None: as many as the server has
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells two loaded models apart."""
+        named = {role: name for role, name in self.models.items() if name is not None}
+        return (self.command, *sorted(named.items()), *sorted(self.placement.items()))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"version": mmx.__version__, **asdict(self)}
+
+
+def pack(header: dict[str, Any], blobs: Iterable[bytes]) -> bytes:
+    """A header and contents → bytes."""
+    blobs = list(blobs)
+    line = json.dumps(header | {"sizes": [len(blob) for blob in blobs]})
+    return b"\n".join((line.encode(), b"".join(blobs)))
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """What `pack` made → header and contents. Raises InputError for anything else."""
+    line, _, rest = data.partition(b"\n")
+    try:
+        header = json.loads(line)
+        sizes = header["sizes"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError("the request has no header of ours") from None
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise InputError("the request's sizes are none")
+    if sum(sizes) != len(rest):
+        raise InputError("the request is cut short")
+    blobs, at = [], 0
+    for size in sizes:
+        blobs.append(rest[at : at + size])
+        at += size
+    return header, blobs
+
+
+def asked_of(header: dict[str, Any]) -> Asked:
+    """The models that a request is for. Raises InputError."""
+    try:
+        asked = Asked(*(header[name] for name in ("command", "models", "placement", "threads")))
+        good = isinstance(asked.command, str) and asked.threads in (None, *range(1, 1025))
+        names = {**asked.models}
+        good = good and all(value is None or isinstance(value, str) for value in names.values())
+        good = good and names.keys() <= {"bridge", "decoder", "encoder"}
+        good = good and asked.placement.keys() == ANYWHERE.keys()
+        good = good and all(type(asked.placement[name]) is type(usual) for name, usual in ANYWHERE.items())
+        hash(asked.key)
+    except (KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise InputError("the request does not say which models it is for")
+    return asked
+
+
+def pack_job(asked: Asked, job: Job) -> bytes:
+    """A job and what it is for → bytes."""
+    inputs = [
+        {"name": given.name, "role": given.role, "weight": given.weight, "is_text": given.is_text}
+        for given in job.inputs
+    ]
+    about = {"settings": asdict(job.settings), "indices": job.indices, "layout": job.layout, "strict": job.strict}
+    return pack(asked.as_dict() | about | {"inputs": inputs}, (given.data for given in job.inputs))
+
+
+def unpack_job(header: dict[str, Any], blobs: list[bytes]) -> Job:
+    """The job in a request. Raises InputError."""
+    try:
+        inputs = tuple(
+            Given(about["name"], data, about["role"], about["weight"], about["is_text"])
+            for about, data in zip(header["inputs"], blobs, strict=True)
+        )
+        indices = tuple(int(index) for index in header["indices"])
+        settings = Settings(**header["settings"])
+        how = {"command": header["command"], "strict": bool(header["strict"])}
+        return Job(inputs, settings, indices, header["layout"], **how)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("the request holds no job") from None
+
+
+def pack_done(done: Done) -> bytes:
+    """A finished job → bytes."""
+    header = {"heard": done.heard, "seconds": done.seconds, "notes": done.notes}
+    header["records"] = [artifact.record for artifact in done.artifacts]
+    return pack(header, (artifact.data for artifact in done.artifacts))
+
+
+def unpack_done(data: bytes) -> Done:
+    """What `pack_done` made. Raises InputError for anything else."""
+    header, blobs = unpack(data)
+    artifacts = [Artifact(blob, record) for blob, record in zip(blobs, header["records"], strict=True)]
+    heard = [[(label, share) for label, share in one] for one in header["heard"]]
+    return Done(artifacts, heard, header["seconds"], header["notes"])
+
+
+def error_of(about: dict[str, Any]) -> MmxError:
+    """An error as a server told it → the same error here."""
+    kind = getattr(errors, str(about.get("error")), MmxError)
+    error = kind(str(about.get("message", "the server failed")), str(about.get("hint", "")))
+    error.exit_code = int(about.get("exit_code", 1))
+    return error
