@@ -11,8 +11,10 @@ from tests.conftest import ROOT
 
 # a file imports only from its own floor or below; the order is that of the layout
 FLOORS = (
-    ("errors", "compat", "digest", "device", "interrupt", "extras", "faults", "launch", "network", "tasks", "options")
-    + ("recipes",),
+    (
+        *("errors", "compat", "digest", "device", "interrupt", "extras", "faults", "launch", "network", "tasks"),
+        *("options", "recipes"),
+    ),
     ("media", "nets"),
     ("models",),
     ("decoders",),

@@ -55,6 +55,7 @@ LINES = {
     "models verify": "starter/sound2img",
     "models rm": "kandinsky-2.2",
     "serve": "",
+    "report": "{made_in} -o {tmp}/r.html",
     "doctor": "",
 }
 # what the options that take words are given
@@ -95,6 +96,8 @@ WORDS = {
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",
     "--server": "{other}",
+    "--inputs": "{samples}",
+    "--title": "pictures",
     "--socket": "{tmp}/serve.sock",
     "--host": "::1",
 }
@@ -260,6 +263,8 @@ class Folders:
         (self.root / "other" / "teacher" / "text_encoder").mkdir(parents=True)
         (self.root / "video.mp4").write_bytes(b"")
         (self.root / "made.png").write_bytes(artifact())
+        (self.root / "made").mkdir()
+        (self.root / "made" / "made.png").write_bytes(artifact())
         (self.root / "words.txt").write_text("elk\nyak\n")
 
     def fill(self, line: str) -> list[str]:
@@ -267,9 +272,9 @@ class Folders:
         self.runs += 1
         self.out.mkdir()
         names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
-        names |= {"words": "words.txt"}
+        names |= {"words": "words.txt", "made_in": "made"}
         paths = {name: self.root / path for name, path in names.items()}
-        return [word.format(bark=BARK, sea=SEA, photo=PHOTO, **paths) for word in line.split()]
+        return [word.format(bark=BARK, sea=SEA, photo=PHOTO, samples=BARK.parent, **paths) for word in line.split()]
 
     @property
     def out(self) -> Path:

@@ -142,6 +142,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "eval",
             "reproduce",
             "serve",
+            "report",
         )
     )
     assert named and all(option.encode() in helps for option in named), [o for o in named if o.encode() not in helps]

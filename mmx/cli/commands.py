@@ -63,6 +63,11 @@ COMMANDS = {
         "Look",
         "Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree.",
     ),
+    "report": Row(
+        "mmx.cli.report:report",
+        "Look",
+        "Show a folder of results on one page: inputs beside outputs, players, spectrograms, what made them.",
+    ),
     "train-decoder": Row(
         "mmx.cli.train:train_decoder", "Train", "Train a decoder and its teacher from scratch → RUN/decoder."
     ),
