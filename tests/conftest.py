@@ -20,8 +20,9 @@ def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE) -> np.nda
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The tests, and the commands that they start, leave the user's cache alone."""
+    """The tests, and the commands that they start, leave the user's cache and config alone."""
     os.environ["MMX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["MMX_CONFIG"] = str(tmp_path_factory.mktemp("config") / "config.toml")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -55,6 +55,9 @@ LINES = {
     "models verify": "starter/sound2img",
     "models rm": "kandinsky-2.2",
     "serve": "",
+    "config show": "",
+    "config set": "device cpu",
+    "help": "show",
     "report": "{made_in} -o {tmp}/r.html",
     "doctor": "",
 }
@@ -110,8 +113,9 @@ BESIDE = {
     "--host": "--port 0",
 }
 TEXTS = {"--captions", "--text-steps"}
-# of the other families; a line that gives them is refused
+# of the other families, or in a value's place; a line that gives them is refused
 ELSEWHERE = {
+    "config set": {"--unset"},
     "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
     "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,
     "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
@@ -200,6 +204,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.translate.load.load": translator,
         "mmx.translate.job.run": run_job,
         "mmx.serving.client.Served": served,
+        "mmx.cli.preview.in_colour": True,
+        "mmx.media.terminal.protocol": "blocks",
         "mmx.serving.app.make_app": "app",
         "mmx.serving.listen.on_socket": listener,
         "mmx.serving.listen.on_port": listener,
@@ -336,8 +342,8 @@ def test_every_command_has_a_line() -> None:
         for name in COMMANDS
         for inner in getattr(load_command(name), "commands", {None: None})
     }
-    with_options = {line if line.split()[0] in ("data", "models") else line.split()[0] for line in LINES}
-    assert names - {"models path", "models card"} == with_options
+    with_options = {line if line.split()[0] in ("data", "models", "config") else line.split()[0] for line in LINES}
+    assert names - {"models path", "models card", "config path"} == with_options
 
 
 @pytest.mark.parametrize("name", COMMANDS)

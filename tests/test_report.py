@@ -248,6 +248,6 @@ def test_a_browser_shows_filters_and_moves_by_keys(mmx_in_process, tmp_path: Pat
         shot = base64.b64decode(browser.ask("Page.captureScreenshot", format="png")["data"])
         seen = Image.open(io.BytesIO(shot)).convert("RGB")
         red = sum(pixel == (255, 0, 0) for pixel in seen.getdata())
-        assert red > 6 * 90 * 90  # of six pictures and more, enlarged
+        assert red > 2 * 90 * 90  # of at least two pictures, enlarged
     finally:
         browser.close()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from mmx.cli.preview import progress
 from mmx.errors import DiskError, Interrupted, MmxError, ModelError, PartialFailure, UsageError
 from mmx.faults import unexpected
 
@@ -20,28 +21,31 @@ def each(
     name: Callable[[T], str],
     failed: Callable[[T, MmxError], None],
     go_on: str = "",
+    shown: bool = False,
 ) -> None:
     """`work` on every item, whatever is wrong with others; `failed` is told of those that can't be done.
 
-    go_on: how a batch that was interrupted is gone on with. Raises the error of the only one, those that the others
-    would meet, too, Interrupted, and PartialFailure in the end.
+    go_on: how a batch that was interrupted is gone on with. shown: whether a terminal shows how far it is.
+
+    Raises the error of the only one, those that the others would meet, too, Interrupted, and PartialFailure in the end.
     """
     items, failures = list(items), 0
-    for number, item in enumerate(items):
-        try:
-            work(item)
-        except KeyboardInterrupt:
-            if len(items) == 1:
-                raise
-            done = f"{number - failures} of {len(items)} inputs are done"
-            raise Interrupted(f"interrupted: {done}{f', {failures} failed' if failures else ''}", go_on) from None
-        except Exception as error:
-            if os.environ.get("MMX_DEBUG") == "1":
-                raise
-            failure = error if isinstance(error, MmxError) else unexpected(error, name(item))
-            if len(items) == 1 or isinstance(error, (*ENDING, ImportError)):
-                raise failure from None
-            failures += 1
-            failed(item, failure)
+    with progress(items, shown=shown) as going:
+        for number, item in enumerate(going):
+            try:
+                work(item)
+            except KeyboardInterrupt:
+                if len(items) == 1:
+                    raise
+                done = f"{number - failures} of {len(items)} inputs are done"
+                raise Interrupted(f"interrupted: {done}{f', {failures} failed' if failures else ''}", go_on) from None
+            except Exception as error:
+                if os.environ.get("MMX_DEBUG") == "1":
+                    raise
+                failure = error if isinstance(error, MmxError) else unexpected(error, name(item))
+                if len(items) == 1 or isinstance(error, (*ENDING, ImportError)):
+                    raise failure from None
+                failures += 1
+                failed(item, failure)
     if failures:
         raise PartialFailure(f"{failures} of {len(items)} inputs failed; the others were done")

@@ -90,6 +90,8 @@ COMMANDS = {
         "Models",
         "Keep models loaded, so that commands with --server auto (or MMX_SERVER=auto) need not load them.",
     ),
+    "config": Row("mmx.cli.config:app", "Models", "Choose defaults once: show, set, path."),
+    "help": Row("mmx.cli.help:help_", "Look", "Print the help of a command, or of all: for pipes, pages and search."),
     "doctor": Row(
         "mmx.cli.models:doctor",
         "Models",
@@ -120,6 +122,19 @@ class Commands(TyperGroup):
             self.add_command(TyperCommand(name, help=row.line, rich_help_panel=row.panel))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """As of every group. Raises a usage error for a name that no row has."""
+        """As of every group, with the defaults that the user chose. Raises a usage error for a name that no row has."""
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and load_command(str(name)), rest
+        command = listed and load_command(str(name))
+        if command:
+            ctx.default_map = {name: _chosen(str(name), command)}
+        return name, command, rest
+
+
+def _chosen(name: str, command: Any) -> dict[str, Any]:
+    """What the user chose once of a command's options, or of those of each command of a group. Raises UsageError."""
+    from mmx.cli.settings import defaults_for
+
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return defaults_for(name, [option.name for option in command.params])
+    return {own: defaults_for(name, [option.name for option in one.params]) for own, one in inner.items()}

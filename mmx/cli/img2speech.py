@@ -8,12 +8,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, output_file
 from mmx.network import Serving
-from mmx.options import Files, Models, Output, Placement, Saying, Settings, Speaking
+from mmx.options import Files, Models, Output, Placement, Settings, Speaking
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def img2speech(
     models: Models,
     placement: Placement,
     network: Serving,
-    saying: Saying,
+    saying: Showing,
 ) -> None:
     """Say what a picture shows, with no text in between.
 

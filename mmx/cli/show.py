@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from mmx.cli.preview import in_colour
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
 from mmx.media.files import Target, expand, output_file
@@ -53,13 +53,6 @@ class Looking:
         return None if self.output is None else output_file(self.output, ".png")
 
 
-def in_colour() -> bool:
-    """Whether stdout is a terminal that shows blocks in colour, and whose owner wants that (https://no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
-        return False
-    return (sys.stdout.encoding or "").lower().startswith("utf")
-
-
 @takes
 def show(look: Looking) -> None:
     """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
@@ -71,7 +64,8 @@ def show(look: Looking) -> None:
     from mmx.media.audio import read_audio
     from mmx.media.image import png_bytes, read_image
     from mmx.media.notes import notes_of
-    from mmx.media.show import View, draw_picture, draw_sound, in_letters, in_terminal
+    from mmx.media.show import View, draw_picture, draw_sound, in_letters
+    from mmx.media.terminal import in_terminal
 
     try:
         medium = read_image(io.BytesIO(data), name=source.name)
@@ -86,6 +80,6 @@ def show(look: Looking) -> None:
     if target is not None:
         target.write(png_bytes(drawn))
         return
-    draw = in_terminal if in_colour() else in_letters
+    draw = in_terminal if in_colour(sys.stdout) else in_letters
     print(draw(drawn, min(shutil.get_terminal_size().columns, 120)))
     sys.stdout.flush()

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, given_file
 from mmx.network import Serving
-from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Saying, Settings, SizedSampling
+from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Settings, SizedSampling
 from mmx.spaces.query import parse_query
 
 
@@ -60,7 +61,7 @@ def sound2img(
     models: Models,
     placement: Placement,
     network: Serving,
-    saying: Saying,
+    saying: Showing,
 ) -> None:
     """Turn sounds into pictures of what makes them.
 

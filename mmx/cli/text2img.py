@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import texts
 from mmx.network import Serving
-from mmx.options import BridgeAndDecoder, Pictures, Placement, Saying, Settings, SizedSampling, Texts
+from mmx.options import BridgeAndDecoder, Pictures, Placement, Settings, SizedSampling, Texts
 
 
 @takes
@@ -18,7 +19,7 @@ def text2img(
     models: BridgeAndDecoder,
     placement: Placement,
     network: Serving,
-    saying: Saying,
+    saying: Showing,
 ) -> None:
     """Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.
 

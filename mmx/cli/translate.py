@@ -12,12 +12,13 @@ import typer
 from mmx.cli.batch import each
 from mmx.cli.engine import Engine, open_engine
 from mmx.cli.ledger import Ledger, job_digest
+from mmx.cli.preview import Showing, preview
 from mmx.cli.talk import Talk
 from mmx.errors import UsageError
 from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
-from mmx.options import BridgeAndDecoder, Output, Saying, Settings
+from mmx.options import BridgeAndDecoder, Output, Settings
 from mmx.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Request:
     output: Output
     models: BridgeAndDecoder
     settings: Settings
-    saying: Saying
+    saying: Showing
     layout: str = "single"
     suffix: str = ".png"
     extras: tuple[Extra, ...] = ()
@@ -81,6 +82,12 @@ class Request:
         """Whether all sources make one result, or one sheet."""
         sheet = self.layout == "grid" and len(self.sources) > 1 and names_a_file(self.output.output)
         return self.settings.average or sheet
+
+    @property
+    def previews(self) -> bool:
+        """Whether a terminal shows the results: not those of a batch."""
+        says = self.saying
+        return not (says.quiet or says.as_json or says.no_preview) and (self.together or len(self.sources) == 1)
 
     def groups(self) -> list[Group]:
         """What is to be done. Raises UsageError before any work."""
@@ -138,6 +145,7 @@ def _translate_all(engine: Engine, request: Request, groups: list[Group], talk: 
         name=lambda group: group[0][0].name,
         failed=lambda group, error: talk.failed(group[0], error),
         go_on=GO_ON[request.output.resume],
+        shown=not request.saying.quiet,
     )
 
 
@@ -167,6 +175,8 @@ def _translate_one(
     if ledger:
         ledger.add(key, paths)
     talk.done(job, done, targets)
+    if request.previews:
+        preview([artifact.data for artifact in done.artifacts])
 
 
 def _write(done: Done, targets: list[Target], drawing: Path | None) -> None:

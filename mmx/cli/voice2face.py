@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, Strictness, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import expand, names_a_file
 from mmx.network import Serving
-from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Saying, Settings
+from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Settings
 
 
 @takes
@@ -21,7 +22,7 @@ def voice2face(
     models: Models,
     placement: Placement,
     network: Serving,
-    saying: Saying,
+    saying: Showing,
 ) -> None:
     """Imagine faces that such a voice might have.
 

@@ -105,20 +105,6 @@ def draw_picture(image: Image.Image) -> Image.Image:
     return grid(parts, 4)
 
 
-def in_terminal(image: Image.Image, columns: int) -> str:
-    """A picture as half blocks in 24-bit colour, `columns` characters wide."""
-    rows = max(2, round(image.height * columns / image.width / 2) * 2)
-    pixels = np.asarray(image.resize((columns, rows), Image.Resampling.LANCZOS))
-    lines = []
-    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
-        cells = (
-            f"\x1b[38;2;{a[0]};{a[1]};{a[2]}m\x1b[48;2;{b[0]};{b[1]};{b[2]}m▀"
-            for a, b in zip(upper, lower, strict=True)
-        )
-        lines.append("".join(cells) + "\x1b[0m")
-    return "\n".join(lines)
-
-
 def in_letters(image: Image.Image, columns: int) -> str:
     """A picture as plain letters, `columns` of them wide: for whoever wants no colours, and for files and pipes."""
     rows = max(1, round(image.height * columns / image.width / 2))  # a letter is twice as high as it is wide
