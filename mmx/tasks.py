@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmx.errors import UsageError
@@ -31,7 +31,8 @@ class Task:
     `train_bridge` trains, fused_trainer that of a bridge which sees a picture beside its source.
     losses: what a bridge trains by, the default first. protocol: what measures labelled shards, pairs_protocol what
     measures pairs without labels; functions of a translator and options. measured_with: packages of the extra `train`
-    that these need. verb: how notes introduce what was heard.
+    that these need. origin: of a composed row what its bridges take, a key of the table of sources. verb: how notes
+    introduce what was heard.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     protocol: str | None = None
     pairs_protocol: str | None = None
     measured_with: tuple[str, ...] = ()
+    origin: str = ""
     verb: str = "heard"
 
 
@@ -102,19 +104,76 @@ _ROWS = (
         translator="mmx.translate.text2img:TextTranslator",
     ),
 )
+
+
+@dataclass(frozen=True)
+class End:
+    """What is the same for all tasks that begin, or end, in a medium. columns: of their rows."""
+
+    side: Side
+    starters: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+_POINTS = {
+    "translator": "mmx.translate.points:PointTranslator",
+    "trainer": "mmx.training.bridges.any_point:AnyPointTask",
+    "losses": (*COMPARING, "prior"),
+    "protocol": "mmx.evaluation.pairs:measure",
+    "pairs_protocol": "mmx.evaluation.pairs:measure",
+    "measured_with": ("torchmetrics",),
+}
+_UNITS = {
+    "translator": "mmx.translate.units:UnitTranslator",
+    "trainer": "mmx.training.bridges.any_units:AnyUnitsTask",
+    "losses": ("units",),
+    "protocol": "mmx.evaluation.spoken_pairs:measure",
+    "pairs_protocol": "mmx.evaluation.spoken_pairs:measure",
+    "measured_with": ("torchmetrics", "pocketsphinx"),
+}
+_SOURCES = {
+    "sound": End(Side("sound", "sounds", ("audios", "sounds", "sources"))),
+    "voice": End(Side("sound", "voices", ("audios", "voices", "sources"))),
+    "img": End(Side("image", "images", ("images", "sources")), {"encoder": "image"}),
+    "text": End(Side("text", "texts", ("texts", "sources")), {"encoder": "image"}),
+    "array": End(Side("array", "arrays", ("arrays", "sources"))),
+}
+_TARGETS = {
+    "img": End(Side("image", "images", ("images", "targets")), {"decoder": "image"}, _POINTS),
+    "face": End(Side("image", "faces", ("images", "faces", "targets")), {"decoder": "face"}, _POINTS),
+    "speech": End(Side("sound", "spoken", ("audios", "spoken", "targets")), {"decoder": "speech"}, _UNITS),
+}
+_KEYS = ("identity", "concept", "synset", "gender")  # of labelled shards of any kind
 _LACKS = {"trainer": " to train a bridge for", "protocol": " to measure", "keys": " with training data"}
 TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
 
 
 def task(name: str, *, having: str = "translator") -> Task:
-    """The task of this name; having: a column that must not be empty, such as "trainer".
+    """The task of this name: its row, or SOURCE2TARGET composed of its two ends; having: a column that must not be
+    empty, such as "trainer".
 
     Raises UsageError that lists what there is.
     """
     there = {row.name: row for row in TASKS.values() if getattr(row, having)}
-    if name not in there:
-        raise UsageError(f"{name}: no such task{_LACKS.get(having, '')}", hint=f"there are: {', '.join(there)}")
-    return there[name]
+    found = there.get(name) or _composed(name)
+    if found is None:
+        others = f"any of {'|'.join(_SOURCES)}, then 2, then any of {'|'.join(_TARGETS)}"
+        raise UsageError(
+            f"{name}: no such task{_LACKS.get(having, '')}", hint=f"there are: {', '.join(there)}, and {others}"
+        )
+    return found
+
+
+def _composed(name: str) -> Task | None:
+    """The row of a task that has none: any source's frontend with any decoder's space."""
+    first, _, second = name.partition("2")
+    source, target = _SOURCES.get(first), _TARGETS.get(second)
+    if source is None or target is None:
+        return None
+    shared = set(source.side.folders) & set(target.side.folders)  # a folder of pairs holds each side once
+    sides = (replace(e.side, folders=tuple(f for f in e.side.folders if f not in shared)) for e in (source, target))
+    starters = {**source.starters, **target.starters}
+    return Task(name, *sides, starters=starters, keys=_KEYS, origin=first, **target.columns)
 
 
 def find(reference: str) -> Any:

@@ -32,6 +32,7 @@ LINES = {
     "voice2face": "{bark} -o {tmp}/out",
     "img2speech": "{photo} -o {tmp}/out",
     "text2img": "words -o {tmp}/out",
+    "translate": "{bark} --bridge {draws} -o {tmp}/out",
     "embed": "{bark} -o {tmp}/out.safetensors",
     "tag": "{bark}",
     "index": "{bark} -o {tmp}/my.idx",
@@ -49,6 +50,7 @@ LINES = {
     "eval": "sound2img --data {data} -o {tmp}/report",
     "pairs": "{video} -o {tmp}/out",
     "data speak": "{data} -o {tmp}/out",
+    "data edges": "{data} -o {tmp}/out",
     "data check": "{data}",
     "models ls": "",
     "models pull": "kandinsky-2.2",
@@ -116,6 +118,8 @@ TEXTS = {"--captions", "--text-steps"}
 # of the other families, or in a value's place; a line that gives them is refused
 ELSEWHERE = {
     "config set": {"--unset"},
+    "translate": {"--voice", "--speed"},
+    "train-bridge sound2img": {"--as"},
     "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
     "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,
     "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
@@ -215,6 +219,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.training.video_pairs.make_pairs": VideoPairs(kept=1),
         "mmx.data.check.check": checked,
         "mmx.data.spoken_captions.make_corpus": 3,
+        "mmx.data.edges.make_edges": 3,
         "mmx.training.decoders.unclip.train_decoder": None,
         "mmx.training.decoders.gan_stages.train_gan_decoder": None,
         "mmx.training.decoders.text_stage.train_text": None,
@@ -272,13 +277,15 @@ class Folders:
         (self.root / "made").mkdir()
         (self.root / "made" / "made.png").write_bytes(artifact())
         (self.root / "words.txt").write_text("elk\nyak\n")
+        (self.root / "draws").mkdir()
+        (self.root / "draws" / "config.json").write_text('{"task": "sound2img"}')
 
     def fill(self, line: str) -> list[str]:
         """A line's words, with an empty folder for what is written."""
         self.runs += 1
         self.out.mkdir()
         names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
-        names |= {"words": "words.txt", "made_in": "made"}
+        names |= {"words": "words.txt", "made_in": "made", "draws": "draws"}
         paths = {name: self.root / path for name, path in names.items()}
         return [word.format(bark=BARK, sea=SEA, photo=PHOTO, samples=BARK.parent, **paths) for word in line.split()]
 

@@ -143,6 +143,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "reproduce",
             "serve",
             "report",
+            "translate",
         )
     )
     assert named and all(option.encode() in helps for option in named), [o for o in named if o.encode() not in helps]

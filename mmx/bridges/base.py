@@ -26,8 +26,9 @@ class BridgeConfig:
 
     task: the command it serves. spec: the conditioning it was trained for (a ConditioningSpec as a dict).
     labels: names it can report having heard, each with the text that stands for it in the joint space.
-    sources: what it takes: a sound, or a sound and an image. logit_scale: learned inverse temperature.
-    architecture: which encoder (a key of bridges.sound.ARCHITECTURES), channels, norm, sizes: its arguments; norm is
+    sources: what it takes: one of sound, voice, image, text and array; or a sound, and an image beside it. array: of
+    arrays, which (`bridges.array_frontend.ArrayKind`). logit_scale: learned inverse temperature.
+    architecture: which encoder (a key of bridges.points.ARCHITECTURES), channels, norm, sizes: its arguments; norm is
     what a CNN normalises by, "batch" or "group", and those of earlier versions, which do not name it, do by batch.
     prior: sizes of its diffusion prior, or None. source: name and fingerprint of the frozen encoder that it looks or
     listens with, where it has one. writer: sizes of its unit writer, where it writes units.
@@ -48,6 +49,7 @@ class BridgeConfig:
     prior_temperature: float = 1.0
     source: dict[str, str] | None = None
     writer: dict[str, int] | None = None
+    array: dict[str, Any] | None = None
     version: int = 1
 
 

@@ -34,6 +34,10 @@ class ImageBridge(Bridge, repo_url="https://github.com/mmx", pipeline_tag="image
         require_source(self.config, encoder.name, looking.fingerprint)
         self.use(Image(looking))
 
+    def tokens(self, features: Tensor) -> Tensor:
+        """Patches (B, P, C) as they are."""
+        return features
+
     def forward(self, features: Tensor) -> Tensor:
         """Patches (B, P, C) → the embedded prefix that the writer goes on from (B, P + 1, W)."""
         return self.encoder.prefix(features)

@@ -8,4 +8,4 @@ from mmx.bridges.sound import SoundBridge
 class VoiceBridge(SoundBridge, repo_url="https://github.com/mmx", pipeline_tag="audio-to-image"):
     """Log-mel of speech → CNN → face feature (Speech2Face, Oh et al., CVPR 2019), then a diffusion prior."""
 
-    voice = True
+    hears_voices = True

@@ -10,10 +10,8 @@ from torch import Tensor
 from mmx.bridges.base import WordsBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.decoders.base import Decoder
-from mmx.errors import InputError, ModelError
+from mmx.errors import ModelError
 from mmx.models.store import Located, locate
-
-MAX_TEXT = 1000  # characters; a text tower reads some 77 tokens
 
 
 class Prompter(WordsBridge):
@@ -47,17 +45,3 @@ def prompter_of(decoder: Decoder, bridge: str | None, decoder_at: Located) -> tu
     decoder.teacher.embed_texts([""])  # or else it says now that there is no text tower
     # its diffusion prior was trained on texts of the same joint space, too
     return Prompter(lambda text, draw: own.sample(decoder.teacher.embed_texts([text])[0], draw)), at
-
-
-def text_of(source: str | bytes, name: str = "text") -> str:
-    """A text, or its bytes in UTF-8 → the text in one line. Raises InputError for none, or for too much of it."""
-    try:
-        text = source.decode("utf8") if isinstance(source, bytes) else source
-    except UnicodeDecodeError:
-        raise InputError(f"{name}: not a text in UTF-8") from None
-    text = " ".join(text.split())
-    if not text:
-        raise InputError(f"{name}: there is no text in it")
-    if len(text) > MAX_TEXT:
-        raise InputError(f"{name}: {len(text)} characters of text", hint=f"give at most {MAX_TEXT}")
-    return text

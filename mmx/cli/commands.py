@@ -32,6 +32,11 @@ COMMANDS = {
         "Translate",
         "Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.",
     ),
+    "translate": Row(
+        "mmx.cli.any2any:translate",
+        "Translate",
+        "Translate by a bridge that you trained, from whatever it takes into whatever its decoder makes.",
+    ),
     "embed": Row("mmx.cli.spaces:embed", "Spaces", "Embed pictures, sounds, texts and videos in one space."),
     "tag": Row(
         "mmx.cli.spaces:tag", "Spaces", "Name what pictures, sounds and videos are of, by labels that you choose."

@@ -63,11 +63,39 @@ def speak(corpus: Corpus, saying: Quiet) -> None:
 
 
 @dataclass(frozen=True)
+class Photos:
+    """What is drawn, and where the drawings go."""
+
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Holds images-*.tar.", show_default=False)]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="A new folder for edges-*.tar.")
+    ]
+
+
+@app.command("edges")
+@takes
+def edges(photos: Photos, saying: Quiet) -> None:
+    """Draw the edges of photos: pairs of drawing and photo, for a bridge from drawings.
+
+    mmx data edges photos/ -o edges/ && mmx train-bridge array2img --data edges/ -o runs/edges
+    """
+    if not photos.data.is_dir():
+        raise UsageError(f"{photos.data}: no such folder")
+    if list(photos.output.glob("edges-*.tar")):
+        raise UsageError(f"{photos.output} already holds drawings", hint="give a new folder")
+    from mmx.data.edges import make_edges
+
+    count = make_edges(photos.data, photos.output)
+    if not saying.quiet:
+        print(f"{photos.output}: {count} drawings beside their photos", file=sys.stderr)
+
+
+@dataclass(frozen=True)
 class Checking:
     """What is read, and as what."""
 
     data: Annotated[str, typer.Argument(metavar="DATA", help="What --data of train-bridge takes.", show_default=False)]
-    task: Annotated[str, typer.Option(help="sound2img, voice2face or img2speech.")] = "sound2img"
+    task: Annotated[str, typer.Option(help="sound2img, voice2face, img2speech, or array2img and others.")] = "sound2img"
     workers: Annotated[int, typer.Option(min=1, help="Files read at the same time.")] = 4
 
 

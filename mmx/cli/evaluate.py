@@ -19,6 +19,8 @@ from mmx.recipes.base import Measuring, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
 
+SPACE = "space"  # in the place of a task
+
 
 @dataclass(frozen=True)
 class Reporting:
@@ -59,9 +61,13 @@ def evaluate(
     sound2img, voice2face: naming, a judge on the pictures, FID and KID, retrieval, distance to the training photos.
     img2speech: what a recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Pairs without labels (folders,
     manifests): retrieval, likeness to the target, FID and KID, by the decoder's frozen teacher; of speech likeness to
-    the target's units, and what a recogniser hears in both. Each table has an oracle row and a random row. Writes
-    REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs side by side.
+    the target's units, and what a recogniser hears in both. space: the joint space of --decoder: naming, retrieval in
+    all directions (of edge drawings, too, with a --bridge from them), places in mosaics of photos. Each table has an
+    oracle row and a random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
+    side by side.
     """
+    if name.task == SPACE:
+        return _evaluate_space(report, measuring, models, where, saying)
     row = find_task(name.task, having="protocol")
     if report.card and models.bridge in row.by_words:
         raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
@@ -80,6 +86,30 @@ def evaluate(
         written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, report.output)
         if not measuring.quiet:
             print(f"{written}: the bridge's card", file=sys.stderr)
+    _tell(result, report, measuring, saying)
+
+
+def _evaluate_space(report: Reporting, measuring: Measuring, models: Models, where: Device, saying: Json) -> None:
+    """The joint space of --decoder, with the bridge of --bridge beside the starter's. Raises UsageError, InputError."""
+    existing(measuring.data)
+    if models.encoder is not None:
+        raise UsageError(f"--encoder {models.encoder}: a space has none", hint="leave it out")
+    from mmx.evaluation.space import measure  # from here on it is slow: torch and the models
+    from mmx.spaces.load import load_space
+
+    space = load_space(models.decoder, bridge=models.bridge, device=where.device)
+    result = measure(space, measuring).write(report.output, {"task": SPACE, "split": measuring.split})
+    if report.card:
+        from mmx.models.store import locate
+        from mmx.training.card import add_space
+
+        written = add_space(locate(models.decoder, "sound2img", "decoder").folder, result, report.output)
+        if not measuring.quiet:
+            print(f"{written}: the decoder's card", file=sys.stderr)
+    _tell(result, report, measuring, saying)
+
+
+def _tell(result: dict[str, Any], report: Reporting, measuring: Measuring, saying: Json) -> None:
     if saying.as_json:
         print(json.dumps(result))
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from mmx.cli.spaces import Cutting, SpaceChoice, fitting, own_file
+from mmx.cli.spaces import Cutting, SpaceChoice, far_texts, fitting, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.errors import PartialFailure, UsageError
@@ -103,7 +103,7 @@ class Query:
     ]
     top: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 10
     modality: Annotated[
-        Optional[str], typer.Option(show_default=False, help="Only of image, sound or text. Default: all.")
+        Optional[str], typer.Option(show_default=False, help="Only of image, sound, text or array. Default: all.")
     ] = None
     sheet: Annotated[
         Optional[Path],
@@ -150,8 +150,9 @@ def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) 
         stdin=Source(None, Path("stdin")).read,
         exact=query.exact,
     )
+    far = far_texts(space, [term.value for term in terms if term.kind == "text"], say)
     found = [_about(hit) for hit in hits]
-    about = {"schema": "mmx.hits/1", "query": query.query, "space": space.name, "hits": found}
+    about = {"schema": "mmx.hits/1", "query": query.query, "space": space.name, "far": far, "hits": found}
     say.result(about, "\n".join(map(_line, found)))
     if not hits:
         say.note("nothing was found")

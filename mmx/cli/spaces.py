@@ -43,7 +43,7 @@ class SpaceChoice(Network, Device):
             "--bridge",
             metavar="FOLDER",
             show_default=False,
-            help="By which sounds come into an image decoder's space. Default: the starter.",
+            help="By which sounds, or arrays, come into an image decoder's space. Default: the starter, for sounds.",
         ),
     ] = None
 
@@ -103,6 +103,18 @@ def fitting(sources: list[Source], space: Space, say: Speaker) -> list[Source]:
     if 0 < len(able) < len(sources):
         say.note(f"{len(sources) - len(able)} files left out: the space {space.name} has no encoder for them")
     return able or sources
+
+
+def far_texts(space: Space, texts: list[str], say: Speaker) -> list[str]:
+    """Which texts are far from everything that a space was trained on, and a note on each."""
+    from mmx.decoders.horizon import FAR
+
+    if space.are_far is None or not texts:
+        return []
+    far = [text for text, is_far in zip(texts, space.are_far(texts), strict=True) if is_far]
+    for text in far:
+        say.note(f"{text}: {FAR}")
+    return far
 
 
 def read_parts(space: Space, source: Source, cuts: Cuts, say: Speaker) -> Iterable[Part]:
@@ -241,6 +253,7 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
 
     tagger = Tagger(space, wanted)
     say.note(f"{len(tagger.labels)} labels in the space {space.name}")
+    far = far_texts(space, tagger.labels, say)
 
     def work(source: Source) -> None:
         for part, vector in embedded(space, read_parts(space, source, cutting.cuts(), say)):
@@ -252,6 +265,7 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
             words = f"none of these; nearest: {words}" if none else words
             about = {"schema": "mmx.tags/1", "input": source.name} | part.about()
             about |= {"tags": [vars(t) for t in found], "none_of_these": none}
+            about |= {"far": [t.label for t in found if t.label in far]}
             say.result(about, f"{source.name}{at}: {words}")
 
     each_source(fitting(sources, space, say), work, saying)

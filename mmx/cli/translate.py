@@ -19,7 +19,7 @@ from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
 from mmx.options import BridgeAndDecoder, Output, Settings
-from mmx.tasks import TASKS
+from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
     from mmx.media.given import Done, Given
@@ -115,7 +115,7 @@ def carry_out(request: Request) -> None:
     Raises UsageError, a single input's error, or PartialFailure.
     """
     groups = request.groups()
-    talk = Talk(request.saying, TASKS[request.command].verb)
+    talk = Talk(request.saying, find_task(request.command).verb)
     started = time.perf_counter()
     engine = open_engine(request.server, request.command, request.models, request.settings)
     talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {engine.place}")

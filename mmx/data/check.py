@@ -14,6 +14,7 @@ from mmx.data.items import Item, Listing
 from mmx.data.manifest import Manifest, folders_of, read_manifest, stems
 from mmx.data.shards import hidden_members
 from mmx.errors import DamagedError, InputError, SilenceError
+from mmx.media.arrays import read_array
 from mmx.media.audio import read_audio
 from mmx.media.findings import KINDS
 from mmx.media.formats import SAMPLE_RATE, SUFFIXES
@@ -21,8 +22,10 @@ from mmx.media.image import read_image
 from mmx.media.names import walk
 from mmx.media.notes import notes_of
 from mmx.media.sound_headers import length_lies
+from mmx.media.texts import text_of
 from mmx.media.voice_activity import speech_part
-from mmx.tasks import TASKS, Side, Task
+from mmx.tasks import Side, Task
+from mmx.tasks import task as find_task
 
 SHORT = 0.5  # seconds: less of a sound says little
 PROBLEMS = {
@@ -66,7 +69,7 @@ class Judged:
 
 def check(data: str, task: str, workers: int = 4) -> Findings:
     """Read every item once. Raises InputError where there is no data at all."""
-    row, manifest, found = TASKS[task], read_manifest(data, task), Findings()
+    row, manifest, found = find_task(task), read_manifest(data, task), Findings()
     for name, listing, side in (("source", manifest.sources, row.source), ("target", manifest.targets, row.target)):
         found.counts |= {f"{name}s, {split}": count for split, count in listing.counts().items()}
         _read_side(listing, side, found, workers, is_source=name == "source")
@@ -108,7 +111,7 @@ def _judge(item: Item, side: Side) -> Judged:
     try:
         data = item.read()
         judged.key = content_key(data)
-        judged.problems += (_of_picture if side.modality == "image" else _of_sound)(data, item.name, side)
+        judged.problems += JUDGES[side.modality](data, item.name, side)
     except SilenceError:
         judged.problems.append(("silent", ""))
     except DamagedError:
@@ -133,6 +136,19 @@ def _of_sound(data: bytes, name: str, side: Side) -> list[tuple[str, str]]:
     if "cut" not in dict(found) and length_lies(io.BytesIO(data)):
         found.append(("lying", ""))
     return [*found, ("short", "")] if wave.seconds < SHORT else found
+
+
+def _of_array(data: bytes, name: str, _: Side) -> list[tuple[str, str]]:
+    read_array(data, name)
+    return []
+
+
+def _of_text(data: bytes, name: str, _: Side) -> list[tuple[str, str]]:
+    text_of(data, name)
+    return []
+
+
+JUDGES = {"image": _of_picture, "sound": _of_sound, "array": _of_array, "text": _of_text}
 
 
 def _mismatched(manifest: Manifest, found: Findings) -> None:

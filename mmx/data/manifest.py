@@ -23,7 +23,8 @@ from mmx.data.shards import fetch, located, urls
 from mmx.errors import InputError
 from mmx.media import formats
 from mmx.media.names import walk
-from mmx.tasks import TASKS, Task
+from mmx.tasks import Task
+from mmx.tasks import task as find_task
 
 HINTS = "hints"  # the folder of pictures that a bridge with two sources sees beside each sound
 HELD_OUT = 20  # one of so many pairs that name no split is held out
@@ -69,7 +70,7 @@ class Manifest:
 def read_manifest(data: str, task_name: str, *, stream: bool = False) -> Manifest:
     """A folder, a .jsonl or .csv file, or a URL of shards → what belongs together. Remote shards are copied into the
     cache, or with `stream` left where they are, to be read by `load_pairs`. Raises InputError, NetworkError."""
-    task, path = TASKS[task_name], Path(data)
+    task, path = find_task(task_name), Path(data)
     if "://" in data or data.endswith(".tar"):
         shards = urls(data)
         if stream and any("://" in url for url in shards):

@@ -24,7 +24,8 @@ from mmx.models.hub import OFF, offline
 
 T = TypeVar("T")
 # of a modality's files in training data, the best first; as shards name them, without a dot
-SUFFIXES = {kind: tuple(suffix[1:] for suffix in formats.SUFFIXES[kind]) for kind in ("sound", "image")}
+KINDS = ("sound", "image", "array", "text")
+SUFFIXES = {kind: tuple(suffix[1:] for suffix in formats.SUFFIXES[kind]) for kind in KINDS}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from mmx.media.arrays import picture_of
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.files import write_atomic
 from mmx.media.image import png_bytes
@@ -90,7 +92,11 @@ def _table(name: str, table: Table) -> str:
 
 
 def media(medium: Any) -> str:
-    """A picture or a sound as an HTML element that carries its bytes."""
+    """A picture, a sound, a text, or what an array looks like, as an HTML element that carries its bytes."""
+    if isinstance(medium, str):
+        return f"<q>{html.escape(medium)}</q>"
+    if isinstance(medium, np.ndarray):
+        medium = picture_of(medium)
     if isinstance(medium, Waveform):
         data, kind = wav_bytes(medium), "audio/wav"
         return f'<audio controls preload=none src="data:{kind};base64,{base64.b64encode(data).decode()}"></audio>'

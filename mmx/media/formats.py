@@ -5,7 +5,7 @@ Imports nothing.
 
 from __future__ import annotations
 
-MODALITIES = ("image", "sound", "text")  # that a space may have encoders for
+MODALITIES = ("image", "sound", "text", "array")  # that a space may have encoders for
 
 # Suffixes by kind, with the dot, in lower case: of what folders are searched for, and of what an output is a file.
 # In a sample of several files the first of these is taken.
@@ -26,6 +26,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     ),
     "text": (".txt",),
     "video": _VIDEOS,
+    "array": (".npy", ".npz", ".csv", ".png", ".tif", ".tiff"),
 }
 
 # Picture formats as Pillow names them. No other is opened, whatever a file is called: EPS would run Ghostscript.

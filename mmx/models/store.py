@@ -9,6 +9,7 @@ from mmx.digest import sha256, sha256_of_file
 from mmx.errors import ModelError, NetworkError, UsageError
 from mmx.models.known import find_known, repo_of
 from mmx.tasks import TASKS
+from mmx.tasks import task as find_task
 
 SUMS = "SHA256SUMS"
 CALIBRATION = "calibration.json"  # beside a model, of its space: measured, and no part of it
@@ -74,7 +75,9 @@ def locate(name: str | None, task: str, role: str) -> Located:
         own, other = locate(first, task, role), locate(second, task, role)
         return Located(f"{own.name}+{other.name}", own.folder, other.folder)
     if name is None or name == STARTER:
-        default = TASKS[task].starters.get(role)
+        default = find_task(task).starters.get(role)
+        if default is None and role == "bridge":
+            raise ModelError(f"no {task} bridge comes with mmx", hint=f"mmx train-bridge {task} makes one")
         if default is None:
             raise ModelError(
                 f"this bridge needs the {role} that it was trained with", hint=f"give its folder with --{role}"

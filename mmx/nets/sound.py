@@ -67,12 +67,12 @@ def standardise(features: Tensor) -> Tensor:
     return (features - mean) / (features.std((-2, -1), keepdim=True) + 1e-3)
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation (Wu and He 2018): of each item alone, so that neither a batch nor other processes matter."""
     return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group_norm}
 
 
 class _Block(nn.Sequential):
@@ -109,11 +109,19 @@ class SoundCNN(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def _heard(self, features: Tensor) -> Tensor:
+        """(B, 64, 300) → (B, C, frames / 32)."""
         x = features[:, None].contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = F.avg_pool2d(block(x), 2)
-        x = x.mean(2)  # over mels: (B, C, frames / 32)
+        return x.mean(2)  # over mels
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """(B, 64, 300) → what each stretch of time is like (B, P, C)."""
+        return self._heard(features).transpose(1, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self._heard(features)
         return self.head(x.mean(-1) + x.amax(-1))
 
 
@@ -129,9 +137,12 @@ class SoundTransformer(nn.Module):
         self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Linear(width, dim)
 
+    def tokens(self, features: Tensor) -> Tensor:
+        """(B, 64, 300) → what each patch is like (B, P, width)."""
+        return self.layers(self.patches(features[:, None]).flatten(2).transpose(1, 2) + self.places)
+
     def forward(self, features: Tensor) -> Tensor:
-        x = self.patches(features[:, None]).flatten(2).transpose(1, 2) + self.places
-        return self.head(self.layers(x).mean(1))
+        return self.head(self.tokens(features).mean(1))
 
 
 class VectorHead(nn.Module):

@@ -17,7 +17,14 @@ from mmx.options import FREE, Quiet, Seed
 class TaskName:
     """Which task a command is about."""
 
-    task: Annotated[str, typer.Argument(help="sound2img, voice2face or img2speech.", show_default=False)]
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="sound2img, voice2face, img2speech; or any of sound, voice, img, text, array, then 2, then any of "
+            "img, face, speech: array2img.",
+            show_default=False,
+        ),
+    ]
 
 
 @dataclass(frozen=True)

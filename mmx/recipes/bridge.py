@@ -55,6 +55,14 @@ class Design:
             help="sound, or sound+image: a second source, both together or each alone. Default: the task's one.",
         ),
     ] = ""
+    as_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--as",
+            show_default=False,
+            help="What arrays hold. depth: distances, in whole millimetres or in metres, seen as disparity up to 10 m.",
+        ),
+    ] = None
     dropout: Annotated[
         Optional[float], typer.Option(min=0.0, max=0.9, show_default=False, help="Default: the architecture's.")
     ] = None
@@ -172,6 +180,10 @@ class BridgeOptions(
             raise UsageError(
                 f"--source {self.source}: {self.task} has no such sources", hint="sound2img: sound or sound+image"
             )
+        if self.as_ not in (None, "depth"):
+            raise UsageError(f"--as {self.as_}: arrays are seen as they are, or as depth", hint="--as depth")
+        if self.as_ and row.source.modality != "array":
+            raise UsageError(f"--as {self.as_}: {self.task} takes no arrays", hint="array2img does")
         if self.lora and (self.encoder_name is None or row.source.modality != "sound"):
             raise UsageError("--lora adapts an audio encoder, and there is none", hint="--encoder wavlm --lora 8")
         if self.normalize_targets and loss not in COMPARING:

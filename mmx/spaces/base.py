@@ -51,7 +51,8 @@ class Space:
     told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard. cells:
     an RGB picture → unit vectors (H, W, D) of its parts; None where it sees none. pixels: (B, 3, H, W) in [0, 1] of any
     size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. calibration: what was measured
-    of it, if anything was.
+    of it, if anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they
+    hold. are_far: whether texts are far from everything that it was trained on; None where nobody measured that.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Space:
     cells: Callable[[Image.Image], Tensor] | None = None
     pixels: Callable[[Tensor], Tensor] | None = None
     calibration: Calibration | None = None
+    extends: tuple[str, ...] = ()
+    are_far: Callable[[Sequence[str]], list[bool]] | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
 
     @property

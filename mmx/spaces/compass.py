@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import UsageError
+from mmx.media.arrays import read_array
 from mmx.spaces.base import MODALITIES, Space
 from mmx.spaces.parts import Cuts, Part, parts_of, vectors_of
 from mmx.spaces.query import Term
@@ -33,6 +34,8 @@ class Compass:
         """A term without its weight → its direction (D,). Raises InputError, ModelError."""
         if term.kind == "text":
             return self.direction([Part("text", term.value)])
+        if term.kind == "array":
+            return self.direction([Part("array", read_array(Path(term.value), term.value))])
         source, name = (stdin(), "stdin") if term.kind == "stdin" else (Path(term.value), term.value)
         return self.direction(list(parts_of(self.space, source, name, cuts)))
 
@@ -56,4 +59,6 @@ def known_means(space: Space) -> Tensor:
         means[[MODALITIES.index("text"), MODALITIES.index("sound")]] = texts
     for modality, mean in (space.calibration.means if space.calibration else {}).items():
         means[MODALITIES.index(modality)] = torch.tensor(mean)
+    if "array" not in (space.calibration.means if space.calibration else {}):  # arrays were matched with pictures
+        means[MODALITIES.index("array")] = means[MODALITIES.index("image")]
     return means

@@ -54,9 +54,10 @@ class Index:
         """(M, D) float64: the sum of the vectors of each modality."""
         return sum((shard.sums for shard in self.shards), np.zeros((len(MODALITIES), self.dim)))
 
-    def require(self, space: Space) -> None:
-        """Raise ModelError, which names both, unless this is the space of its vectors."""
-        if space.fingerprint != self.fingerprint:
+    def require(self, space: Space, *, searching: bool = False) -> None:
+        """Raise ModelError, which names both, unless this is the space of its vectors; or, for searching, one that is
+        that with an encoder more."""
+        if self.fingerprint not in (space.fingerprint, *(space.extends if searching else ())):
             raise ModelError(
                 f"{self.folder} holds vectors of the space {self.space} ({self.fingerprint[:12]}), "
                 f"not of {space.name} ({space.fingerprint[:12]})",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mmx.bridges.sound import SoundBridge
+from mmx.bridges.points import PointBridge
 from mmx.decoders.base import ConditioningSpec, fingerprint
 from mmx.decoders.gan import space_of
 from mmx.decoders.teacher import Teacher
 from mmx.decoders.unclip import SPACE
 from mmx.digest import sha256
-from mmx.errors import ModelError
+from mmx.errors import ModelError, UsageError
 from mmx.media.audio import Waveform
+from mmx.media.formats import SAMPLE_RATE
 from mmx.models.store import Located, locate
 from mmx.spaces.base import PHOTO_PROMPTS, Space
 from mmx.spaces.cells import teacher_cells
@@ -24,8 +26,11 @@ from mmx.spaces.pixels import teacher_sees
 
 
 def open_joint(at: Located, bridge: str | None, device: str) -> Space:
-    """An image decoder's folder of any family, and a sound bridge that was trained for it. bridge: its folder; None is
-    the starter, which is left out where it was trained for another decoder. Raises ModelError."""
+    """An image decoder's folder of any family, and bridges that were trained for it.
+
+    bridge: the folder of one from sounds or from arrays. Where it is not from sounds, the starter's is there,
+    too, unless it was trained for another decoder. Raises ModelError, UsageError.
+    """
     if not (at.folder / "teacher" / "text_encoder").is_dir():
         raise ModelError(f"{at.name}: its teacher reads no texts", hint="a space wants an image decoder's folder")
     teacher = Teacher.load(at.folder / "teacher")
@@ -39,13 +44,19 @@ def open_joint(at: Located, bridge: str | None, device: str) -> Space:
         prompts={"image": PHOTO_PROMPTS},
         cells=partial(teacher_cells, teacher),
         pixels=partial(teacher_sees, teacher),
+        are_far=teacher.are_far,
         models=[teacher.net],
     )
-    own = _bridge(bridge, ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder)))
-    return alone if own is None else _with_sounds(alone, *own)
+    spec = ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder))
+    found = [] if bridge is None else [_bridge(bridge, spec)]
+    if not any(own and own[0].config.sources[0] == "sound" for own in found):
+        found.insert(0, _bridge(None, spec))
+    for own in filter(None, found):
+        alone = ADDED[own[0].config.sources[0]](alone, *own)
+    return alone
 
 
-def _with_sounds(space: Space, bridge: SoundBridge, at: Located) -> Space:
+def _with_sounds(space: Space, bridge: PointBridge, at: Located) -> Space:
     def hear(waves: Sequence[Waveform]) -> Tensor:
         return bridge(torch.stack([bridge.prepare(wave) for wave in waves]))
 
@@ -58,15 +69,40 @@ def _with_sounds(space: Space, bridge: SoundBridge, at: Located) -> Space:
         # sounds were matched with texts about photos, so they are told apart by such
         prompts={**space.prompts, "sound": PHOTO_PROMPTS},
         labels=tuple(bridge.config.labels),
-        rate=bridge.rate,
+        rate=SAMPLE_RATE,
         models=[*space.models, bridge],
     )
 
 
-def _bridge(name: str | None, spec: ConditioningSpec) -> tuple[SoundBridge, Located] | None:
+def _with_arrays(space: Space, bridge: PointBridge, at: Located) -> Space:
+    """Arrays were matched with pictures, so they are told apart by what pictures are."""
+
+    def see(arrays: Sequence[np.ndarray]) -> Tensor:
+        return bridge(torch.stack([bridge.prepare(array) for array in arrays]))
+
+    return replace(
+        space,
+        name=f"{space.name}+{at.name}",
+        fingerprint=sha256(f"{space.fingerprint}+{at.sha256}".encode()),
+        extends=(*space.extends, space.fingerprint),
+        encoders={**space.encoders, "array": see},
+        scale={**space.scale, "array": space.scale["image"]},
+        prompts={**space.prompts, "array": PHOTO_PROMPTS},
+        models=[*space.models, bridge],
+    )
+
+
+ADDED: dict[str, Callable[[Space, PointBridge, Located], Space]] = {"sound": _with_sounds, "array": _with_arrays}
+
+
+def _bridge(name: str | None, spec: ConditioningSpec) -> tuple[PointBridge, Located] | None:
     """The bridge named, which must fit the decoder; or the starter where it does."""
     at = locate(name, "sound2img", "bridge")
-    bridge = SoundBridge.load(at.folder)
+    bridge = PointBridge.load(at.folder)
+    if bridge.config.sources[0] not in ADDED:
+        raise UsageError(
+            f"--bridge {at.name}: it is from {bridge.config.sources[0]}s", hint="one from sounds or arrays"
+        )
     try:
         bridge.spec.require(spec, bridge=at.name)
     except ModelError:

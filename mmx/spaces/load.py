@@ -20,11 +20,14 @@ def load_space(name: str | None = None, *, bridge: str | None = None, device: st
     """The space of a name, loaded once for each set of arguments.
 
     name: None is the starter; an image decoder's folder, a CLIP, SigLIP or CLAP folder, a short name or hf-hub: id.
-    bridge: what sounds come into an image decoder's space by; None is the starter. Raises ModelError, NetworkError.
+    bridge: what sounds, or arrays, come into an image decoder's space by; None is the starter, for sounds.
+
+    Raises ModelError, NetworkError, UsageError.
     """
     at, where = locate(name, "sound2img", "decoder"), pick_device(device)
     is_decoder = (at.folder / "teacher").is_dir()
     if bridge is not None and not is_decoder:
         raise UsageError(f"--bridge {bridge}: {at.name} is no image decoder's space", hint="leave it out")
     space = open_joint(at, bridge, where) if is_decoder else open_pretrained(at, where)
-    return replace(space, calibration=find_calibration(at.folder, space.fingerprint))
+    found = (find_calibration(at.folder, own) for own in (space.fingerprint, *space.extends[::-1]))
+    return replace(space, calibration=next(filter(None, found), None))

@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmx.bridges.words_prompt import MAX_TEXT
 from mmx.errors import InputError
+from mmx.media.arrays import read_array
 from mmx.media.audio import read_audio
 from mmx.media.files import Source, is_stream, kind_of_file
 from mmx.media.image import read_image
 from mmx.media.notes import notes_of
+from mmx.media.texts import MAX_TEXT
 from mmx.media.video import moments
 from mmx.spaces.base import Space
 
 T = TypeVar("T")
-NEEDS = {"image": ("image",), "sound": ("sound",), "text": ("text",), "video": ("image", "sound")}
+NEEDS = {kind: (kind,) for kind in ("image", "sound", "text", "array")} | {"video": ("image", "sound")}
 SILENT = -80.0  # dB; a video's sound is left out where it is weaker
 SHORTEST = 0.02  # seconds, of a video that has no moment otherwise
 HEAD = 4096  # bytes, by which a text is known
@@ -128,11 +129,16 @@ def _moments(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Itera
             yield Part("sound", moment.sound, start=start)
 
 
+def _array(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterator[Part]:
+    yield Part("array", read_array(source, name))
+
+
 READERS: dict[str, Callable[[Space, Any, str, Cuts], Iterator[Part]]] = {
     "image": _picture,
     "sound": _sound,
     "text": _lines,
     "video": _moments,
+    "array": _array,
 }
 
 

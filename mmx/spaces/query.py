@@ -12,12 +12,13 @@ from mmx.media.files import MEDIA, is_file
 
 QUOTES = {"'": "'", '"': '"'}
 WEIGHT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*\*\s*")
+ARRAY = "array:"
 HOW = "such as: bark.wav + 0.5*beach.jpg - 'rain'"
 
 
 @dataclass(frozen=True)
 class Term:
-    """A summand. kind: "text", "file" or "stdin"; value: the text or the path."""
+    """A summand. kind: "text", "file", "array" or "stdin"; value: the text or the path."""
 
     kind: str
     value: str
@@ -28,7 +29,8 @@ def parse_query(query: str) -> list[Term]:
     """A query → its terms.
 
     `+` and `-` with spaces around them join terms; one may begin with a weight and `*`. A term in quotes is a text;
-    another is a file where there is one of this name, else a text. A query that as a whole names a file, or is `-`, is
+    another is a file where there is one of this name, else a text; array:FILE is a file, be it a picture, that holds an
+    array. A query that as a whole names a file, or is `-`, is
     that. Raises UsageError for what can't be read so, and for a file that is not there.
     """
     if query == "-":
@@ -80,6 +82,11 @@ def _term(text: str, sign: float, query: str) -> Term:
         return Term("text", inner.strip(), sign * weight)
     if is_file(value):
         return Term("file", value, sign * weight)
+    if value.startswith(ARRAY):
+        path = value.removeprefix(ARRAY)
+        if not is_file(path):
+            raise UsageError(f"{path}: no such file", hint=f"if it is a text, put it in quotes: '\"{value}\"'")
+        return Term("array", path, sign * weight)
     if os.path.splitext(value)[1].lower() in MEDIA and not re.search(r"\s", value):
         raise UsageError(f"{value}: no such file", hint=f"if it is a text, put it in quotes: '\"{value}\"'")
     return Term("text", value, sign * weight)

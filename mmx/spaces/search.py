@@ -43,7 +43,7 @@ class Searcher(Compass):
     exact: do without the graph of a large index."""
 
     def __init__(self, index: Index, space: Space, *, corrected: bool = True, exact: bool = False) -> None:
-        index.require(space)
+        index.require(space, searching=True)
         super().__init__(space, means_of(index, space) if corrected else torch.zeros(len(MODALITIES), space.dim))
         self.index, self.corrected = index, corrected
         self.graph = None if exact or not corrected else Graph.of(index)

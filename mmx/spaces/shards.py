@@ -52,8 +52,9 @@ class Shard:
 
     @cached_property
     def sums(self) -> np.ndarray:
-        """(M, D) float64: the sum of the vectors of each modality."""
-        return self._array(SUMS)
+        """(M, D) float64: the sum of the vectors of each modality; of a modality that is younger than the shard, 0."""
+        known = self._array(SUMS)
+        return np.pad(known, ((0, len(MODALITIES) - len(known)), (0, 0)))
 
     @property
     def counts(self) -> np.ndarray:

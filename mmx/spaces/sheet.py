@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from mmx.errors import InputError
+from mmx.media.arrays import picture_of, read_array
 from mmx.media.audio import read_audio
 from mmx.media.files import kind_of_file
 from mmx.media.formats import HEARD_WINDOW
@@ -80,4 +81,8 @@ def _text(row: Row) -> Image.Image:
     return drawn
 
 
-DRAWN: dict[str, Callable[[Row], Image.Image]] = {"image": _picture, "sound": _sound, "text": _text}
+def _array(row: Row) -> Image.Image:
+    return picture_of(read_array(Path(row["path"]), row["path"]))
+
+
+DRAWN: dict[str, Callable[[Row], Image.Image]] = {"image": _picture, "sound": _sound, "text": _text, "array": _array}

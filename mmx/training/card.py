@@ -140,6 +140,25 @@ here needs it.
 {_notes(measured)}"""
 
 
+def add_space(folder: Path, result: dict[str, Any], report: Path) -> Path:
+    """Put the result of `mmx eval space` into an image decoder's metrics.json and at the end of its card. Returns the
+    card. Of a decoder that came with mmx or lies in the hub's cache nothing is touched: its card goes into the report's
+    folder. Raises ModelError where it has no card."""
+    path, card = folder / "metrics.json", folder / "README.md"
+    if not (path.exists() and card.exists()):
+        raise ModelError(f"{folder.name} has no metrics.json and card to add to", hint=f"the tables are in {report}")
+    text = card.read_text(encoding="utf8")
+    head = "\n## Measured by `mmx eval space`"
+    text = text.partition(head)[0].rstrip() + "\n" + _evaluation(result)
+    if is_shared(folder):
+        card = report / "README.md"
+    else:
+        measured = json.loads(path.read_text(encoding="utf8")) | {"evaluation": result}
+        write_atomic(path, json.dumps(measured, indent=1).encode())
+    write_atomic(card, text.encode())
+    return card
+
+
 TEXTS = "## The text tower, trained anew"
 
 

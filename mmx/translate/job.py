@@ -13,7 +13,6 @@ from typing import Any
 from PIL import Image
 
 import mmx
-from mmx.bridges.words_prompt import text_of
 from mmx.device import machine
 from mmx.digest import sha256
 from mmx.errors import InputError
@@ -22,6 +21,7 @@ from mmx.media.given import Artifact, Done, Given, Job
 from mmx.media.image import grid, png_bytes, read_image
 from mmx.media.notes import notes_of
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
+from mmx.media.texts import text_of
 from mmx.options import Settings
 from mmx.translate.base import Blend, Translation, Translator
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from mmx.bridges.words_prompt import prompter_of, text_of
+from mmx.bridges.words_prompt import prompter_of
 from mmx.decoders.horizon import FAR
+from mmx.media.texts import text_of
 from mmx.models.store import Located
 from mmx.translate.base import Excerpt, Names, Translation, Translator, generator_for
 

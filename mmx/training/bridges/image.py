@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from mmx.bridges.base import BridgeConfig
 from mmx.bridges.frontends import Image
 from mmx.bridges.image import ImageBridge
 from mmx.bridges.image_encoders import open_image_encoder
+from mmx.bridges.units import UnitBridge
 from mmx.data.features import Units
 from mmx.data.manifest import Manifest
 from mmx.data.pairs import Groups, Pairs, Rows
@@ -41,6 +43,7 @@ class ImageBridgeTask(BridgeTask):
     schedule = LoopConfig(2500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=300, validate_steps=250)
     lower_is_better = ("val_nll", "val_nll_random")
     duration_weight, label_weight = 0.2, 0.2
+    bridge_kind: ClassVar[type[ImageBridge] | type[UnitBridge]] = ImageBridge
 
     @classmethod
     def sides(cls, recipe: BridgeRecipe, decoder: Decoder, manifest: Manifest) -> Sides:
@@ -54,7 +57,7 @@ class ImageBridgeTask(BridgeTask):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.pairs = _short_enough(self.pairs)
-        patches, channels = self.frontend.crop(self.pairs.sources, 0, 0.0).shape
+        patches, channels = self.looked(setting.sides.about)
         self.config = BridgeConfig(
             task=self.recipe.task,
             spec=self.decoder.spec.as_dict(),
@@ -63,8 +66,12 @@ class ImageBridgeTask(BridgeTask):
         )
         torch.manual_seed(self.recipe.seed)
         kinds = 0 if self.pairs.direct else int(self.pairs.targets.labels.max()) + 1
-        self.module = _Module(ImageBridge(self.config), kinds)
+        self.module = _Module(self.bridge_kind(self.config), kinds)
         self.module.bridge.use(self.frontend)
+
+    def looked(self, about: dict[str, Any]) -> tuple[int, int]:
+        """(P, C) of what the writer goes on from. about: what the bridge's config says of its source."""
+        return tuple(self.frontend.crop(self.pairs.sources, 0, 0.0).shape)
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> dict[str, Tensor]:
         picks, labels = self.pairs.draw(size, generator)
@@ -75,7 +82,8 @@ class ImageBridgeTask(BridgeTask):
 
     def _batch(self, seen: Rows, picks: Tensor, places: Tensor, said: Rows, captions: Tensor) -> dict[str, Tensor]:
         tokens, counts = self._captions(said, captions)
-        return {"patches": crops(self.frontend, seen, picks, places), "tokens": tokens, "counts": counts}
+        patches = self.frontend.finish(crops(self.frontend, seen, picks, places))
+        return {"patches": patches, "tokens": tokens, "counts": counts}
 
     def _captions(self, said: Rows, picks: Tensor) -> tuple[Tensor, Tensor]:
         """Captions as collapsed units with an end token, padded (B, L), and their repeats (B, L)."""
@@ -90,7 +98,9 @@ class ImageBridgeTask(BridgeTask):
         return tokens, counts
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        nll, lasting, state = self.module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])
+        bridge = self.module.bridge
+        patches = bridge.tokens(batch["patches"])
+        nll, lasting, state = bridge.encoder.loss(patches, batch["tokens"], batch["counts"])
         total, parts = nll + self.duration_weight * lasting, {"nll": nll.item(), "duration": lasting.item()}
         if self.module.naming is not None:
             named = F.cross_entropy(self.module.naming(state).float(), batch["labels"], label_smoothing=0.1)
@@ -114,7 +124,8 @@ class ImageBridgeTask(BridgeTask):
             captions = own if self.val.direct else Groups(said.labels).draw(self.val.sources.labels[own], places)
             batch = self._batch(self.val.sources, picks, torch.zeros(len(picks)), said, captions)
             batch = {key: value.to(self.team.device) for key, value in batch.items()}
-            nll, _, state = module.bridge.encoder.loss(batch["patches"], batch["tokens"], batch["counts"])
+            patches = module.bridge.tokens(batch["patches"])
+            nll, _, state = module.bridge.encoder.loss(patches, batch["tokens"], batch["counts"])
             found[name] = nll.item()
             if module.naming is not None and not shift:
                 truth = self.val.sources.labels[picks].to(state.device)
@@ -125,7 +136,8 @@ class ImageBridgeTask(BridgeTask):
     def preview(self, module: nn.Module, path: Path) -> None:
         """What a val photo says so far, as a sound beside `path`."""
         if self.val is not None:
-            seen = self.frontend.crop(self.val.sources, 0, 0.0).float().to(self.team.device)
+            seen = self.frontend.finish(self.frontend.crop(self.val.sources, 0, 0.0).float()[None])
+            seen = seen.to(self.team.device)
             units = module.bridge.write(seen, Sampling(), torch.Generator().manual_seed(0)).cpu()
             if len(units):
                 path.with_suffix(".wav").write_bytes(wav_bytes(self.decoder.decode([units])[0]))

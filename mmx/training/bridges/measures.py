@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmx.bridges.sound import SoundBridge
+from mmx.bridges.points import PointBridge
 from mmx.data.pairs import Pairs, Rows
 
 VAL = 1000  # pairs that retrieval is measured on, at most
@@ -70,7 +70,7 @@ def oracle_recall(pairs: Pairs, picks: Tensor) -> float:
 
 
 @torch.no_grad()
-def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16) -> Tensor:
+def points_of(bridge: PointBridge, sources: Rows, picks: Tensor, batch: int = 16) -> Tensor:
     """Unit points (N, D) of some sources, on the CPU."""
     device = next(bridge.parameters()).device
     return torch.cat(
@@ -83,7 +83,7 @@ def points_of(bridge: SoundBridge, sources: Rows, picks: Tensor, batch: int = 16
     )
 
 
-def validate_points(val: Pairs | None, bridge: SoundBridge, label_texts: Tensor | None) -> dict[str, float]:
+def validate_points(val: Pairs | None, bridge: PointBridge, label_texts: Tensor | None) -> dict[str, float]:
     """Retrieval both ways on val; where labels have texts, how often a sound's own is the nearest; oracle and
     chance."""
     if val is None:

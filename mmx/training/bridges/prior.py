@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.bridges.sound import SoundBridge
+from mmx.bridges.points import PointBridge
 from mmx.data.pairs import Pairs, either_view, others_of
 from mmx.media.image import grid
 from mmx.nets.prior import EmbeddingPrior
@@ -41,11 +41,11 @@ class PriorTask:
     def __init__(
         self,
         pairs: Pairs,
-        bridge: SoundBridge,
+        bridge: PointBridge,
         texts: Tensor | None,
         *,
         seed: int = 0,
-        preview: Callable[[SoundBridge, Path], None] | None = None,
+        preview: Callable[[PointBridge, Path], None] | None = None,
         begin: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """begin: gives the fresh network its first weights, where they are not random."""
@@ -91,7 +91,7 @@ def measure_targets(prior: EmbeddingPrior, pairs: Pairs) -> None:
 
 
 @torch.inference_mode()
-def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
+def window_points(pairs: Pairs, bridge: PointBridge, seed: int = 0) -> Tensor:
     """Unit points (S, K, D) float16 of K random windows of every source; K is 16 or what POINTS leaves."""
     count = len(pairs.sources)
     windows = max(1, min(16, POINTS // count)) if bridge.frontend.count > 1 else 1
@@ -110,7 +110,7 @@ def window_points(pairs: Pairs, bridge: SoundBridge, seed: int = 0) -> Tensor:
     return torch.stack(found)
 
 
-def _seen(pairs: Pairs, bridge: SoundBridge, pick: int, points: Tensor, generator: torch.Generator) -> Tensor:
+def _seen(pairs: Pairs, bridge: PointBridge, pick: int, points: Tensor, generator: torch.Generator) -> Tensor:
     """Points (K, D) of one source's windows, each with a picture beside it."""
     count = len(points)
     draws = torch.rand(count, 2, generator=generator)
@@ -126,7 +126,7 @@ class Previews:
         self.decoder, self.val = decoder, val
         self.picks = spread(len(val.sources), 8).tolist()
 
-    def __call__(self, bridge: SoundBridge, path: Path) -> None:
+    def __call__(self, bridge: PointBridge, path: Path) -> None:
         pictures = []
         device = next(bridge.parameters()).device
         for pick in self.picks:
@@ -137,7 +137,7 @@ class Previews:
         grid(pictures, columns=4).save(path)
 
 
-def train_prior(task: BridgeTask, bridge: SoundBridge, first: Run) -> None:
+def train_prior(task: BridgeTask, bridge: PointBridge, first: Run) -> None:
     """Give a bridge, whose encoder the run `first` has trained, its prior; none where time is up before the prior's
     first step."""
     recipe, pairs = task.recipe, task.pairs

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.bridges.base import Bridge
+from mmx.bridges.points import PointBridge
 from mmx.bridges.sound import SoundBridge
 from mmx.data.pairs import either_view
 from mmx.training.bridges.augment import crops, mixed, some_narrow, spec_augment
@@ -25,7 +26,7 @@ PROMPT = "a photo of a {}"
 class BridgeModule(nn.Module):
     """A bridge and the temperature that is learned beside it."""
 
-    def __init__(self, bridge: SoundBridge, *, learned_scale: bool) -> None:
+    def __init__(self, bridge: PointBridge, *, learned_scale: bool) -> None:
         super().__init__()
         self.bridge = bridge
         self.log_scale = nn.Parameter(torch.tensor(2.66 if learned_scale else 0.0), requires_grad=learned_scale)
@@ -52,7 +53,7 @@ class SoundBridgeTask(PointTask):
     def __init__(self, setting: Setting) -> None:
         names = setting.loaded.manifest.label_names if setting.decoder.teacher.has_texts else ()
         texts = {label: PROMPT.format(label) for label in names}
-        super().__init__(setting, labels=texts, sources=setting.recipe.sources)
+        super().__init__(setting, labels=texts)
         if texts:
             self.label_texts = self.decoder.teacher.embed_texts(list(texts.values())).clone()
         loss = self.recipe.loss
@@ -63,7 +64,7 @@ class SoundBridgeTask(PointTask):
             self.mixup = 0.0
         torch.manual_seed(self.recipe.seed)
         own = self.config if loss == "prior" else replace(self.config, prior=None)
-        self.module = BridgeModule(SoundBridge(own), learned_scale=loss == "infonce")
+        self.module = BridgeModule(self.bridge_kind(own), learned_scale=loss == "infonce")
         self.module.bridge.use(self.frontend)
         if loss == "prior":
             measure_targets(self.module.bridge.prior, self.pairs)

@@ -14,7 +14,7 @@ from mmx.decoders.base import tensors_digest
 from mmx.errors import UsageError
 from mmx.options import FREE
 
-SAID = {"data": "data of sha256", "processes": "a number of processes of"}  # not as options are
+SAID = {"data": "data of sha256", "processes": "a number of processes of", "as_": "--as"}  # not as options are
 SHOWN = 60  # characters of a value in an error
 
 
