@@ -16,10 +16,20 @@ SETTLED = 2_000_000_000  # ns: what changed less than this ago might change agai
 
 
 def cache_root() -> Path:
-    """Where mmx keeps what it can compute again: MMX_CACHE, or the user's cache folder."""
+    """Where mmx keeps what it can compute again: MMX_CACHE, or the user's cache folder, or where a user has no home (in
+    containers), a temporary one."""
+    given = os.environ.get("MMX_CACHE")
+    if given:
+        return Path(given)
+    import tempfile
+
     import platformdirs
 
-    return Path(os.environ.get("MMX_CACHE") or platformdirs.user_cache_dir("mmx"))
+    with suppress(RuntimeError):  # no home; earlier versions of the library give "~" for it
+        found = Path(platformdirs.user_cache_dir("mmx"))
+        if found.is_absolute():
+            return found
+    return Path(tempfile.gettempdir()) / f"mmx-{os.getuid()}"
 
 
 def sha256(data: bytes) -> str:

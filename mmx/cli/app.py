@@ -89,6 +89,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         print("mmx: interrupted", file=sys.stderr)
         _leave(130)
     except SystemExit:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's, where the reader of stdout went away
+            _leave(0)
         raise
     except BrokenPipeError:
         _leave(0)

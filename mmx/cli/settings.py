@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,17 @@ class Setting:
 
 
 def config_file() -> Path:
-    """Where the file is, or would be."""
+    """Where the file is, or would be; of a user without a home, nowhere: os.devnull."""
     given = os.environ.get(FILE)
     if given:
         return Path(given)
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("mmx")) / "config.toml"
+    with suppress(RuntimeError):  # no home; earlier versions of the library give "~" for it
+        found = Path(platformdirs.user_config_dir("mmx")) / "config.toml"
+        if found.is_absolute():
+            return found
+    return Path(os.devnull)
 
 
 def read_file() -> dict[str, Any]:
@@ -115,10 +120,12 @@ def defaults_for(command: str, options: Iterable[str]) -> dict[str, Any]:
 
 
 def write_file(values: dict[str, Any]) -> Path:
-    """Replace what the file sets. Raises OutputError."""
+    """Replace what the file sets. Raises OutputError, UsageError."""
     from mmx.media.files import write_atomic
 
     path = config_file()
+    if path == Path(os.devnull):
+        raise UsageError("there is no home to keep a config in", hint=f"{FILE}=FILE says where else")
     write_atomic(path, "".join(f"{name} = {_toml(value)}\n" for name, value in values.items()).encode())
     return path
 

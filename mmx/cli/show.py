@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import io
+import os
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from mmx.cli.preview import in_colour
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
-from mmx.media.files import Target, expand, output_file
+from mmx.media.files import Source, Target, expand, output_file
 from mmx.media.names import printable
 from mmx.options import Overwrite
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 SCALES = ("mel", "log", "linear")
@@ -26,7 +31,8 @@ class Looking:
     """What is drawn, and how."""
 
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A sound or a picture, or - for stdin.", show_default=False)
+        str,
+        typer.Argument(metavar="FILE", help="A sound, a picture, a text, arrays, or - for stdin.", show_default=False),
     ]
     output: Annotated[
         Optional[str],
@@ -55,18 +61,69 @@ class Looking:
 
 @takes
 def show(look: Looking) -> None:
-    """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels."""
+    """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels.
+
+    Of a text (several words that name no file, or a .txt file) the subwords that a text tower reads, their numbers and
+    their nearest neighbours; of a .npy, .npz, .csv or .safetensors file what is in it, and the first array drawn.
+    """
     target = look.target()
+    text = _text(look.file)
+    if text is not None:
+        if target is not None:
+            raise UsageError("a text has nothing to draw", hint="leave -o out")
+        _print_subwords(text)
+        return
     source = expand([look.file], "sound")[0]
     if target is not None:
         target.check(overwrite=look.overwrite)
-    data = source.read()
-    from mmx.media.audio import read_audio
-    from mmx.media.image import png_bytes, read_image
-    from mmx.media.notes import notes_of
-    from mmx.media.show import View, draw_picture, draw_sound, in_letters
+    drawn = _drawn(source.read(), source, look)
+    if target is not None:
+        from mmx.media.image import png_bytes
+
+        target.write(png_bytes(drawn))
+        return
+    from mmx.media.show import in_letters
     from mmx.media.terminal import in_terminal
 
+    draw = in_terminal if in_colour(sys.stdout) else in_letters
+    print(draw(drawn, min(shutil.get_terminal_size().columns, 120)))
+    sys.stdout.flush()
+
+
+def _text(given: str) -> str | None:
+    """A text that was typed, or that a .txt file holds; None for what else was given. Raises InputError, UsageError."""
+    if given.lower().endswith(".txt"):
+        try:
+            return expand([given], "text")[0].read().decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{given}: not UTF-8") from None
+    return given if " " in given.strip() and not os.path.exists(given) and not glob.has_magic(given) else None
+
+
+def _print_subwords(text: str) -> None:
+    from mmx.models.subwords import subwords
+
+    for one in subwords(text):
+        near = ", ".join(f"{piece} {cosine:.2f}" for piece, cosine in one.near)
+        print(printable(f"{one.piece:<14} {one.number:>6}  {near}"))
+
+
+def _drawn(data: bytes, source: Source, look: Looking) -> Image.Image:
+    """A medium as a picture; what reading it found is said. Raises InputError."""
+    from mmx.media.arrays import NPY
+    from mmx.media.audio import read_audio
+    from mmx.media.image import read_image
+    from mmx.media.notes import notes_of
+    from mmx.media.show import View, draw_picture, draw_sound
+    from mmx.media.tensors import SUFFIXES, draw_array, read_tensors
+
+    if data.startswith(NPY) or source.suffix.lower() in SUFFIXES:
+        arrays = read_tensors(data, source.name)
+        for array in arrays:
+            print(printable(array.line()), file=sys.stderr)
+        if not arrays:
+            raise InputError(f"{source.name}: it holds no array")
+        return draw_array(arrays[0])
     try:
         medium = read_image(io.BytesIO(data), name=source.name)
         drawn = draw_picture(medium)
@@ -77,9 +134,4 @@ def show(look: Looking) -> None:
         drawn = draw_sound(medium, View(look.window, look.scale, look.fft, look.hop))
     for note in notes_of(medium):
         print(printable(f"{source.name}: {note}"), file=sys.stderr)
-    if target is not None:
-        target.write(png_bytes(drawn))
-        return
-    draw = in_terminal if in_colour(sys.stdout) else in_letters
-    print(draw(drawn, min(shutil.get_terminal_size().columns, 120)))
-    sys.stdout.flush()
+    return drawn

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -23,6 +25,8 @@ from mmx.media.names import is_hidden
 from mmx.models.hub import OFF, offline
 
 T = TypeVar("T")
+MOST = 100_000  # shards that one pattern may stand for
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
 # of a modality's files in training data, the best first; as shards name them, without a dot
 KINDS = ("sound", "image", "array", "text")
 SUFFIXES = {kind: tuple(suffix[1:] for suffix in formats.SUFFIXES[kind]) for kind in KINDS}
@@ -103,7 +107,8 @@ def _told(url: str) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, ValueError) as error:
-        raise InputError(f"{shown(url)}: the shard can't be read: {error}") from None
+        said = (str(error) or type(error).__name__).splitlines()[0]  # tarfile lists what it tried
+        raise InputError(f"{shown(url)}: the shard can't be read: {said.rstrip(':')}") from None
     except Exception as error:  # each file system behind fsspec has errors of its own
         if "://" in url:
             raise _failure(
@@ -167,15 +172,23 @@ def _failure(error: Exception, url: str, hint: str = "is the URL right?") -> Net
 
 
 def urls(pattern: str) -> list[str]:
-    """Paths or URLs, {000..009} and * spelled out, in order. Raises InputError, NetworkError."""
+    """Paths or URLs, {000..009} and * spelled out, in order. Raises UsageError, InputError, NetworkError."""
     require("reading shards by a pattern or from a URL", "fsspec", "braceexpand")
     if "://" in pattern and not pattern.startswith("file://") and offline():
         raise NetworkError(f"{shown(pattern)}: {OFF}", hint="copy the shards to this disk")
     import fsspec
     from braceexpand import braceexpand
 
+    try:
+        # braceexpand makes a whole range at once, however large
+        sizes = [abs(int(last) - int(first)) for first, last in RANGE.findall(pattern)]
+        spelled = [] if any(size > MOST for size in sizes) else list(islice(braceexpand(pattern), MOST + 1))
+    except ValueError:  # UnbalancedBracesError, or numbers of thousands of digits
+        raise UsageError(f"{shown(pattern)}: its braces do not match", hint="such as {000..099}") from None
+    if not 0 < len(spelled) <= MOST:
+        raise UsageError(f"{shown(pattern)}: that is more than {MOST} shards")
     found: list[str] = []
-    for url in braceexpand(pattern):
+    for url in spelled:
         if "*" not in url:
             found.append(url)
             continue

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from safetensors import SafetensorError
+
 from mmx.decoders.base import Decoder
+from mmx.device import out_of_memory
+from mmx.errors import ModelError
 from mmx.models.store import Located
 from mmx.tasks import find
 
@@ -18,6 +22,8 @@ FORMATS = {
         ("config.json", "mmx.decoders.unit_vocoder:UnitVocoder"),
     ),
 }
+# what its parts raise of a file that is cut, or that does not say what they need
+UNREADABLE = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError, SafetensorError)
 
 
 def load_decoder(at: Located, modality: str) -> Decoder:
@@ -28,4 +34,10 @@ def load_decoder(at: Located, modality: str) -> Decoder:
     """
     known = FORMATS[modality]
     kind = next((kind for file, kind in known if (at.folder / file).exists()), dict(known)["mmx.json"])
-    return find(kind).load(at)
+    try:
+        return find(kind).load(at)
+    except UNREADABLE as error:
+        if out_of_memory(error):
+            raise
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{at.folder}: the decoder can't be read: {said}", hint="copy or fetch it again") from None

@@ -40,8 +40,8 @@ class View:
 
 
 @lru_cache(maxsize=1)
-def _palette() -> np.ndarray:
-    """(256, 3) uint8."""
+def palette() -> np.ndarray:
+    """Colours from dark to light (256, 3), uint8."""
     at = np.linspace(0, len(INKS) - 1, 256)
     return np.stack([np.interp(at, np.arange(len(INKS)), [ink[k] for ink in INKS]) for k in range(3)], 1).astype(
         np.uint8
@@ -73,7 +73,7 @@ def draw_sound(wave: Waveform, view: View = View()) -> Image.Image:
     """A waveform above its spectrogram, time from left to right, frequency upward, louder is lighter."""
     bands = banded(power_db(wave, view), wave.sample_rate, view)
     shade = np.clip((bands + RANGE) / RANGE * 255, 0, 255).astype(np.uint8)[::-1]
-    spectrogram = Image.fromarray(_palette()[shade]).resize((view.width, 2 * view.bands), Image.Resampling.BILINEAR)
+    spectrogram = Image.fromarray(palette()[shade]).resize((view.width, 2 * view.bands), Image.Resampling.BILINEAR)
     top = 120
     sheet = Image.new("RGB", (view.width, top + spectrogram.height + 18), "white")
     pen = ImageDraw.Draw(sheet)

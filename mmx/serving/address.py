@@ -6,6 +6,8 @@ import ipaddress
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,7 +40,7 @@ def runtime_folder(*, make: bool = False) -> Path:
     """
     import platformdirs
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), telling_who_has_no_home():
         warnings.simplefilter("ignore")  # XDG_RUNTIME_DIR is not set everywhere
         folder = Path(platformdirs.user_runtime_dir("mmx"))
     if make:
@@ -50,6 +52,15 @@ def runtime_folder(*, make: bool = False) -> Path:
         if path.exists():
             _require_own(path, alone=path == folder)
     return folder
+
+
+@contextmanager
+def telling_who_has_no_home() -> Iterator[None]:
+    """Inside, platformdirs' complaint is a UsageError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UsageError(str(error).splitlines()[0], hint="mmx serve --socket FILE; --server FILE") from None
 
 
 def _require_own(path: Path, *, alone: bool) -> None:
@@ -94,11 +105,11 @@ def find_server(given: str | None) -> Address | None:
 
 
 def _over_http(given: str) -> Address:
-    parts = urlsplit(given)
     try:
+        parts = urlsplit(given)
         host, port = parts.hostname or "", parts.port or PORT
     except ValueError:
-        raise UsageError(f"--server {given}: no such port") from None
+        raise UsageError(f"--server {given}: no such address", hint="http://127.0.0.1:PORT") from None
     if not is_loopback(host):
         raise UsageError(f"--server {given}: only this machine's own addresses", hint="tunnel it: ssh -L")
     token = os.environ.get(TOKEN, "")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,9 @@ class Shard:
             return np.load(self.folder / name, mmap_mode="c" if mapped else None, allow_pickle=False)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, EOFError) as error:
-            raise ModelError(
-                f"{self.folder}: {name} can't be read: {str(error).splitlines()[0]}", hint="index it anew: delete it"
-            ) from None
+        except (OSError, ValueError, EOFError, SyntaxError, TokenError, MemoryError) as error:  # of a .npy's header
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ModelError(f"{self.folder}: {name} can't be read: {said}", hint="index it anew: delete it") from None
 
     def row(self, number: int) -> Row:
         """What row `number` is of."""
