@@ -10,6 +10,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -64,8 +65,9 @@ def _npy(file: io.BufferedIOBase | io.BytesIO | zipfile.ZipExtFile, size: int, n
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{name}: its header can't be read: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, EOFError, OSError, SyntaxError, TokenError, zipfile.BadZipFile) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: its header can't be read: {said}") from None
     if dtype.kind not in "biuf":
         raise InputError(f"{name}: an array of type {dtype}", hint="numbers work: integers and floats")
     count = math.prod(shape)
