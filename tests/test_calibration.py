@@ -23,7 +23,7 @@ from mmx.spaces.calibration import as_json, calibrate, find_calibration, kept_at
 from mmx.spaces.compass import known_means
 from mmx.spaces.place import find_place
 from mmx.spaces.query import parse_query
-from mmx.spaces.tags import Tagger
+from mmx.spaces.tags import Tagger, evidence
 from tests.conftest import tone
 from tests.small_space import small_space
 
@@ -137,3 +137,23 @@ def test_calibrate_as_a_command(in_small, tmp_path: Path, data: Path) -> None:
     assert in_small("calibrate", tmp_path / "no")[0] == 2
     assert in_small("calibrate", data, "-o", "a.txt")[0] == 2
     assert in_small("calibrate", data, "--split", "test")[0] == 2
+
+
+def test_evidence_is_the_best_label_and_a_little_of_the_others() -> None:
+    """Against a naive sum; equal labels add log(K) / scale to one of them, and of one label there is nothing to add."""
+    import math
+
+    similar = [0.5, 0.2, -0.1]
+    naive = math.log(sum(math.exp(10 * value) for value in similar)) / 10
+    assert float(evidence(torch.tensor(similar), 10.0)) == pytest.approx(naive, abs=1e-6)
+    assert float(evidence(torch.tensor([0.3] * 8), 20.0)) == pytest.approx(0.3 + math.log(8) / 20, abs=1e-6)
+    assert float(evidence(torch.tensor([0.3]), 20.0)) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_calibration_of_another_version_is_not_heeded(tmp_path: Path, measured: Space) -> None:
+    """Its thresholds were of another measure."""
+    text = as_json(measured.calibration)
+    (tmp_path / "calibration.json").write_bytes(text)
+    assert find_calibration(tmp_path, measured.fingerprint) is not None
+    (tmp_path / "calibration.json").write_bytes(text.replace(b"calibration/2", b"calibration/1"))
+    assert find_calibration(tmp_path, measured.fingerprint) is None

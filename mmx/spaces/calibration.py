@@ -22,8 +22,9 @@ from mmx.errors import InputError, UsageError
 from mmx.models.store import CALIBRATION
 from mmx.spaces.base import Calibration, Space, Threshold
 from mmx.spaces.parts import embedded, parts_of
+from mmx.spaces.tags import evidence
 
-SCHEMA = "mmx.calibration/1"
+SCHEMA = "mmx.calibration/2"
 PREFIXES = {"image": "images", "sound": "sounds"}
 STEP = 1e-5  # of similarities; smaller differences are none
 FALSE = 0.1  # the share of absent things that may be called present
@@ -37,6 +38,8 @@ def as_json(calibration: Calibration) -> bytes:
 def _read(text: bytes) -> Calibration:
     """What `as_json` wrote. Raises ValueError, KeyError, TypeError."""
     about = json.loads(text)
+    if about["schema"] != SCHEMA:
+        raise ValueError("thresholds of another version mean something else")
     tables = {name: {m: Threshold(**t) for m, t in about[name].items()} for name in ("tags", "places")}
     return Calibration(about["fingerprint"], about["means"], **tables)
 
@@ -113,11 +116,11 @@ def _samples(data: Path, modality: str, split: str, limit: int) -> Iterator[tupl
 
 
 def _tags(space: Space, own: Labelled, labels: Sequence[str], modality: str) -> Threshold:
-    """Of the best label's similarity: with all labels at hand, and with all but the true one."""
+    """Of what speaks for any label: with all labels at hand, and with all but the true one."""
     similar = own.vectors @ space.encode_labels(labels, modality).T
     true = torch.tensor([labels.index(concept) for concept in own.concepts])
     without = similar.scatter(1, true[:, None], -torch.inf)
-    there, absent = similar.max(1).values, without.max(1).values
+    there, absent = (evidence(found, space.scale[modality]) for found in (similar, without))
     levels = torch.cat((there, absent)).sort().values
     kept = torch.searchsorted(there.sort().values, levels), torch.searchsorted(absent.sort().values, levels)
     best = int((kept[1] / len(absent) - kept[0] / len(there)).argmax())  # Youden's index

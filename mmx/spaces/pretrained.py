@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,13 +18,14 @@ from mmx.media.audio import Waveform
 from mmx.models.store import Located
 from mmx.spaces.base import PHOTO_PROMPTS, SOUND_PROMPTS, Space
 from mmx.spaces.cells import CELLS
+from mmx.spaces.open_clip import is_open_clip, read_open_clip
 from mmx.spaces.pixels import prepared
 
 # SigLIP was trained on texts that are all of one length, and answers others otherwise
 PADDING = {"clip": True, "siglip": "max_length"}
 
 
-def open_clip(at: Located, device: str) -> Space:
+def open_towers(at: Located, device: str) -> Space:
     """A CLIP or SigLIP folder with its image processor and tokenizer. Raises ModelError."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -33,6 +35,11 @@ def open_clip(at: Located, device: str) -> Space:
         tokenizer = AutoTokenizer.from_pretrained(at.folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{at.name}: the space can't be loaded: {str(error).splitlines()[0]}") from None
+    return of_towers(at, device, model, processor, tokenizer)
+
+
+def of_towers(at: Located, device: str, model: Any, processor: Any, tokenizer: Any) -> Space:
+    """A CLIPModel or SiglipModel, and how it is given pictures and texts → the space that it spans."""
     freeze(model).to(device)
     texts = model.config.text_config
     most = min(tokenizer.model_max_length, texts.max_position_embeddings)
@@ -91,12 +98,14 @@ def open_clap(at: Located, device: str) -> Space:
     )
 
 
-OPENERS = {"clip": open_clip, "siglip": open_clip, "clap": open_clap}
+OPENERS = {"clip": open_towers, "siglip": open_towers, "clap": open_clap}
 
 
 def open_pretrained(at: Located, device: str) -> Space:
-    """A transformers model folder. Raises ModelError where it is none of OPENERS."""
+    """A transformers model folder, or a checkpoint of open_clip. Raises ModelError where it is none of OPENERS."""
     quiet_libraries("transformers")
+    if is_open_clip(at.folder):
+        return of_towers(at, device, *read_open_clip(at.folder, at.name))
     kind = kind_of(at.folder)
     if kind not in OPENERS:
         raise ModelError(

@@ -49,7 +49,16 @@ class Tagger:
     def none_of_these(self, vector: Tensor, modality: str) -> bool | None:
         """Whether a medium (D,) is likely of something that no label names; None where that was not calibrated."""
         known = self.space.calibration.tags.get(modality) if self.space.calibration else None
-        return None if known is None else bool((self.points(modality) @ vector).max() < known.at)
+        if known is None:
+            return None
+        return bool(evidence(self.points(modality) @ vector, self.space.scale[modality]) < known.at)
+
+
+def evidence(similar: Tensor, scale: float) -> Tensor:
+    """Similarities (..., K) with labels → how much speaks for any of them (...): the free energy (Liu et al. 2020), in
+    units of a similarity. Several labels that fit a little speak for there being something more than the best one alone
+    does."""
+    return (similar * scale).logsumexp(-1) / scale
 
 
 def refuse_texts(part: Part, name: str) -> None:
