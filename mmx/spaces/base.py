@@ -33,7 +33,8 @@ class Threshold:
 @dataclass(frozen=True)
 class Calibration:
     """What of a space can only be measured. means (D,): by modality; tags: by modality of what is tagged, of what
-    speaks for any label (`mmx.spaces.tags.evidence`); places: by modality of what is looked for, of the warmest cell's."""
+    speaks for any label (`mmx.spaces.tags.evidence`); places: by modality of what is looked for, of the warmest
+    cell's."""
 
     fingerprint: str
     means: Mapping[str, Sequence[float]] = field(default_factory=dict)
