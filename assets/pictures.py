@@ -3,30 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from mmx import load
 from mmx.media.image import grid
+from mmx.spaces.base import Space
+from mmx.spaces.index import Index
+from mmx.spaces.indexing import update
+from mmx.spaces.load import load_space
+from mmx.spaces.place import draw_place, find_place
+from mmx.spaces.query import parse_query
+from mmx.spaces.search import find
+from mmx.spaces.sheet import draw_hits
 
 ASSETS = Path(__file__).parent
 SOUNDS = ("bark", "meow", "sea", "fire", "rain", "siren", "crickets", "typing", "bees")
 SIDE, GAP, LINE = 128, 4, 16  # pixels
 
 
-def captioned(caption: str, pictures: list[Image.Image], columns: int) -> Image.Image:
+def captioned(caption: str, pictures: list[Image.Image], columns: int, side: int = SIDE) -> Image.Image:
     """Pictures side by side below a line of text."""
-    sheet = grid([picture.resize((SIDE, SIDE), Image.Resampling.NEAREST) for picture in pictures], columns, GAP)
+    sheet = grid([picture.resize((side, side), Image.Resampling.NEAREST) for picture in pictures], columns, GAP)
     page = Image.new("RGB", (sheet.width, sheet.height + LINE), "white")
     page.paste(sheet, (0, LINE))
     ImageDraw.Draw(page).text((2, 1), caption, "black", ImageFont.load_default(11))
     return page
 
 
+def searched(draw: Any, files: dict[str, str], space: Space) -> Image.Image:
+    """What `mmx search` finds for a sum among the samples and pictures of them, as its --sheet."""
+    with TemporaryDirectory() as folder:
+        for name, path in files.items():
+            for number, picture in enumerate(draw(path, num=2)):
+                picture.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(Path(folder) / f"{name}-{number}.png")
+        update(Path(folder) / "my.idx", space, [*map(Path, files.values()), *sorted(Path(folder).glob("*.png"))])
+        query = f"{files['sea']} + 0.5*'fire'"
+        hits = find(lambda: Index.open(Path(folder) / "my.idx"), space, parse_query(query), top=5)
+        return draw_hits(hits, "mmx search my.idx \"sea.wav + 0.5*'fire'\" --sheet hits.png")
+
+
+def placed(draw: Any, files: dict[str, str], space: Space) -> Image.Image:
+    """Where `mmx localize` hears sounds in four pictures as one."""
+    names = ("bark", "sea", "fire", "siren")
+    four = grid([draw(files[name])[0].resize((SIDE, SIDE), Image.Resampling.LANCZOS) for name in names], 2, 0)
+    shown = [draw_place(four, find_place(space, four, parse_query(files[name]))) for name in names]
+    blocks = [captioned("four.png", [four], 1, four.width)]
+    blocks += [
+        captioned(f"localize four.png {name}.wav", [own], 1, four.width) for name, own in zip(names, shown, strict=True)
+    ]
+    return grid(blocks, 5, 8)
+
+
+def spaces(draw: Any, files: dict[str, str]) -> None:
+    """Write search.png and localize.png."""
+    space = load_space(device="cpu")
+    searched(draw, files, space).save(ASSETS / "search.png")
+    placed(draw, files, space).save(ASSETS / "localize.png")
+
+
 def main() -> None:
-    """Write readme.png and controls.png."""
+    """Write readme.png, controls.png, search.png and localize.png."""
     draw = load("sound2img", device="cpu")
     files = {name: str(ASSETS / "samples" / f"{name}.wav") for name in SOUNDS}
+    spaces(draw, files)
     blocks = [captioned(f"{name}.wav", draw(path, num=4), 2) for name, path in files.items()]
     grid(blocks, 3, 8).save(ASSETS / "readme.png")
     sea, fire, steps = files["sea"], files["fire"], [k / 7 for k in range(8)]
