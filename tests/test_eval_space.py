@@ -62,7 +62,7 @@ def test_a_space_that_knows_everything_is_measured_so(data: Path) -> None:
     for row, values in tables["retrieval"].items():
         assert values["map"] > 0.9 and values["map_oracle"] >= values["map"] - 1e-6 > values["map_random"], row
     mixed = tables["one_index"]
-    assert mixed["before centring"]["own_modality"] > 0.95 > mixed["as search does"]["own_modality"]
+    assert mixed["before centring"]["own_modality"] > 0.9 > mixed["as search does"]["own_modality"]
     assert mixed["oracle"]["p10"] >= mixed["as search does"]["p10"] > mixed["random"]["p10"]
     assert tables["places"]["texts"]["pointing"] > 0.9 > tables["places"]["random tile"]["pointing"]
     assert tables["places"]["texts"]["interactive"] > 0.8
@@ -94,7 +94,7 @@ def test_centring_mends_a_gap_in_one_direction() -> None:
     truth = torch.arange(12) % 4
     sides = {"image": Side([], points, truth), "text": Side([], moved, truth)}
     table = retrieval(sides, {kind: own.vectors.mean(0) for kind, own in sides.items()}, 0)
-    assert table["texts → photos"]["map"] > table["texts → photos"]["map_before"] + 0.2
+    assert table["texts → photos"]["map"] > table["texts → photos"]["map_before"] + 0.1
     assert table["photos → texts"]["map"] <= table["photos → texts"]["map_oracle"] + 1e-6
 
 

@@ -149,7 +149,8 @@ def _others(space: Space, kind: str, ways: list[Tensor], truth: Tensor, compass:
     found = {"there": list(zip(ways, truth.tolist(), strict=True))}
     if kind == "sound":
         rng, length = np.random.default_rng(0), int(space.window * space.rate)
-        noises = {"silence": np.zeros(length), "noise": rng.normal(0, 0.1, length)}
+        # of digital silence no command asks; a quiet room is some -80 dB
+        noises = {"silence": rng.normal(0, 1e-4, length), "noise": rng.normal(0, 0.1, length)}
         for name, samples in noises.items():
             wave = Waveform(samples.astype(np.float32), space.rate)
             found[name] = [(compass.direction([Part("sound", wave)]), -1)]
