@@ -81,6 +81,9 @@ COMMANDS = {
         "Train",
         "Train a bridge into a frozen decoder: paired data → RUN, a folder that --bridge takes.",
     ),
+    "train-lm": Row(
+        "mmx.cli.train_lm:train_lm", "Train", "Train a language model that captions are written with → RUN/lm."
+    ),
     "pairs": Row(
         "mmx.cli.data:pairs",
         "Train",

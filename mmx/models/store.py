@@ -8,8 +8,7 @@ from pathlib import Path
 from mmx.digest import sha256, sha256_of_file
 from mmx.errors import ModelError, NetworkError, UsageError
 from mmx.models.known import find_known, repo_of
-from mmx.tasks import TASKS
-from mmx.tasks import task as find_task
+from mmx.tasks import TASKS, starters
 
 SUMS = "SHA256SUMS"
 CALIBRATION = "calibration.json"  # beside a model, of its space: measured, and no part of it
@@ -60,7 +59,7 @@ def is_shared(folder: Path) -> bool:
 
 
 def locate(name: str | None, task: str, role: str) -> Located:
-    """A model's name → its folder, verified. role: "bridge", "decoder" or "encoder". Raises ModelError, NetworkError.
+    """A model's name → its folder, verified. role: such as "decoder". Raises ModelError, NetworkError.
 
     name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of
     them with a + between: a decoder and its companion.
@@ -75,7 +74,7 @@ def locate(name: str | None, task: str, role: str) -> Located:
         own, other = locate(first, task, role), locate(second, task, role)
         return Located(f"{own.name}+{other.name}", own.folder, other.folder)
     if name is None or name == STARTER:
-        default = find_task(task).starters.get(role)
+        default = starters(task).get(role)
         if default is None and role == "bridge":
             raise ModelError(f"no {task} bridge comes with mmx", hint=f"mmx train-bridge {task} makes one")
         if default is None:

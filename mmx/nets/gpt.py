@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) for the unit writer, and greedy search with it.
+"""GPT-2 (Radford et al. 2019) for the unit writer and for captions, and greedy search with it.
 
 The network and the search are the transformers library's GPT2LMHeadModel and `generate` without a beam, written down
 for what the writer uses of them: the same names of tensors and, tested, the same bytes. The library takes seconds to
@@ -91,6 +91,14 @@ class _Transformer(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.h = nn.ModuleList(_Block(width, heads, dropout) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        """As the paper: normal, narrower where a residual path ends, of which there are two a layer."""
+        if isinstance(module, _Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=SPREAD)
+        if isinstance(module, _Attention | _Perceptron):
+            nn.init.normal_(module.c_proj.weight, std=SPREAD / math.sqrt(2 * len(self.h)))
 
     def forward(self, embedded: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
         """Embedded tokens (B, L, C), which follow on `past` → hidden states (B, L, C), and what to go on from."""
@@ -111,16 +119,8 @@ class LanguageModel(nn.Module):
         self.sizes = {"vocab_size": vocabulary, "n_positions": length, "n_embd": width, "n_layer": layers}
         self.sizes |= {"n_head": heads}
         self.transformer = _Transformer(vocabulary, length, width, layers, heads=heads, dropout=dropout)
-        self.transformer.apply(self._initialise)
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
-        self._initialise(self.lm_head)
-
-    def _initialise(self, module: nn.Module) -> None:
-        """As the paper: normal, narrower where a residual path ends, of which there are two a layer."""
-        if isinstance(module, _Linear | nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=SPREAD)
-        if isinstance(module, _Attention | _Perceptron):
-            nn.init.normal_(module.c_proj.weight, std=SPREAD / math.sqrt(2 * len(self.transformer.h)))
+        nn.init.normal_(self.lm_head.weight, std=SPREAD)
 
     def hidden(self, embedded: Tensor) -> Tensor:
         """Embedded tokens (B, L, C) → hidden states (B, L, C)."""
@@ -147,6 +147,23 @@ class LanguageModel(nn.Module):
             if tokens.shape[1] == most or not open_.any():
                 return tokens
             hidden, past = self.transformer(self.transformer.wte(new[:, None]), past)
+
+
+class TiedLanguageModel(nn.Module):
+    """Tokens → logits of the next one; the head is the embedding, as in GPT-2's own weights."""
+
+    def __init__(
+        self, vocabulary: int, length: int, width: int, layers: int, *, heads: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.sizes = {"vocab_size": vocabulary, "n_positions": length, "n_embd": width, "n_layer": layers}
+        self.sizes |= {"n_head": heads}
+        self.transformer = _Transformer(vocabulary, length, width, layers, heads=heads, dropout=dropout)
+
+    def forward(self, ids: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
+        """Token ids (B, L), which follow on `past`, then one → logits (B, L, V), and keys and values of all."""
+        hidden, seen = self.transformer(self.transformer.wte(ids), past)
+        return F.linear(hidden, self.transformer.wte.weight), seen
 
 
 def without_repeats(tokens: Tensor, scores: Tensor, length: int) -> Tensor:

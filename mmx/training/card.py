@@ -159,6 +159,32 @@ def add_space(folder: Path, result: dict[str, Any], report: Path) -> Path:
     return card
 
 
+def language_card(measured: dict[str, Any]) -> str:
+    """README.md of a language model's folder."""
+    sizes = measured["sizes"]
+    rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in measured["val"].items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [mmx, caption]
+---
+# A language model of captions
+
+GPT-2 (`GPT2LMHeadModel`) of {sizes["layers"]} layers x {sizes["width"]}, {sizes["vocabulary"]} tokens, texts of at most
+{sizes["length"]}. Trained on {measured["captions"]} captions and {measured["names"]} names of things in their frames,
+{measured["steps"]} steps of {measured["batch_size"]} sentences, seed {measured["seed"]}, with:
+
+    {measured["command"]}
+
+| perplexity on val, a token | |
+|---|---|
+{rows}
+`perplexity`: of captions that no training had; `unigram` and `bigram`: what counting tokens, and pairs of them, in the
+training captions gives on the same ones. `perplexity_things`: of names in captions' frames, as it was trained on.
+
+{_notes(measured)}"""
+
+
 TEXTS = "## The text tower, trained anew"
 
 

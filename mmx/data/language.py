@@ -1,0 +1,69 @@
+"""What a language model of captions learns from: real captions, and frames of them with the names of things."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from mmx.data.items import split_named
+from mmx.data.sentences import EVERY_VAL, OF_THINGS, Frames, filled, with_articles
+from mmx.data.shards import find_shards, located
+from mmx.data.things import names_by_group
+from mmx.digest import sha256
+from mmx.errors import UsageError
+
+NAMED = 0.5  # share of sentences with a name in a frame, where there are names
+PLAIN = 0.3  # of these, in a short frame and not in a caption's
+INTRODUCED = 0.35  # share of what begins with an article that is put after one of these
+OPENINGS = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}", "the sound of {}", "sound of {}")
+ARTICLE = re.compile(r"^(a|an|the) ")
+
+
+def is_held_out(caption: str) -> bool:
+    """Whether a caption is kept for val: one in EVERY_VAL, however often it is there."""
+    return int(sha256(caption.encode())[:8], 16) % EVERY_VAL == 0
+
+
+def photo_names(data: Path) -> list[list[str]]:
+    """Labelled photos → the words that stand for them, of each group of synsets. Raises UsageError."""
+    metas: dict[str, dict] = {}
+    for path in find_shards(data, "images"):
+        for sample in located(path):
+            if sample.meta.get("words") and split_named(sample.meta.get("split", "train")) == "train":
+                metas.setdefault(sample.meta["synset"], sample.meta)
+    if not metas:
+        raise UsageError(f"--data {data}: no labelled photos of the split train", hint="images-*.tar with `words`")
+    return list(names_by_group(list(metas.values())).values())
+
+
+class Corpus:
+    """Draws sentences. names: of each group of things, each group as often as another; none: real captions alone."""
+
+    def __init__(self, captions: Sequence[str], names: Sequence[Sequence[str]] = ()) -> None:
+        self.names = names
+        self.train = [caption for caption in captions if not is_held_out(caption)]
+        self.val = [caption for caption in captions if is_held_out(caption)]
+        self.frames = Frames(self.train, sorted(set(chain(*names)))).frames if names else []
+
+    def draw(self, rng: random.Random) -> str:
+        """A sentence for training."""
+        return _introduced(rng, self._named(rng) if self.names and rng.random() < NAMED else rng.choice(self.train))
+
+    def _named(self, rng: random.Random) -> str:
+        name = rng.choice(rng.choice(self.names))
+        if not self.frames or rng.random() < PLAIN:
+            return with_articles(rng.choice(OF_THINGS).format(name))
+        return with_articles(filled(rng.choice(self.frames), name))
+
+    def named(self, rng: random.Random, count: int) -> list[str]:
+        """So many sentences about things; the same for the same generator."""
+        return [self._named(rng) for _ in range(count)] if self.names else []
+
+
+def _introduced(rng: random.Random, sentence: str) -> str:
+    if not ARTICLE.match(sentence) or rng.random() >= INTRODUCED:
+        return sentence
+    return rng.choice(OPENINGS).format(sentence)
