@@ -57,6 +57,11 @@ COMMANDS = {
         "Spaces",
         "Measure from which similarity on a space may say that something is there.",
     ),
+    "caption": Row(
+        "mmx.cli.caption:caption",
+        "Guided",
+        "Say in words what pictures, sounds and sums of them show, by a language model that a space guides.",
+    ),
     "show": Row(
         "mmx.cli.show:show",
         "Look",

@@ -11,15 +11,15 @@ from pathlib import Path
 from mmx.data.items import split_named
 from mmx.data.sentences import EVERY_VAL, OF_THINGS, Frames, filled, with_articles
 from mmx.data.shards import find_shards, located
-from mmx.data.things import names_by_group
+from mmx.data.things import HYPERNYMS, names_by_group
 from mmx.digest import sha256
 from mmx.errors import UsageError
 
 NAMED = 0.5  # share of sentences with a name in a frame, where there are names
-PLAIN = 0.3  # of these, in a short frame and not in a caption's
-INTRODUCED = 0.35  # share of what begins with an article that is put after one of these
+PLAIN = 0.2  # of these, in a short frame and not in a caption's
+INTRODUCED = 0.4  # share of what begins by naming something that is put after one of these
 OPENINGS = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}", "the sound of {}", "sound of {}")
-ARTICLE = re.compile(r"^(a|an|the) ")
+NAMING = re.compile(r"^(?:a|an|the) (?!.*\b(?:photo|picture|image|sound)\b)")
 
 
 def is_held_out(caption: str) -> bool:
@@ -28,7 +28,8 @@ def is_held_out(caption: str) -> bool:
 
 
 def photo_names(data: Path) -> list[list[str]]:
-    """Labelled photos → the words that stand for them, of each group of synsets. Raises UsageError."""
+    """Labelled photos → the words that stand for them, of each group of synsets, hypernyms left out: a caption should
+    say what it is. Raises UsageError."""
     metas: dict[str, dict] = {}
     for path in find_shards(data, "images"):
         for sample in located(path):
@@ -36,7 +37,9 @@ def photo_names(data: Path) -> list[list[str]]:
                 metas.setdefault(sample.meta["synset"], sample.meta)
     if not metas:
         raise UsageError(f"--data {data}: no labelled photos of the split train", hint="images-*.tar with `words`")
-    return list(names_by_group(list(metas.values())).values())
+    wide = set(", ".join(HYPERNYMS).split(", "))
+    groups = names_by_group(list(metas.values())).values()
+    return [own for group in groups if (own := [name for name in group if name not in wide])]
 
 
 class Corpus:
@@ -64,6 +67,6 @@ class Corpus:
 
 
 def _introduced(rng: random.Random, sentence: str) -> str:
-    if not ARTICLE.match(sentence) or rng.random() >= INTRODUCED:
+    if not NAMING.match(sentence) or rng.random() >= INTRODUCED:
         return sentence
     return rng.choice(OPENINGS).format(sentence)

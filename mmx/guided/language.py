@@ -38,8 +38,8 @@ WRITTEN = {
 }
 SIZES = {"vocabulary": "vocab_size", "length": "n_positions", "width": "n_embd", "layers": "n_layer", "heads": "n_head"}
 
-# ids (B, L), which follow on cached keys and values, then one → logits (B, V) of what comes next, float32, and keys and
-# values (B, H, L, C) of all, of each layer
+# ids (B, L), which follow on cached keys and values, then one → logits (B, L, V) of what comes after each, float32, and
+# keys and values (B, H, L, C) of all, of each layer
 Causal = Callable[[Tensor, Cache | None], tuple[Tensor, Cache]]
 
 
@@ -48,7 +48,7 @@ class LanguageModel:
     """A frozen causal language model and its tokenizer.
 
     start: the id that texts begin with, None where there is none. ends: ids after which a text is over. length: tokens
-    that it reads at most.
+    that it reads at most. layers: of keys and values that it caches.
     """
 
     at: Located
@@ -58,12 +58,27 @@ class LanguageModel:
     start: int | None
     ends: tuple[int, ...]
     length: int
+    layers: int
     device: torch.device
 
     @property
     def end(self) -> int:
         """The id that is written where a text is over."""
         return self.ends[0]
+
+    @property
+    def unwritten(self) -> list[int]:
+        """Ids that are no text: of special tokens, but for the ends."""
+        special = self.tokenizer.get_added_tokens_decoder()
+        return sorted({k for k, token in special.items() if token.special and k < self.vocabulary} - {*self.ends})
+
+    def log_likelihood(self, rows: Sequence[Sequence[int]], begun: int) -> list[float]:
+        """Of each row of ids that of all tokens after the first `begun`."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[self.end] * (longest - len(row))] for row in rows], device=self.device)
+        with torch.inference_mode():
+            own = self.causal(ids[:, :-1], None)[0].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        return [float(values[begun - 1 : len(row) - 1].sum()) for values, row in zip(own, rows, strict=True)]
 
     def encode(self, text: str) -> list[int]:
         """The beginning of a text → ids, the start among them and no end."""
@@ -109,7 +124,7 @@ def _gpt2(at: Located, config: dict[str, Any], where: Placed) -> LanguageModel:
 
     def causal(ids: Tensor, past: Cache | None) -> tuple[Tensor, Cache]:
         logits, seen = net(ids, past)
-        return logits[:, -1].float(), seen
+        return logits.float(), seen
 
     tokenizer = Tokenizer.from_file(str(at.folder / "tokenizer.json"))
     return LanguageModel(
@@ -120,6 +135,7 @@ def _gpt2(at: Located, config: dict[str, Any], where: Placed) -> LanguageModel:
         start=config.get("bos_token_id"),
         ends=ends_of(config.get("eos_token_id"), at),
         length=net.sizes["n_positions"],
+        layers=net.sizes["n_layer"],
         device=torch.device(where.device),
     )
 
@@ -143,7 +159,7 @@ def _any(at: Located, where: Placed) -> LanguageModel:
         cache = DynamicCache(past) if past else DynamicCache()
         given = net(input_ids=ids, past_key_values=cache, use_cache=True)
         seen = [(layer.keys, layer.values) for layer in given.past_key_values.layers]
-        return given.logits[:, -1].float(), seen
+        return given.logits.float(), seen
 
     return LanguageModel(
         at,
@@ -153,6 +169,7 @@ def _any(at: Located, where: Placed) -> LanguageModel:
         start=config.bos_token_id if fast.bos_token_id is None else fast.bos_token_id,
         ends=ends_of(config.eos_token_id if fast.eos_token_id is None else fast.eos_token_id, at),
         length=getattr(config, "max_position_embeddings", 1024),
+        layers=config.num_hidden_layers,
         device=torch.device(where.device),
     )
 

@@ -87,13 +87,17 @@ def adam(betas: tuple[float, float] = (0.9, 0.999)) -> Rule:
     return start
 
 
-def normalised(exponent: float = 0.9) -> Rule:
-    """Each tensor along its gradient over that gradient's norm to a power (PPLM, Dathathri et al. 2020; ZeroCap)."""
+def normalised(exponent: float = 0.9, *, by_row: bool = False) -> Rule:
+    """Each tensor along its gradient over that gradient's norm to a power (PPLM, Dathathri et al. 2020; ZeroCap).
+
+    by_row: the norm is of each row alone, so that what is optimised side by side goes where it would go alone.
+    """
 
     def start(tensors: Sequence[Tensor]) -> Callable[[float], None]:
         def move(lr: float) -> None:
             for tensor in tensors:
-                norm = tensor.grad.norm() + 1e-15
+                own = tuple(range(1, tensor.dim())) if by_row else None
+                norm = torch.linalg.vector_norm(tensor.grad, dim=own, keepdim=by_row) + 1e-15
                 tensor.sub_(lr * tensor.grad / norm**exponent)
 
         return move

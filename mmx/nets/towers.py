@@ -80,17 +80,34 @@ class _Attention(nn.Module):
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, L, C); mask (B, 1, L, L): where it may look, None where that is everything before it."""
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, ..., C) → queries, keys and values (B, H, ..., C / H)."""
         queries, keys, values = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            project(x).unflatten(-1, (self.heads, -1)).movedim(-2, 1)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
+        return queries, keys, values
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, L, C); mask (B, 1, L, L): where it may look, None where that is everything before it."""
+        queries, keys, values = self.split(x)
         causal = mask is None and x.shape[1] > 1
         mixed = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, scale=queries.shape[-1] ** -0.5, is_causal=causal
         )
         return self.out_proj(mixed.transpose(1, 2).flatten(2).contiguous())
+
+    def after(self, x: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
+        """Endings x (U, M, L, C), M of each of U beginnings, whose keys and values (U, H, T, C / H) they share."""
+        queries, keys, values = self.split(x)  # (U, H, M, L, C / H)
+        count, length = x.shape[1:3]
+        shared = (queries.flatten(2, 3) @ past[0].transpose(2, 3)).unflatten(2, (count, length))  # (U, H, M, L, T)
+        own = queries @ keys.transpose(3, 4)
+        own = own + torch.full((length, length), -torch.inf, device=x.device).triu(1)
+        weights = (torch.cat((shared, own), -1) * queries.shape[-1] ** -0.5).softmax(-1)
+        before, among = weights.split((past[0].shape[2], length), -1)
+        mixed = (before.flatten(2, 3) @ past[1]).unflatten(2, (count, length)) + among @ values
+        return self.out_proj(mixed.movedim(1, 3).flatten(3))
 
 
 class _Layer(nn.Module):
@@ -104,7 +121,13 @@ class _Layer(nn.Module):
         self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return self._thought(x + self.self_attn(self.layer_norm1(x), mask))
+
+    def after(self, x: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
+        """As its attention's."""
+        return self._thought(x + self.self_attn.after(self.layer_norm1(x), past))
+
+    def _thought(self, x: Tensor) -> Tensor:
         inner = self.mlp.fc1(self.layer_norm2(x))
         return x + self.mlp.fc2(inner * torch.sigmoid(1.702 * inner))
 
@@ -146,3 +169,23 @@ class TextTower(nn.Module):
             x = layer(x, seen)
         read = parts.final_layer_norm(x)[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
         return self.text_projection(read)
+
+    def begun(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Beginnings of texts (U, T) → the keys and values (U, H, T, C / H) of each layer, which any ending reuses."""
+        parts = self.text_model
+        x = parts.embeddings.token_embedding(ids) + parts.embeddings.position_embedding.weight[None, : ids.shape[1]]
+        kept = []
+        for layer in parts.encoder.layers:
+            kept.append(layer.self_attn.split(layer.layer_norm1(x))[1:])
+            x = layer(x, None)
+        return kept
+
+    def ended(self, past: Sequence[tuple[Tensor, Tensor]], ids: Tensor) -> Tensor:
+        """Endings (U, M, L) of begun texts → embeddings (U, M, D) of the whole texts, of any norm."""
+        parts, start = self.text_model, past[0][0].shape[2]
+        places = parts.embeddings.position_embedding.weight[start : start + ids.shape[2]]
+        x = parts.embeddings.token_embedding(ids) + places
+        for layer, own in zip(parts.encoder.layers, past, strict=True):
+            x = layer.after(x, own)
+        at = ids.argmax(2)[..., None, None].expand(-1, -1, 1, x.shape[-1])
+        return self.text_projection(parts.final_layer_norm(x.gather(2, at)[:, :, 0]))

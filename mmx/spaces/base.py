@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mmx.errors import ModelError, NonFiniteError
 from mmx.media.formats import HEARD_WINDOW, MODALITIES, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from mmx.spaces.continued import Continued
 
 PHOTO_PROMPTS = ("a photo of a {}", "a photo of {}", "a picture of a {}")
 SOUND_PROMPTS = ("the sound of {}", "this is the sound of {}", "{}")
@@ -51,9 +54,10 @@ class Space:
     texts; it never goes into the vectors. prompts: by modality, sentences that a label is put into. labels: what is
     told apart unless the user says what. rate, window: Hz at which sounds are given, and seconds that are heard. cells:
     an RGB picture → unit vectors (H, W, D) of its parts; None where it sees none. pixels: (B, 3, H, W) in [0, 1] of any
-    size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. calibration: what was measured
-    of it, if anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they
-    hold. are_far: whether texts are far from everything that it was trained on; None where nobody measured that.
+    size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. continued: reads texts that
+    begin alike without reading the beginning again; None where it can't. calibration: what was measured of it, if
+    anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they hold.
+    are_far: whether texts are far from everything that it was trained on; None where nobody measured that.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Space:
     window: float = HEARD_WINDOW
     cells: Callable[[Image.Image], Tensor] | None = None
     pixels: Callable[[Tensor], Tensor] | None = None
+    continued: Continued | None = None
     calibration: Calibration | None = None
     extends: tuple[str, ...] = ()
     are_far: Callable[[Sequence[str]], list[bool]] | None = None

@@ -22,6 +22,7 @@ from mmx.media.formats import SAMPLE_RATE
 from mmx.models.store import Located, locate
 from mmx.spaces.base import PHOTO_PROMPTS, Space
 from mmx.spaces.cells import teacher_cells
+from mmx.spaces.continued import Continued
 from mmx.spaces.pixels import teacher_sees
 
 
@@ -45,6 +46,7 @@ def open_joint(at: Located, bridge: str | None, device: str) -> Space:
         cells=partial(teacher_cells, teacher),
         pixels=partial(teacher_sees, teacher),
         are_far=teacher.are_far,
+        continued=Continued(teacher),
         models=[teacher.net],
     )
     spec = ConditioningSpec(at.name, (teacher.net.dim,), 1.0, space_of(at.folder))
