@@ -38,6 +38,7 @@ LINES = {
     "index": "{bark} -o {tmp}/my.idx",
     "calibrate": "{data} -o {tmp}/known.json",
     "localize": "{photo} red -o {tmp}/heat.png",
+    "caption": "{bark} {sea}",
     "search": "{data} red --sheet {tmp}/hits.png",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
@@ -46,6 +47,7 @@ LINES = {
     "train-decoder face": "--data {data} -o {tmp}/run",
     "train-decoder speech": "--data {data} -o {tmp}/run",
     "train-decoder text": "--data {data} -o {tmp}/run --init {other} --captions {words}",
+    "train-lm": "--captions {words} -o {tmp}/run",
     "train-bridge sound2img": "--data {data} -o {tmp}/run",
     "eval": "sound2img --data {data} -o {tmp}/report",
     "pairs": "{video} -o {tmp}/out",
@@ -98,6 +100,10 @@ WORDS = {
     "--text": "words",
     "--mask": "{tmp}/mask.png",
     "--modality": "sound",
+    "--lm": "{other}",
+    "--data": "{data}",
+    "--tokenizer": "{other}",
+    "--prefix": "words",
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",
     "--server": "{other}",
@@ -220,6 +226,9 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.data.check.check": checked,
         "mmx.data.spoken_captions.make_corpus": 3,
         "mmx.data.edges.make_edges": 3,
+        "mmx.training.language.train_language_model": Path("run"),
+        "mmx.guided.language.load_language_model": SimpleNamespace(at=SimpleNamespace(name="lm", as_dict=dict)),
+        "mmx.guided.captioner.Captioner": lambda space, lm, guidance, **_: captioner(found, space, lm, guidance),
         "mmx.training.decoders.unclip.train_decoder": None,
         "mmx.training.decoders.gan_stages.train_gan_decoder": None,
         "mmx.training.decoders.text_stage.train_text": None,
@@ -241,6 +250,19 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     monkeypatch.setattr("mmx.data.check.PROBLEMS", dict.fromkeys(problems, "a problem"))
     monkeypatch.setitem(KINDS, "cuda", lambda: True)  # or --device cpu would be what auto is
     return found
+
+
+def captioner(found: Below, space: Any, lm: Any, guidance: Any) -> Any:
+    """Stands where captions are written."""
+    import torch
+
+    from mmx.guided.captioner import Caption
+
+    target = SimpleNamespace(query=found.note("query", torch.zeros(8)))
+    written = found.note("captions", lambda targets, prefix, num, **_: [[Caption("text", 1.0, 1.0)]] * len(targets))
+    return SimpleNamespace(
+        compass=target, captions=written, begin=found.note("begin"), lm=lm, space=space, guidance=guidance
+    )
 
 
 def artifact() -> bytes:
