@@ -38,7 +38,7 @@ LINES = {
     "index": "{bark} -o {tmp}/my.idx",
     "calibrate": "{data} -o {tmp}/known.json",
     "localize": "{photo} red -o {tmp}/heat.png",
-    "caption": "{bark} {sea}",
+    "caption": "{bark} {sea} -o {tmp}/out.txt",
     "search": "{data} red --sheet {tmp}/hits.png",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
@@ -113,6 +113,7 @@ WORDS = {
     "--host": "::1",
 }
 NUMBERS = {"--threshold": 0.9, "--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
+NUMBERS |= {"--vocabulary": 400, "--width": 320}
 # what an option makes sense beside
 BESIDE = {
     "--patience": "--metric val_loss",
@@ -294,6 +295,7 @@ class Folders:
     def __post_init__(self) -> None:
         (self.root / "data").mkdir()
         (self.root / "other" / "teacher" / "text_encoder").mkdir(parents=True)
+        (self.root / "other" / "model.safetensors").write_bytes(b"")
         (self.root / "video.mp4").write_bytes(b"")
         (self.root / "made.png").write_bytes(artifact())
         (self.root / "made").mkdir()

@@ -31,7 +31,8 @@ class Beams:
         """One beam a text, of the prefix."""
         ids = torch.tensor(list(prefix), device=lm.device).expand(count, 1, -1)
         zeros = torch.zeros(count, 1, device=lm.device)
-        return cls(ids, zeros, zeros, torch.ones_like(zeros, dtype=torch.bool), width, len(prefix), lm.ends)
+        open_ = torch.ones_like(zeros, dtype=torch.bool)
+        return cls(ids, zeros, zeros, open_, width=width, begun=len(prefix), ends=lm.ends)
 
     @property
     def live(self) -> Tensor:
