@@ -9,7 +9,7 @@ from mmx.errors import UsageError
 # module → extra
 EXTRAS = dict.fromkeys(("torchmetrics", "cv2", "pocketsphinx", "fsspec", "braceexpand", "tensorboard"), "train")
 EXTRAS |= {"onnxruntime": "onnx", "usearch": "search"}
-EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve")
+EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve") | {"gradio": "demo"}
 
 
 def require(what: str, *modules: str) -> None:

@@ -101,7 +101,8 @@ def test_the_extras_bring_what_the_table_says() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     brought = importlib.metadata.packages_distributions()
     for module, extra in EXTRAS.items():
-        assert any(line.startswith(tuple(brought[module])) for line in declared[extra]), module
+        names = tuple(brought.get(module, [module]))  # the tests' own extra brings not all of them
+        assert any(line.startswith(names) for line in declared[extra]), module
 
 
 def test_what_macos_puts_beside_files_is_no_sample(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ LINES = {
     "config show": "",
     "config set": "device cpu",
     "help": "show",
+    "demo": "",
     "report": "{made_in} -o {tmp}/r.html",
     "doctor": "",
 }
@@ -218,6 +219,9 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.cli.preview.in_colour": True,
         "mmx.media.terminal.protocol": "blocks",
         "mmx.serving.app.make_app": "app",
+        "mmx.serving.demo.make_page": SimpleNamespace(block_thread=lambda: None),
+        "mmx.serving.demo.show_page": "there",
+        "mmx.cli.demo.require": None,
         "mmx.serving.listen.on_socket": listener,
         "mmx.serving.listen.on_port": listener,
         "mmx.serving.listen.listen": lambda *given: given[-1](),

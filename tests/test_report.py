@@ -6,10 +6,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,8 @@ from mmx.digest import sha256
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import png_bytes
 from mmx.media.provenance import SCHEMA, dumps, embed_wav, text_chunks
+from tests.browser import CHROMIUM, Browser
 from tests.conftest import RATE, tone
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def record(*inputs: dict[str, Any], command: str = "sound2img", heard: list | None = None) -> dict[str, Any]:
@@ -155,66 +151,6 @@ def test_large_files_are_made_small(tmp_path: Path, mmx_in_process) -> None:
     assert len(data_of(page.all("audio")[0]["src"])) < 31 * RATE * 2
 
 
-class Browser:
-    """Chromium without a window, driven over the pipe of its debugger."""
-
-    def __init__(self, profile: Path) -> None:
-        ours, theirs = os.pipe(), os.pipe()  # what it reads, what it writes
-
-        def plug() -> None:
-            saved = os.dup(ours[0]), os.dup(theirs[1])
-            os.dup2(saved[0], 3)
-            os.dup2(saved[1], 4)
-
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
-        self.process = subprocess.Popen(
-            [CHROMIUM, *options, f"--user-data-dir={profile}", "--window-size=1300,900", "about:blank"],
-            preexec_fn=plug,
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(ours[0])
-        os.close(theirs[1])
-        self.to, self.from_, self.number, self.session = ours[1], os.fdopen(theirs[0], "rb"), 0, None
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.ask("Page.enable")
-
-    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        message |= {"sessionId": self.session} if self.session else {}
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        return self.wait(lambda got: got.get("id") == self.number)["result"]
-
-    def wait(self, wanted: Any) -> dict[str, Any]:
-        while True:
-            data = b"".join(iter(lambda: self.from_.read(1), b"\0"))
-            got = json.loads(data)
-            if wanted(got):
-                return got
-
-    def open(self, path: Path) -> None:
-        self.number += 1
-        message = {"id": self.number, "method": "Page.navigate", "params": {"url": path.as_uri()}}
-        os.write(self.to, json.dumps(message | {"sessionId": self.session}).encode() + b"\0")
-        self.wait(lambda got: got.get("method") == "Page.loadEventFired")
-
-    def value(self, script: str) -> Any:
-        return self.ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
-
-    def press(self, key: str, text: str = "") -> None:
-        self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-        self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.to)
-        self.from_.close()
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_filters_and_moves_by_keys(mmx_in_process, tmp_path: Path) -> None:
     folder = tmp_path / "results"
@@ -245,9 +181,7 @@ def test_a_browser_shows_filters_and_moves_by_keys(mmx_in_process, tmp_path: Pat
         browser.value("label.value = 'cat'; label.dispatchEvent(new Event('input'))")
         assert browser.value(count) == "167 of 500"
         browser.value("label.value = ''; label.dispatchEvent(new Event('input'))")
-        shot = base64.b64decode(browser.ask("Page.captureScreenshot", format="png")["data"])
-        seen = Image.open(io.BytesIO(shot)).convert("RGB")
-        red = sum(pixel == (255, 0, 0) for pixel in seen.getdata())
+        red = sum(pixel == (255, 0, 0) for pixel in browser.picture().getdata())
         assert red > 2 * 90 * 90  # of at least two pictures, enlarged
     finally:
         browser.close()

@@ -78,6 +78,11 @@ COMMANDS = {
         "Look",
         "Show a folder of results on one page: inputs beside outputs, players, spectrograms, what made them.",
     ),
+    "demo": Row(
+        "mmx.cli.demo:demo",
+        "Look",
+        "Show a local page: microphone or files → pictures, faces, speech, by the starter models. Ctrl-C ends it.",
+    ),
     "train-decoder": Row(
         "mmx.cli.train:train_decoder", "Train", "Train a decoder and its teacher from scratch → RUN/decoder."
     ),

@@ -13,7 +13,7 @@ from PIL import Image
 
 PROTOCOLS = ("kitty", "iterm", "sixel", "blocks")
 CHUNK = 4096  # bytes of base64 that kitty takes at a time
-ANSWER = 0.2  # seconds that a terminal has to say what it is
+ANSWER = 0.5  # seconds that a terminal has to say what it is
 SIXEL = "4"  # among the attributes that a terminal lists: it shows sixels
 DEVICE = "/dev/tty"
 
