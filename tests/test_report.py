@@ -80,6 +80,8 @@ def results(tmp_path: Path) -> Path:
     (folder / "walk.gif").write_bytes(buffer.getvalue())
     (folder / "plain.png").write_bytes(picture("black"))
     (folder / "mesh.obj").write_bytes(b"v 0 0 0\n")
+    words = {"schema": "mmx.caption/1", "inputs": [entry("photo.png", photo)], "captions": [{"text": "green grass"}]}
+    (folder / "said.jsonl").write_text(f"{json.dumps(words)}\n{{}}\nnothing\n")
     (folder / "broken.png").write_bytes(b"\x89PNG junk")
     table = {"sound2img": {"top1": 0.5}, "oracle": {"top1": 0.75, "fid": 3.0}}
     (folder / "metrics.json").write_text(json.dumps({"schema": "mmx.eval/1", "split": "val", "naming": table}))
@@ -89,17 +91,18 @@ def results(tmp_path: Path) -> Path:
 def test_the_page_shows_every_result_beside_its_inputs(mmx_in_process, results: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
     code, _, err = mmx_in_process("report", results, "-o", out, "--inputs", tmp_path / "inputs", "--title", "a < b")
-    assert code == 0 and b"7 results" in err and b"broken.png" in err, err.decode()
+    assert code == 0 and b"8 results" in err and b"broken.png" in err, err.decode()
     text = out.read_text(encoding="utf8")
     page = Elements(text)
     cards = page.all("article")
-    assert len(cards) == 7 and "<title>a &lt; b</title>" in text
+    assert len(cards) == 8 and "<title>a &lt; b</title>" in text
     urls = {one["src"] for tag in ("img", "audio", "video") for one in page.all(tag)}
     sounds = [data_of(url) for url in urls if url.startswith("data:audio")]
     # bark.wav as it was heard, and not another of the same name, whose sound is said.wav's
     assert SOUND in sounds and len(sounds) == 2
     assert picture("green") in [data_of(url) for url in urls if url.startswith("data:image/png")]
     assert '"deep/other.png' in text.replace(">", '"') and "mix: lost.wav" in page.text
+    assert "green grass" in page.text and any("green grass" in card["data-text"] for card in cards)
     assert "a sea & <b>" in page.text and "0.75" in page.text and "starter/decoder" in page.text
     labels = [json.loads(card["data-labels"] or "") for card in cards]
     assert ["<script>alert(1)</script>"] in labels and ["cat"] in labels

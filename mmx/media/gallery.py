@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif
 TYPES |= {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac", ".m4a": "audio/mp4"}
 TYPES |= {".mp4": "video/mp4", ".webm": "video/webm"}
 OTHERS = (".obj", ".glb", ".ply", ".npy", ".safetensors")  # results that a page can only name
-EVAL = "mmx.eval/1"
+EVAL, CAPTION = "mmx.eval/1", "mmx.caption/1"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ def gather(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Gallery:
     made, others, problems = _told_apart(paths)
     inputs = _Inputs([*(path for _, path in others), *_files(beside)])
     items = [_item(name, path, record, inputs) for name, path, record in made]
+    items += [
+        item for folder in folders for path in walk(folder, {".jsonl"}) for item in _captions(path, folder, inputs)
+    ]
     plain = [(folder, path) for folder, path in others if path not in inputs.used]
     for folder, path in plain:
         try:
@@ -128,13 +132,14 @@ class _Inputs:
 
     def find(self, entry: dict[str, Any]) -> Shown:
         """An input as the page shows it; one that is not there, or unreadable, by its name alone."""
+        name, role = str(entry.get("name", "text")), str(entry.get("role", "source"))
         if "text" in entry:
-            return Shown(entry["name"], "text", entry["role"], text=str(entry["text"]))
-        digest = entry["sha256"]
+            return Shown(name, "text", role, text=str(entry["text"]))
+        digest = str(entry.get("sha256"))
         if digest not in self.shown:
-            self.shown[digest] = self._read(entry["name"], digest)
+            self.shown[digest] = self._read(name, digest)
         found = self.shown[digest]
-        return Shown(entry["name"], found.kind, entry["role"], found.url, found.drawing)
+        return Shown(name, found.kind, role, found.url, found.drawing)
 
     def _read(self, name: str, digest: str) -> Shown:
         for path in self.by_name.get(name, ()):
@@ -149,8 +154,20 @@ class _Inputs:
         return Shown(name, "file")
 
 
+def _captions(path: Path, folder: Path, inputs: _Inputs) -> Iterator[Item]:
+    """What `mmx caption -o FILE.jsonl` wrote: the words beside what they say. Lines of anything else are left out."""
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                about = json.loads(line)
+                if about["schema"] == CAPTION:
+                    text = "\n".join(str(caption["text"]) for caption in about["captions"])
+                    output = Shown(path.relative_to(folder).as_posix(), "text", text=text)
+                    yield Item(output, tuple(map(inputs.find, about["inputs"])), {"command": "caption"} | about)
+
+
 def _item(name: str, path: Path, record: dict[str, Any], inputs: _Inputs) -> Item:
-    heard = [one for one in record["heard"] if isinstance(one, list) and one]
+    heard = [one for one in record.get("heard", []) if isinstance(one, list) and one]
     labels = dict.fromkeys(str(one[0][0]) for one in heard if isinstance(one[0], list | tuple) and one[0])
     try:
         output = shown(path.read_bytes(), name)

@@ -49,7 +49,13 @@ def _choice(name: str, counts: Counter[str]) -> str:
 def _card(item: Item) -> str:
     record = item.record
     command = record.get("command", "")
-    told = [item.output.name, command, *item.labels, *(f"{one.name} {one.text}" for one in item.inputs)]
+    told = [
+        item.output.name,
+        item.output.text,
+        command,
+        *item.labels,
+        *(f"{one.name} {one.text}" for one in item.inputs),
+    ]
     heard = "; ".join(
         ", ".join(f"{label} {share:.2f}" for label, share in one) for one in record.get("heard", []) if _pairs(one)
     )
