@@ -134,6 +134,13 @@ class Decoder(Protocol):
         """
         ...
 
+    def paint(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> Tensor:
+        """As `decode`, but pixels (B, 3, S, S) in about [-1, 1], where it computes, with gradients to the conditioning.
+
+        Raises ModelError where its media have none.
+        """
+        ...
+
     def text_prior(self) -> TextPrior | None:
         """The family's own prior; None where a bridge's is one. Raises ModelError where there is neither."""
         ...

@@ -4,7 +4,8 @@ decoders share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from mmx.decoders.base import ConditioningSpec, Teacher, freeze
 from mmx.decoders.frozen import FrozenDecoder
-from mmx.errors import NonFiniteError
+from mmx.errors import ModelError, NonFiniteError
 
 
 class DiffusionDecoder(FrozenDecoder):
     """Embedding → picture. A family says what its pipeline is given and in which numbers the pictures come out."""
 
     output_type = "np"  # of the pipeline: (B, S, S, 3) in [0, 1]
+    signed = False  # whether the pipeline's tensors (B, 3, S, S) lie in [-1, 1], and not in [0, 1]
 
     def __init__(self, pipeline: Any, teacher: Teacher, spec: ConditioningSpec, defaults: dict[str, Any]) -> None:
         super().__init__(teacher, spec, defaults)
@@ -65,22 +67,48 @@ class DiffusionDecoder(FrozenDecoder):
         Raises UsageError for a conditioning or a size that does not fit.
         """
         self.spec.refuse_misfit(conditioning)
-        side = self.side(size or self.defaults["size"])
-        guidance = self.defaults["guidance"] if guidance is None else guidance
+        asked = self._asked(steps, guidance, size)
 
         def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
-            output = self.pipeline(
-                **self.inputs(part.to(self.device, self.pipeline.unet.dtype), guidance),
-                height=side,
-                width=side,
-                num_inference_steps=steps or self.defaults["steps"],
-                guidance_scale=guidance,
-                generator=list(draws),
-                output_type=self.output_type,
-            ).images
+            output = self._run(self.pipeline, part, draws, asked | {"output_type": self.output_type})
             return finite_pictures(self.pixels(output))
 
         return self._in_batches(conditioning, generators, draw)
+
+    def paint(
+        self,
+        conditioning: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> Tensor:
+        self.spec.refuse_misfit(conditioning)
+        if self.spared:
+            raise ModelError("with its parts off the GPU a decoder has no gradients", hint="leave --low-memory out")
+        # a pipeline's call is decorated so that nothing in it has gradients: this is what is decorated
+        call = partial(type(self.pipeline).__call__.__wrapped__, self.pipeline)
+        asked = self._asked(steps, guidance, size) | {"output_type": "pt"}
+        pixels = self._run(call, conditioning, generators, asked).float()
+        return pixels if self.signed else pixels * 2 - 1
+
+    def _asked(self, steps: int | None, guidance: float | None, size: int | None) -> dict[str, Any]:
+        """The pipeline's arguments, from those that `decode` takes. Raises UsageError for a size that does not fit."""
+        side = self.side(size or self.defaults["size"])
+        return {
+            "height": side,
+            "width": side,
+            "num_inference_steps": steps or self.defaults["steps"],
+            "guidance_scale": self.defaults["guidance"] if guidance is None else guidance,
+        }
+
+    def _run(
+        self, call: Callable[..., Any], embeds: Tensor, generators: Sequence[torch.Generator], asked: dict[str, Any]
+    ) -> Any:
+        """What the pipeline makes of embeddings (B, D)."""
+        inputs = self.inputs(embeds.to(self.device, self.pipeline.unet.dtype), asked["guidance_scale"])
+        return call(**inputs, **asked, generator=list(generators)).images
 
     def side(self, size: int) -> int:
         """A picture's side → the `height` that the pipeline is asked for.

@@ -114,6 +114,12 @@ class FrozenDecoder:
         """Real media → their raw conditioning, on the CPU."""
         return self.teacher.embed(media)
 
+    def paint(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> Tensor:
+        raise ModelError(
+            f"{self.spec.name}: what this decoder makes has no gradients by what drives it",
+            hint="the starter decoders of images and faces, and diffusion decoders driven by embeddings, have",
+        )
+
     def text_prior(self) -> TextPrior | None:
         return None
 

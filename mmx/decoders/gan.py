@@ -55,6 +55,26 @@ class GanDecoder(FrozenDecoder):
 
         Noise is drawn on the CPU from one generator an item.
         """
+        self._refuse(conditioning, steps, guidance, size)
+
+        def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
+            return finite_pictures(self._pixels(part, draws).permute(0, 2, 3, 1))
+
+        return self._in_batches(conditioning, generators, draw)
+
+    def paint(
+        self,
+        conditioning: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: int | None = None,
+    ) -> Tensor:
+        self._refuse(conditioning, steps, guidance, size)
+        return self._pixels(conditioning, generators).float()
+
+    def _refuse(self, conditioning: Tensor, steps: int | None, guidance: float | None, size: int | None) -> None:
         self.spec.refuse_misfit(conditioning)
         for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
             only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.size}[name]
@@ -62,15 +82,13 @@ class GanDecoder(FrozenDecoder):
                 raise UsageError(
                     f"{name} {value}: this decoder draws in one step", hint=f"leave it out, or {name} {only}"
                 )
-        dtype, width = self.net.colours.weight.dtype, self.net.noise
 
-        def draw(part: Tensor, draws: Sequence[torch.Generator]) -> list[Image.Image]:
-            noise = torch.stack([torch.randn(width, generator=generator) for generator in draws])
-            with threads_for(self.net, items=len(part)), self.at_work(self.net) as net:
-                pixels = net(noise.to(self.device, dtype), part.to(self.device, dtype))
-            return finite_pictures(pixels.permute(0, 2, 3, 1))
-
-        return self._in_batches(conditioning, generators, draw)
+    def _pixels(self, embeds: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Raw embeddings (B, D) → (B, 3, S, S) in about [-1, 1], where it computes."""
+        dtype = self.net.colours.weight.dtype
+        noise = torch.stack([torch.randn(self.net.noise, generator=generator) for generator in generators])
+        with threads_for(self.net, items=len(embeds)), self.at_work(self.net) as net:
+            return net(noise.to(self.device, dtype), embeds.to(self.device, dtype))
 
     @classmethod
     def load(cls, at: Located | Path) -> GanDecoder:

@@ -37,6 +37,7 @@ class ImageDecoder(DiffusionDecoder):
 
     batch = 64
     output_type = "pt"  # of the pipeline: (B, 3, S, S) in [-1, 1]
+    signed = True
 
     def __init__(
         self, pipeline, teacher: Teacher | FaceTeacher, spec: ConditioningSpec, defaults: dict[str, Any]
