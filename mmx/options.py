@@ -11,6 +11,8 @@ from typing import Annotated, Any, Optional, Self
 
 import typer
 
+from mmx.recipes.editing import Editing, Stopped
+
 # of fields that the identity of a training run leaves out: weights come out the same whatever they are; or it holds
 # digests instead, of data and models; or the loop compares them itself, of a schedule
 FREE = {"identity": False}
@@ -303,7 +305,7 @@ class Saying(Quiet, Json):
 
 
 @dataclass(frozen=True)
-class Settings(Placement, Speaking, Averaging, Excerpt, Levels, SizedSampling):
+class Settings(Placement, Speaking, Averaging, Excerpt, Levels, SizedSampling, Editing, Stopped):
     """The options of a translation that change its bytes, as provenance keeps them."""
 
     @classmethod

@@ -103,6 +103,15 @@ _ROWS = (
         starters={"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
         translator="mmx.translate.text2img:TextTranslator",
     ),
+    Task(
+        "edit",
+        source=Side("image", "faces"),
+        target=Side("image"),
+        starters={"decoder": "face"},
+        translator="mmx.guided.edit:Editor",
+        protocol="mmx.evaluation.edit:measure",
+        measured_with=("cv2",),
+    ),
 )
 
 

@@ -56,7 +56,7 @@ def test_files_without_a_record_are_refused(data: bytes) -> None:
         read_record(data, "x")
 
 
-@pytest.mark.parametrize("field", ["inputs", "settings", "libraries", "bridge", "heard"])
+@pytest.mark.parametrize("field", ["inputs", "settings", "libraries", "decoder", "heard"])
 @pytest.mark.parametrize("wrong", [None, 7, [3], {"name": 3}])
 def test_records_of_another_form_are_refused_by_the_field(field: str, wrong: object) -> None:
     record = {name: value for name, value in RECORD.items() if name != field} | ({field: wrong} if wrong else {})

@@ -32,6 +32,9 @@ COMMANDS = {
         "Translate",
         "Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.",
     ),
+    "edit": Row(
+        "mmx.cli.edit:edit", "Guided", "Edit a picture or a face toward a text or a sound; every network stays frozen."
+    ),
     "translate": Row(
         "mmx.cli.any2any:translate",
         "Translate",

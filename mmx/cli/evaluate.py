@@ -122,6 +122,8 @@ def _protocol(row: Task, data: str) -> str:
     """What measures: the task's own for labelled shards, or that of pairs. Raises UsageError."""
     folder = existing(data)
     labelled = folder and folder.is_dir() and any(folder.glob(f"{row.source.prefix}-*.tar"))
+    if not labelled and row.pairs_protocol is None:
+        raise UsageError(f"{data}: no {row.source.prefix}-*.tar, by which {row.name} is measured")
     return str(row.protocol if labelled else row.pairs_protocol)
 
 

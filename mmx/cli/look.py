@@ -21,6 +21,7 @@ from mmx.media.names import printable
 from mmx.media.provenance import ROLES, dumps, read_record
 from mmx.network import Network
 from mmx.options import Models, Overwrite, Saying
+from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
     from mmx.translate.base import Translator
@@ -94,8 +95,9 @@ def reproduce(again: Again, models: Models, network: Network, saying: Saying) ->
     from mmx.translate.load import load
 
     job = job_from_record(record, contents)
+    given = {role: name for role, name in vars(models).items() if name is not None}
     with threads(record.get("machine", {}).get("threads")):
-        translator = load(record["command"], **vars(models), **job.settings.placement)
+        translator = load(record["command"], **(_own_starters(record) | given), **job.settings.placement)
         different = _other_models(record, translator)
         artifact = run(translator, job).artifacts[0]
     different += _other_machine(record, artifact.record)
@@ -155,6 +157,13 @@ def _other_machine(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if was["cpu"] == here["cpu"]:
         return []
     return [f"the processor's kernels were {was['cpu']}, are {here['cpu']}"]
+
+
+def _own_starters(record: dict[str, Any]) -> dict[str, str]:
+    """The starter models that an artifact was made with, where they are not its command's own. Raises UsageError."""
+    own = {role: f"starter/{name}" for role, name in find_task(record["command"]).starters.items()}
+    made = {role: record[role]["name"] for role in ROLES if role in record}
+    return {role: name for role, name in made.items() if name.startswith("starter/") and name != own.get(role)}
 
 
 def _other_models(record: dict[str, Any], translator: Translator) -> list[str]:

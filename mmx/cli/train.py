@@ -42,7 +42,8 @@ def train_decoder(line: Line, options: DecoderOptions) -> None:
     autoencoder's decoder fitted to what the diffusion model makes. RUN/*/preview.png shows how far each is.
     For speech it holds spoken-*.tar (mmx data speak) and may hold speech-*.tar; --codec-steps are those of the units.
     text trains the text tower of a finished image decoder anew, against its frozen image tower, and writes the rest of
-    --init as it is: bridges for a decoder with a generator stay valid.
+    --init as it is: bridges for a decoder with a generator stay valid. Of a face decoder it fits what texts about age
+    and gender mean, and wants no captions.
     With --family gan the stages are the space and the generator; it needs pip install 'mmx\\[recipes]'.
     """
     options = options.settled()
@@ -75,10 +76,12 @@ def _train_units(options: DecoderOptions, common: dict[str, Any]) -> None:
 
 
 def _train_text(options: DecoderOptions, common: dict[str, Any]) -> None:
+    from mmx.training.decoders.face_stage import train_face_texts
     from mmx.training.decoders.text_stage import TextRecipe, train_text
 
     assert options.init is not None  # settled
-    train_text(TextRecipe(start=options.init, captions=tuple(options.captions), **common))
+    train = train_face_texts if options.of_faces else train_text
+    train(TextRecipe(start=options.init, captions=tuple(options.captions), **common))
 
 
 TRAINERS = {"diffusion": _train_diffusion, "gan": _train_gan, "units": _train_units, "text": _train_text}

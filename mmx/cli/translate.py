@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from mmx.cli.engine import Engine, open_engine
 from mmx.cli.ledger import Ledger, job_digest
 from mmx.cli.preview import Showing, preview
 from mmx.cli.talk import Talk
-from mmx.errors import UsageError
+from mmx.errors import NonFiniteError, UsageError
 from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
@@ -109,8 +110,9 @@ class Request:
         return [([source], own) for source, own in zip(self.sources, targets, strict=True)]
 
 
-def carry_out(request: Request) -> None:
-    """Load the models once, or find a server that has them, and translate every input.
+def carry_out(request: Request, prepare: Callable[[Engine], None] | None = None) -> None:
+    """Load the models once, or find a server that has them, and translate every input. prepare: what computes, before
+    the first.
 
     Raises UsageError, a single input's error, or PartialFailure.
     """
@@ -121,6 +123,8 @@ def carry_out(request: Request) -> None:
     talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {engine.place}")
     if engine.notice:
         talk.note(engine.notice)
+    if prepare is not None:
+        prepare(engine)
     _translate_all(engine, request, _own_share(groups, talk), talk)
 
 
@@ -177,6 +181,10 @@ def _translate_one(
     talk.done(job, done, targets)
     if request.previews:
         preview([artifact.data for artifact in done.artifacts])
+    if done.stopped == "interrupted":
+        raise KeyboardInterrupt
+    if done.stopped:
+        raise NonFiniteError(f"{sources[0].name}: a loss became no number", hint="what was best by then is written")
 
 
 def _write(done: Done, targets: list[Target], drawing: Path | None) -> None:

@@ -31,6 +31,7 @@ class Term(Generic[S]):
 class Schedule:
     """How long and how fast. The rate rises in a line over `ramp_up` of the steps and falls as a cosine over the last
     `ramp_down` (Karras et al. 2020, appendix D; StyleCLIP). patience: steps without a better one after which it stops.
+    until: the last step all the same, as where it was interrupted once.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class Schedule:
     ramp_up: float = 0.05
     ramp_down: float = 0.25
     patience: int | None = None
+    until: int | None = None
 
     def lr_at(self, step: int) -> float:
         """Of step 0, 1, ..."""
@@ -147,7 +149,7 @@ def optimise(
             if interruptible.asked:
                 outcome.stopped = "interrupted"
                 break
-            if index == schedule.steps:
+            if index in (schedule.steps, schedule.until):
                 break
             if schedule.patience is not None and waited >= schedule.patience:
                 outcome.stopped = "early"

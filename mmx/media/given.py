@@ -58,9 +58,10 @@ class Artifact:
 
 @dataclass
 class Done:
-    """A finished job."""
+    """A finished job. stopped: "interrupted" or "nonfinite" where what there was by then is all that it gives."""
 
     artifacts: list[Artifact]
     heard: list[list[tuple[str, float]]]
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    stopped: str = ""

@@ -61,9 +61,12 @@ def is_shared(folder: Path) -> bool:
 def locate(name: str | None, task: str, role: str) -> Located:
     """A model's name → its folder, verified. role: such as "decoder". Raises ModelError, NetworkError.
 
-    name: None or "starter", a short name that `mmx models ls` shows, a folder, hf-hub:ORG/REPO[@REVISION], or two of
-    them with a + between: a decoder and its companion.
+    name: None or "starter", "starter/NAME" of one that comes with mmx, a short name that `mmx models ls` shows, a
+    folder, hf-hub:ORG/REPO[@REVISION], or two of them with a + between: a decoder and its companion.
     """
+    if name and name.startswith(f"{STARTER}/") and (own := assets() / name).is_dir() and not Path(name).is_dir():
+        verify(own)
+        return Located(name, own)
     known = None if name and Path(name).is_dir() else find_known(name)
     if known:
         from mmx.models.hub import snapshot
@@ -154,6 +157,8 @@ def push(folder: Path, repo: str) -> None:
 def missing(name: str | None) -> str | None:
     """The part of a model's name that is a folder which does not exist, or None. For errors before any work."""
     if not name or Path(name).is_dir() or find_known(name):
+        return None
+    if name.startswith(f"{STARTER}/") and (assets() / name).is_dir():
         return None
     known = {STARTER, *(bridge for row in TASKS.values() for bridge in row.by_words)}
     there = (part for part in name.split("+") if not (part in known or part.startswith(HUB) or find_known(part)))

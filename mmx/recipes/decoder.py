@@ -116,6 +116,12 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
         """The folder of the teacher that is taken."""
         return None if self.teacher is None else self.teacher / "teacher"
 
+    @property
+    def of_faces(self) -> bool:
+        """Whether --init is a face decoder, whose texts are about what faces are labelled with."""
+        about = None if self.init is None else self.init / "mmx.json"
+        return about is not None and about.is_file() and '"family": "face"' in about.read_text(encoding="utf8")
+
     def settled(self) -> Self:
         """With the default family where none was chosen. Raises UsageError for what does not go together."""
         if self.what not in STAGES:
@@ -152,10 +158,18 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
             if self.captions:
                 raise UsageError(f"--captions {self.captions[0]}: {self.what} takes none", hint="leave it out")
             return
-        if self.init is None or not self.captions:
-            raise UsageError("text wants --init DECODER and --captions FILE", hint="the decoder is one of images")
+        if self.init is None:
+            raise UsageError("text wants --init DECODER", hint="the decoder is one of images or of faces")
+        if self.of_faces:
+            if self.captions or self.steps:
+                raise UsageError(
+                    "the texts of faces are fitted to labels", hint="leave --captions and --text-steps out"
+                )
+            return
         if not (self.init / "teacher" / "text_encoder").is_dir():
-            raise UsageError(f"--init {self.init}: its teacher reads no texts", hint="give an image decoder's folder")
+            raise UsageError(f"--init {self.init}: its teacher reads no texts", hint="give an image or a face decoder")
+        if not self.captions:
+            raise UsageError("the texts of images want --captions FILE", hint="one caption a line")
         missing = next((file for file in self.captions if not file.is_file()), None)
         if missing is not None:
             raise UsageError(f"--captions {missing}: no such file")

@@ -6,11 +6,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 import mmx.compat  # noqa: F401  (torchaudio must be mended before transformers or diffusers are imported)
+from mmx.decoders.face_words import FILE
 from mmx.device import pick_device
 from mmx.errors import UsageError
-from mmx.models.store import locate
+from mmx.models.store import Located, locate
 from mmx.spaces.base import Space
 from mmx.spaces.calibration import find_calibration
+from mmx.spaces.faces import open_faces
 from mmx.spaces.joint import open_joint
 from mmx.spaces.pretrained import open_pretrained
 
@@ -25,9 +27,17 @@ def load_space(name: str | None = None, *, bridge: str | None = None, device: st
     Raises ModelError, NetworkError, UsageError.
     """
     at, where = locate(name, "sound2img", "decoder"), pick_device(device)
-    is_decoder = (at.folder / "teacher").is_dir()
-    if bridge is not None and not is_decoder:
+    if bridge is not None and not (at.folder / "teacher" / "text_encoder").is_dir():
         raise UsageError(f"--bridge {bridge}: {at.name} is no image decoder's space", hint="leave it out")
-    space = open_joint(at, bridge, where) if is_decoder else open_pretrained(at, where)
+    space = _opened(at, bridge, where)
     found = (find_calibration(at.folder, own) for own in (space.fingerprint, *space.extends[::-1]))
     return replace(space, calibration=next(filter(None, found), None))
+
+
+def _opened(at: Located, bridge: str | None, where: str) -> Space:
+    teacher = at.folder / "teacher"
+    if not teacher.is_dir():
+        return open_pretrained(at, where)
+    if (at.folder / FILE).is_file() and not (teacher / "text_encoder").is_dir():
+        return open_faces(at, where)
+    return open_joint(at, bridge, where)

@@ -185,7 +185,7 @@ training captions gives on the same ones. `perplexity_things`: of names in capti
 {_notes(measured)}"""
 
 
-TEXTS = "## The text tower, trained anew"
+TEXTS, FACE_TEXTS = "## The text tower, trained anew", "## Texts about faces"
 
 
 def with_texts(card: str, measured: dict[str, Any]) -> str:
@@ -233,3 +233,22 @@ Trained on {measured["utterances"]} utterances, seed {measured["seed"]}, with:
 |---|---|---|
 {_stages(measured)}
 {_notes(measured)}"""
+
+
+def with_face_texts(card: str, measured: dict[str, Any]) -> str:
+    """A face decoder's card with what texts mean in its space at its end."""
+    rows = "".join(f"| {name} | {value:.4g} | 0.5 |\n" for name, value in measured["val"].items())
+    return f"""{card.partition(FACE_TEXTS)[0].rstrip()}
+
+{FACE_TEXTS}
+
+`words.safetensors`: what an age and a gender add to a face's feature, by least squares over the labels of
+{measured["photos"]} faces; texts that say anything else are refused. All else is as it was. Made with:
+
+    {measured["command"]}
+
+| on the val split | named right by the nearer of two texts | random |
+|---|---|---|
+{rows}
+`gender`: woman or man. `age`: young or old, of faces below 35 and from 50 years on. Each side counts half.
+"""

@@ -31,14 +31,17 @@ class Blend:
 
 @dataclass
 class Translation:
-    """What became of one source: pictures or utterances, what was heard, seconds by stage, and what drove the
-    decoder."""
+    """What became of one source: pictures or utterances, what was heard, seconds by stage, what drove the decoder, and
+    what the user should know. stopped: why it ended before its time, at step `until`, or nothing."""
 
     media: list[Any]
     heard: list[tuple[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     conditioning: Sequence[Tensor] = ()
     heard_each: list[list[tuple[str, float]]] = field(default_factory=list)  # of each medium, where they differ
+    notes: list[str] = field(default_factory=list)
+    stopped: str = ""
+    until: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -61,8 +61,14 @@ def run(translator: Translator, job: Job) -> Done:
         translations.append(done)
         for stage, took in translations[-1].seconds.items():
             seconds[stage] += took
+        notes += [f"{together[0].name}: {note}" for note in done.notes]
+    stopped = next((done for done in translations if done.stopped), None)
+    if stopped is not None:  # so that it can be made again
+        job = replace(job, settings=replace(job.settings, until=stopped.until))
     artifacts = _artifacts(translator, job, translations)
-    return Done(artifacts, [t.heard for t in translations], {k: round(v, 4) for k, v in seconds.items()}, notes)
+    heard = [t.heard for t in translations]
+    took = {k: round(v, 4) for k, v in seconds.items()}
+    return Done(artifacts, heard, took, notes, stopped.stopped if stopped else "")
 
 
 def _read(translator: Translator, given: Given, job: Job) -> Any:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.data.photos import Photos
+from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.teacher import Teacher
 from mmx.training.decoders.space import to_pixels
 from mmx.training.engine.identity import weights_digest
@@ -36,7 +37,7 @@ def pooled(net: EfficientNet, photos: Tensor, side: int = SIDE) -> Tensor:
     return torch.cat([net.pool(net.taps(view)[-1]).half().cpu() for view in views])
 
 
-def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
+def embeds_of(photos: Photos, teacher: Teacher | FaceTeacher, folder: Path) -> Tensor:
     """The teacher's raw embeddings of all photos, plain and mirrored (N, 2, D), on the CPU; kept in `folder`."""
 
     @torch.no_grad()
@@ -46,7 +47,7 @@ def embeds_of(photos: Photos, teacher: Teacher, folder: Path) -> Tensor:
     return kept(photos, look, weights_digest(teacher.net), folder)
 
 
-def _both_ways(teacher: Teacher, pixels: Tensor) -> Tensor:
+def _both_ways(teacher: Teacher | FaceTeacher, pixels: Tensor) -> Tensor:
     return torch.stack([teacher.net.encode_image(x).cpu() for x in (pixels, pixels.flip(3))], 1)
 
 

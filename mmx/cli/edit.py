@@ -1,0 +1,133 @@
+"""`mmx edit`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from mmx.cli.preview import Showing, in_colour
+from mmx.cli.takes import takes
+from mmx.cli.translate import Extra, Request, carry_out
+from mmx.errors import InputError, UsageError
+from mmx.media.face_texts import said
+from mmx.media.files import expand, given_file
+from mmx.network import Network
+from mmx.options import Decoder, Output, Placement, Seed, Settings
+from mmx.recipes.editing import Editing
+from mmx.spaces.query import parse_query
+
+if TYPE_CHECKING:
+    from mmx.cli.engine import Engine
+
+IMAGES = "starter/image"  # the starter decoder that draws anything
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is edited, and toward what."""
+
+    picture: Annotated[
+        str, typer.Argument(metavar="PICTURE", help="A picture, a folder, a glob, or -.", show_default=False)
+    ]
+    wish: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="[TEXT]", help="What it is to become; for several terms as in search.", show_default=False
+        ),
+    ] = None
+    sound: Annotated[
+        Optional[str],
+        typer.Option("--sound", metavar="FILE", show_default=False, help="Edit it toward what a sound is of."),
+    ] = None
+    seed: Seed = 0
+    steps: Annotated[
+        Optional[int],
+        typer.Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 60."),
+    ] = None
+
+    def extras(self) -> tuple[Extra, ...]:
+        """The terms as inputs. Raises UsageError where there are none, and for what can't be read as a query."""
+        terms = [] if self.wish is None else parse_query(self.wish)
+        if any(term.kind not in ("text", "file") for term in terms):
+            raise UsageError(f"{self.wish}: a picture is edited toward texts and files")
+        found = [
+            Extra(t.value, "plus" if t.weight > 0 else "minus", abs(t.weight), is_text=t.kind == "text") for t in terms
+        ]
+        if self.sound is not None:
+            found.append(Extra(str(given_file(self.sound, "--sound ")), "plus"))
+        if not found:
+            raise UsageError("nothing says what the picture is to become", hint='mmx edit PICTURE "an old man"')
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Guiding:
+    """Which models draw and guide."""
+
+    decoder: Decoder = None
+    encoder: Annotated[
+        Optional[str],
+        typer.Option(
+            "--space", metavar="FOLDER", show_default=False, help="The space that guides. Default: the decoder's own."
+        ),
+    ] = None
+
+
+@takes
+def edit(
+    wish: Wish,
+    output: Output,
+    editing: Editing,
+    models: Guiding,
+    placement: Placement,
+    network: Network,
+    saying: Showing,
+) -> None:
+    """Edit a picture or a face toward a text or a sound; every network stays frozen.
+
+    A text about a face (age, woman, man) is for faces, and the starter face decoder draws them; else the image decoder.
+
+    mmx edit face.png "an old woman" -o old.png
+
+    mmx edit face.png "an old man" --strip -o strip.png
+
+    mmx edit dog.png --sound sea.wav -o dog-at-sea.png
+    """
+    extras = wish.extras()
+    if (editing.strip or editing.direction) and models.encoder is not None:
+        raise UsageError("--direction and --strip go through the decoder's own space", hint="leave --space out")
+    if editing.strip and output.num > 1:
+        raise UsageError("--strip is one row of pictures", hint="leave -n out")
+    request = Request(
+        "edit",
+        expand([wish.picture], "image"),
+        output=output,
+        models=models if models.decoder or _about_a_face(extras) else Guiding(IMAGES, models.encoder),
+        settings=Settings.of(wish, editing, placement),
+        saying=saying,
+        layout="strip" if editing.strip else "single",
+        extras=extras,
+    )
+    carry_out(request, _shown if in_colour(sys.stderr) and not saying.quiet else None)
+
+
+def _about_a_face(extras: tuple[Extra, ...]) -> bool:
+    """Whether all terms are texts about faces."""
+    try:
+        return all(extra.is_text and said(extra.path) for extra in extras)
+    except InputError:
+        return False
+
+
+def _shown(engine: Engine) -> None:
+    """A line on the terminal that says how far it is."""
+
+    def watch(step: Any, _: Any) -> None:
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
+        end = "\n" if step.index == step.total else ""
+        print(f"\r\x1b[K{step.index}/{step.total} {losses}", end=end, file=sys.stderr, flush=True)
+
+    engine.translator.watch = watch

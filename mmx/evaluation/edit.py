@@ -1,0 +1,188 @@
+"""The protocol of edits of faces: whether age and gender move as asked, and all else stays.
+
+A judge that did not guide tells age and gender; likeness is the guiding teacher's own. Rows: the faces as the decoder
+draws them without an edit, a random direction, and edits without each of their terms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mmx.data.photos import Photos, load_photos
+from mmx.errors import UsageError
+from mmx.evaluation.judge import Judge, judge_for
+from mmx.evaluation.report import Example, Report, Table
+from mmx.guided.edit import LR, STEPS, Editor, Wanted, edited
+from mmx.guided.residual import Schedule
+from mmx.nets.face import GENDERS
+from mmx.recipes.base import Measuring
+from mmx.translate.base import Blend, generator_for
+
+TAUGHT = 6000  # train faces that the judge learns from
+FACES, INVERT = 12, 40  # of a gender; steps of inversion
+OLD = 40  # years: from there on a face is asked to be young, below to be old
+NEAR = 1  # age bands by which a face may seem older or younger and still stays
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A face, drawn without an edit, and what it is to become. old, male: None where it is not asked for."""
+
+    start: Tensor
+    drawn: Image.Image
+    text: str
+    direction: Tensor
+    old: bool | None = None
+    male: bool | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of a face: the number of its age band, a mean over what the judge thinks, and whether it is male."""
+
+    band: float
+    male: bool
+
+
+def rows_of(editor: Editor, seed: int) -> dict[str, Callable[[Ask], Tensor]]:
+    """Each way of editing: → a conditioning (1, D)."""
+    schedule = Schedule(STEPS, LR)
+
+    def by_steps(**changes: float) -> Callable[[Ask], Tensor]:
+        def way(ask: Ask) -> Tensor:
+            wanted = replace(Wanted(ask.direction), **changes)
+            return edited(ask.start, wanted, lambda c: editor.painted(seed, 0, c), editor.space.see, schedule=schedule)[
+                0
+            ]
+
+        return way
+
+    def random(ask: Ask) -> Tensor:
+        draw = torch.randn(len(ask.direction), generator=generator_for(seed, len(ask.text)))
+        return editor.shifted(ask.start, F.normalize(draw, dim=0), 1.0)
+
+    return {
+        "edit": by_steps(),
+        "edit: l2 x 10": by_steps(l2=10 * Wanted.l2),
+        "edit: no l2": by_steps(l2=0.0),
+        "edit: no likeness": by_steps(keep=0.0),
+        "--direction": lambda ask: editor.shifted(ask.start, ask.direction, 1.0),
+        "random direction": random,
+        "no edit": lambda ask: ask.start,
+    }
+
+
+def measure(editor: Editor, options: Measuring) -> Report:
+    """The whole protocol on one split. Raises InputError, UsageError where decoder or data do not allow it."""
+    if not editor.decoder.teacher.names_faces:
+        raise UsageError("this protocol measures edits of faces", hint="--decoder FACES")
+    everything = load_photos(Path(options.data), editor.decoder.teacher.image_size, "faces")
+    bands = editor.decoder.teacher.net.ages
+    labels = [f"{gender} {band}" for gender in GENDERS for band in bands]
+    judge = judge_for(_taught(everything, bands), labels, options, key="both", device=editor.decoder.device)
+    asks = _asks(editor, everything.split(options.split), options.limit or FACES, options.seed)
+    before = _judged(judge, [ask.drawn for ask in asks], len(bands))
+    rows: Table = {}
+    pictures: list[list[Image.Image]] = [[] for _ in asks]
+    for name, way in rows_of(editor, options.seed).items():
+        began = time.process_time()
+        points = [way(ask) for ask in asks]
+        took = (time.process_time() - began) / len(asks)
+        made = [_drawn(editor, point, options.seed) for point in points]
+        rows[name] = _row(asks, before, _judged(judge, made, len(bands)), _likeness(editor, asks, made)) | {
+            "cpu_s": took
+        }
+        for own, picture in zip(pictures, made, strict=True):
+            own.append(picture)
+    rows["two different faces"] = {"likeness": _apart(editor, asks)}
+    examples = [Example(ask.text, ask.drawn, own) for ask, own in zip(asks, pictures, strict=True)]
+    return Report(
+        {"edits": rows, "judge": _of_judge(judge, everything, options, bands)}, examples, {"judge": judge.name}
+    )
+
+
+def _taught(faces: Photos, bands: Sequence[int]) -> Photos:
+    """Some train faces and all others, each with gender and age band as one label."""
+    order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0)).tolist()
+    train = [i for i in order if faces.meta[i].get("split", "train") == "train"][:TAUGHT]
+    keep = sorted(train + [i for i in order if faces.meta[i].get("split") == "val"])
+    meta = [faces.meta[i] | {"both": f"{faces.meta[i]['gender']} {_band(faces.meta[i], bands)}"} for i in keep]
+    return Photos(faces.pixels[keep], meta)
+
+
+def _band(meta: dict, bands: Sequence[int]) -> int:
+    return max((band for band in bands if meta["age"] >= band), default=bands[0])
+
+
+def _asks(editor: Editor, faces: Photos, count: int, seed: int) -> list[Ask]:
+    """Of the first faces of each gender: another age, and the other gender."""
+    found = []
+    for gender in GENDERS:
+        for i in [i for i, meta in enumerate(faces.meta) if meta["gender"] == gender][:count]:
+            start = editor.inverted(Image.fromarray(faces.pixels[i].numpy()), seed, 0, INVERT).conditioning
+            drawn, young, male = _drawn(editor, start, seed), faces.meta[i]["age"] < OLD, gender == "male"
+            age, other = ("an old person" if young else "a young person"), ("a woman" if male else "a man")
+            found.append(Ask(start, drawn, age, editor.towards([Blend(age, 1.0)]), old=young))
+            found.append(Ask(start, drawn, other, editor.towards([Blend(other, 1.0)]), male=not male))
+    if not found:
+        raise UsageError("the data has no such split")
+    return found
+
+
+def _drawn(editor: Editor, point: Tensor, seed: int) -> Image.Image:
+    return editor.decoder.decode(point.cpu(), generators=[generator_for(seed, 0)])[0]
+
+
+def _judged(judge: Judge, pictures: Sequence[Image.Image], bands: int) -> list[Judged]:
+    shares = judge(pictures)[0].softmax(-1).unflatten(-1, (len(GENDERS), bands))
+    mean = (shares.sum(1) * torch.arange(bands)).sum(-1)
+    return [Judged(float(band), bool(two[1] > two[0])) for band, two in zip(mean, shares.sum(2), strict=True)]
+
+
+def _row(asks: Sequence[Ask], before: Sequence[Judged], after: Sequence[Judged]) -> dict[str, float]:
+    """Shares of those asked for another age, and for another gender.
+
+    moves: half a band or more the way that is asked for; the gender that is asked for. stays: of the former the gender,
+    of the latter the band, by NEAR.
+    """
+    ages = [(a, b, c) for a, b, c in zip(asks, before, after, strict=True) if a.old is not None]
+    genders = [(a, b, c) for a, b, c in zip(asks, before, after, strict=True) if a.male is not None]
+
+    def share(hits: Sequence[bool]) -> float:
+        return sum(hits) / len(hits)
+
+    return {
+        "age_moves": share([(c.band - b.band) * (1 if a.old else -1) >= 0.5 for a, b, c in ages]),
+        "gender_stays": share([c.male == b.male for _, b, c in ages]),
+        "gender_moves": share([c.male == a.male for a, _, c in genders]),
+        "age_stays": share([abs(c.band - b.band) <= NEAR for _, b, c in genders]),
+    }
+
+
+def _likeness(editor: Editor, asks: Sequence[Ask], made: Sequence[Image.Image]) -> float:
+    """Mean cosine of what the guiding space sees in the faces before and after."""
+    before, after = (editor.space.encode(list(p), "image") for p in ([ask.drawn for ask in asks], made))
+    return float((before * after).sum(-1).mean())
+
+
+def _apart(editor: Editor, asks: Sequence[Ask]) -> float:
+    seen = editor.space.encode([ask.drawn for ask in asks[::2]], "image")
+    return float((seen @ seen.T)[~torch.eye(len(seen), dtype=torch.bool)].mean())
+
+
+def _of_judge(judge: Judge, faces: Photos, options: Measuring, bands: Sequence[int]) -> Table:
+    """How often the judge is right about real faces of the split."""
+    real = faces.split(options.split)
+    judged = _judged(judge, [Image.fromarray(pixels.numpy()) for pixels in real.pixels[:400]], len(bands))
+    meta = real.meta[: len(judged)]
+    gender = [j.male == (m["gender"] == "male") for j, m in zip(judged, meta, strict=True)]
+    band = [abs(j.band - bands.index(_band(m, bands))) <= NEAR for j, m in zip(judged, meta, strict=True)]
+    return {"real faces": {"gender": sum(gender) / len(gender), "age_within_a_band": sum(band) / len(band)}}
