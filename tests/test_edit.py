@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from mmx.data.photos import Photos
 from mmx.decoders.face_words import KNOTS, FaceWords, age_weights, described
 from mmx.decoders.load import load_decoder
 from mmx.errors import InputError, ModelError
@@ -21,7 +22,10 @@ from mmx.guided.residual import Schedule
 from mmx.media.face_texts import Said, said
 from mmx.media.faces import find_face
 from mmx.media.provenance import read_record
-from mmx.models.store import Located, seal
+from mmx.models.store import Located, seal, verify
+from mmx.spaces.load import load_space
+from mmx.training.decoders.face_stage import train_face_texts
+from mmx.training.decoders.text_stage import TextRecipe
 from mmx.translate.base import Names, generator_for
 from tests.debug import DIM, make_face_decoder, make_one_step_decoder, make_speech_decoder
 
@@ -135,6 +139,26 @@ def test_effects_of_age_and_gender_are_found_again(tmp_path):
     assert torch.allclose(old_men + words.mean, known, atol=0.1)
     women = words.shift("a woman")  # of typical age
     assert torch.allclose(women + words.mean, raw[~male].mean(0), atol=0.25)
+
+
+def test_a_face_decoder_learns_what_texts_mean_and_stays_what_it_was(faces, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    meta = [
+        {"key": str(k), "age": int(rng.integers(18, 80)), "gender": "male" if k % 2 else "female"} for k in range(80)
+    ]
+    pixels = torch.from_numpy(rng.integers(0, 120, (80, 96, 96, 3)).astype(np.uint8))
+    pixels[1::2, :48] += 120  # what tells genders apart
+    some = Photos(pixels, [about | {"split": "val" if k < 20 else "train"} for k, about in enumerate(meta)])
+    monkeypatch.setattr("mmx.training.decoders.face_stage.load_photos", lambda *_: some)
+    train_face_texts(TextRecipe(tmp_path, tmp_path / "run", faces, (), command="mmx train"))
+    made = tmp_path / "run" / "decoder"
+    measured = json.loads((made / "metrics.json").read_text())["text"]["val"]
+    assert measured["gender"] > 0.9 and "| gender |" in (made / "README.md").read_text()
+    assert opened(made).spec == opened(faces).spec  # voices' bridges stay valid
+    verify(made)
+    space = load_space(str(made), device="cpu")
+    named = space.encode([Image.fromarray(p.numpy()) for p in pixels[:20]], "image") @ space.encode(["man"], "text").T
+    assert named[1::2].mean() > named[::2].mean()
 
 
 def test_ages_between_two_knots_share_them():

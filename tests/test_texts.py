@@ -216,8 +216,8 @@ def test_text2img_says_what_it_does_not_know(debug_models, mmx_in_process, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("text",), b"--init DECODER and --captions"),
-        (("text", "--init", "FOLDER"), b"--init DECODER and --captions"),
+        (("text",), b"wants --init DECODER"),
+        (("text", "--init", "FOLDER"), b"want --captions FILE"),
         (("text", "--init", "FOLDER", "--captions", "nowhere.txt"), b"no such file"),
         (("image", "--captions", "nowhere.txt"), b"image takes none"),
         (("text", "--teacher", "FOLDER"), b"takes none"),
