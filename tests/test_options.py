@@ -325,7 +325,7 @@ class Folders:
 
     def plain(self, text: str) -> str:
         """Without what differs between two equal runs: times, addresses, and the folder of this run."""
-        return re.sub(r"\d+\.\d+(e-\d+)? ?s\b| at 0x\w+", "", text.replace(self.out.name, "out"))
+        return re.sub(r"\d+\.\d+(e-\d+)? ?s\b| at 0x\w+|mmx-demo-\w+", "", text.replace(self.out.name, "out"))
 
 
 @pytest.fixture
