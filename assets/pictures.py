@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import wrap
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from mmx import load
+from mmx.device import placed as where
+from mmx.guided.caption import Guidance
+from mmx.guided.captioner import Captioner
+from mmx.guided.language import load_language_model
 from mmx.media.image import grid
 from mmx.spaces.base import Space
 from mmx.spaces.index import Index
 from mmx.spaces.indexing import update
 from mmx.spaces.load import load_space
+from mmx.spaces.parts import Part
 from mmx.spaces.place import draw_place, find_place
 from mmx.spaces.query import parse_query
 from mmx.spaces.search import find
@@ -64,11 +70,29 @@ def spaces(draw: Any, files: dict[str, str]) -> None:
     placed(draw, files, space).save(ASSETS / "localize.png")
 
 
+def captions(draw: Any, files: dict[str, str]) -> Image.Image:
+    """What `mmx caption` says of sounds, and of the pictures that the starter draws of them."""
+    captioner = Captioner(load_space(device="cpu"), load_language_model(None, where("cpu", "auto")), Guidance())
+    cells = []
+    for name, path in files.items():
+        picture = draw(path)[0]
+        seen = captioner.captions(captioner.compass.direction([Part("image", picture)])[None], "Image of a")
+        heard = captioner.captions(captioner.compass.query(parse_query(path))[None], "The sound of a")
+        lines = [f"{name}.wav:", *wrap(heard[0][0].text, 34), "", "its picture:", *wrap(seen[0][0].text, 34)]
+        page = Image.new("RGB", (SIDE + 216, SIDE), "white")
+        page.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (0, 0))
+        font = ImageFont.load_default(12)
+        ImageDraw.Draw(page).multiline_text((SIDE + 8, 2), "\n".join(lines), "black", font, spacing=3)
+        cells.append(page)
+    return grid(cells, 3, 8)
+
+
 def main() -> None:
-    """Write readme.png, controls.png, search.png and localize.png."""
+    """Write readme.png, controls.png, search.png, localize.png and captions.png."""
     draw = load("sound2img", device="cpu")
     files = {name: str(ASSETS / "samples" / f"{name}.wav") for name in SOUNDS}
     spaces(draw, files)
+    captions(draw, files).save(ASSETS / "captions.png")
     blocks = [captioned(f"{name}.wav", draw(path, num=4), 2) for name, path in files.items()]
     grid(blocks, 3, 8).save(ASSETS / "readme.png")
     sea, fire, steps = files["sea"], files["fire"], [k / 7 for k in range(8)]

@@ -23,6 +23,7 @@ COMMANDS = {
     "sound2img": ("{bark} -o {tmp}/b.png {models}", LIBRARIES),
     "text2img": ("dog -o {tmp}/c.png {models}", LIBRARIES),
     "img2speech": ("{tmp}/photo.png -o {tmp}/d.wav {speech}", LIBRARIES),
+    "caption": ("{bark} --steps 1 -o {tmp}/g.txt", LIBRARIES),
     "reproduce": ("{tmp}/b.png {bark} -o {tmp}/e.png {models}", LIBRARIES),
     "voice2face": ("{low} -o {tmp}/f.png {faces}", (*NEVER, "diffusers.pipelines.stable_diffusion")),
 }
@@ -57,7 +58,7 @@ def imported(
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    for made in ("a.png", "b.png", "c.png", "d.wav", "e.png", "f.png"):
+    for made in ("a.png", "b.png", "c.png", "d.wav", "e.png", "f.png", "g.txt"):
         assert (Path(folder) / made).exists(), f"{made}: {done.stderr.decode()}"
     yield json.loads(done.stdout.splitlines()[-1])
 

@@ -127,6 +127,7 @@ BESIDE = {
 TEXTS = {"--captions", "--text-steps"}
 # of the other families, or in a value's place; a line that gives them is refused
 ELSEWHERE = {
+    "eval": {"--lm"},
     "config set": {"--unset"},
     "translate": {"--voice", "--speed"},
     "train-bridge sound2img": {"--as"},

@@ -73,6 +73,7 @@ TABLES = {
     "sound2img": ("naming", "pictures", "diversity"),
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
+    "lm": ("images", "sounds", "ablations"),
 }
 
 
@@ -136,6 +137,8 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "search",
             "localize",
             "calibrate",
+            "caption",
+            "train-lm",
             "show",
             "train-bridge",
             "train-decoder",

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -19,7 +19,7 @@ from mmx.recipes.base import Measuring, TaskName, existing
 from mmx.tasks import Task, find
 from mmx.tasks import task as find_task
 
-SPACE = "space"  # in the place of a task
+SPACE, CAPTION = "space", "caption"  # in the place of a task
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,25 @@ class Reporting:
     ] = False
 
 
+@dataclass(frozen=True)
+class Guided:
+    """What is measured where nothing is translated."""
+
+    lm: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FOLDER", show_default=False, help="caption: the language model that writes. Default: the starter."
+        ),
+    ] = None
+
+
 @takes
 def evaluate(
     name: TaskName,
     report: Reporting,
     measuring: Measuring,
     models: Models,
+    guided: Guided,
     where: Device,
     network: Network,
     saying: Json,
@@ -62,12 +75,17 @@ def evaluate(
     img2speech: what a recogniser hears, word errors, mel-cepstral distortion, unit BLEU. Pairs without labels (folders,
     manifests): retrieval, likeness to the target, FID and KID, by the decoder's frozen teacher; of speech likeness to
     the target's units, and what a recogniser hears in both. space: the joint space of --decoder: naming, retrieval in
-    all directions (of edge drawings, too, with a --bridge from them), places in mosaics of photos. Each table has an
-    oracle row and a random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
+    all directions (of edge drawings, too, with a --bridge from them), places in mosaics of photos. caption: how often
+    the right thing is named, and perplexity, by --lm in the space of --decoder. Each table has an oracle row and a
+    random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
     side by side.
     """
+    if guided.lm is not None and name.task != CAPTION:
+        raise UsageError(f"--lm {guided.lm}: {name.task} writes nothing", hint="mmx eval caption")
     if name.task == SPACE:
         return _evaluate_space(report, measuring, models, where, saying)
+    if name.task == CAPTION:
+        return _evaluate_captions(guided, report, measuring, models, where, saying)
     row = find_task(name.task, having="protocol")
     if report.card and models.bridge in row.by_words:
         raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
@@ -106,6 +124,33 @@ def _evaluate_space(report: Reporting, measuring: Measuring, models: Models, whe
         written = add_space(locate(models.decoder, "sound2img", "decoder").folder, result, report.output)
         if not measuring.quiet:
             print(f"{written}: the decoder's card", file=sys.stderr)
+    _tell(result, report, measuring, saying)
+
+
+def _evaluate_captions(
+    guided: Guided, report: Reporting, measuring: Measuring, models: Models, where: Device, saying: Json
+) -> None:
+    """Captions of labelled photos and sounds. Raises UsageError, InputError, ModelError."""
+    data = existing(measuring.data)
+    if data is None or models.encoder is not None:
+        raise UsageError("captions are measured on a folder of shards, and by no --encoder")
+    from mmx.device import placed  # from here on it is slow: torch and the models
+    from mmx.evaluation.captions import Protocol, measure
+    from mmx.guided.caption import Guidance
+    from mmx.guided.language import load_language_model
+    from mmx.spaces.load import load_space
+
+    space = load_space(models.decoder, bridge=models.bridge, device=where.device)
+    lm = load_language_model(guided.lm, placed(where.device, "auto"))
+    protocol = Protocol(space, lm, data, Guidance(), quiet=measuring.quiet)
+    about = {"task": CAPTION, "split": measuring.split, "lm": lm.at.sha256, "space": space.fingerprint}
+    result = measure(protocol, measuring.split, measuring.limit).write(report.output, about)
+    if report.card:
+        from mmx.training.card import add_captions
+
+        written = add_captions(lm.at.folder, result, report.output)
+        if not measuring.quiet:
+            print(f"{written}: the language model's card", file=sys.stderr)
     _tell(result, report, measuring, saying)
 
 

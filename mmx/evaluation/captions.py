@@ -5,20 +5,29 @@ Labels are the data's own. What names a thing are its WordNet lemmas and everyda
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mmx.data.captions import words_of
 from mmx.data.items import split_named
-from mmx.data.shards import find_shards, stream
-from mmx.data.things import EVERYDAY, keys_of, plural
-from mmx.guided.caption import Guidance
-from mmx.guided.captioner import Captioner
+from mmx.data.sentences import with_articles
+from mmx.data.shards import find_shards, located, stream
+from mmx.data.things import names_by_group, plural
+from mmx.errors import UsageError
+from mmx.evaluation.report import Report, Table
+from mmx.guided.asked import OPENINGS
+from mmx.guided.caption import RATE, Guidance
+from mmx.guided.captioner import Caption, Captioner
+from mmx.guided.gibbs import SWEEPS
+from mmx.guided.language import LanguageModel
+from mmx.spaces.base import Space
 from mmx.spaces.parts import parts_of
 
 PREFIXES = {"image": "images", "sound": "sounds"}
@@ -37,17 +46,22 @@ class Nouns:
     """What things are called. by: "concept" or "synset" → name of the thing → its words."""
 
     def __init__(self, metas: Sequence[dict[str, Any]]) -> None:
-        self.by: dict[str, dict[str, set[str]]] = {"concept": {}, "synset": {}}
+        of = {meta["concept"]: set() for meta in metas if meta.get("concept")}
         for meta in metas:
-            words = {*words_of(meta), *keys_of(meta)}
-            words |= {word for key in keys_of(meta) for word in EVERYDAY.get(key, "").split(", ") if word}
-            self.by["synset"].setdefault(meta["synset"], set()).update(words)
-            if meta.get("concept"):
-                self.by["concept"].setdefault(meta["concept"], set()).update(words)
+            of.get(meta.get("concept"), set()).add(meta["synset"])
+        self.by: dict[str, dict[str, set[str]]] = {
+            "concept": {name: set() for name in of},
+            "synset": {meta["synset"]: set() for meta in metas},
+        }
+        for synsets, words in names_by_group(metas).items():
+            if len(synsets) == 1:
+                self.by["synset"][next(iter(synsets))].update(words)
+            for name in (name for name, own in of.items() if synsets <= own):
+                self.by["concept"][name].update(words)
         every = {word for things in self.by.values() for words in things.values() for word in words}
-        forms = {form: word for word in every for form in (plural(word), word)}
-        self._word = forms
-        self._any = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})\b")
+        self._word = {form: word for word in sorted(every) for form in (plural(word), word)}
+        longest_first = sorted(self._word, key=len, reverse=True)
+        self._any = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
 
     def first(self, text: str) -> str | None:
         """The first word of a text that names a thing."""
@@ -63,7 +77,7 @@ def photo_metas(data: Path) -> list[dict[str, Any]]:
     """One photo's metadata of each synset. Raises InputError."""
     metas: dict[str, dict] = {}
     for path in find_shards(data, PREFIXES["image"]):
-        for sample in stream(path):
+        for sample in located(path):
             if sample.meta.get("words"):
                 metas.setdefault(sample.meta["synset"], sample.meta)
     return list(metas.values())
@@ -86,17 +100,34 @@ def labelled(captioner: Captioner, data: Path, modality: str, split: str, limit:
                 yield Labelled(target, sample.meta.get("concept"), sample.meta.get("synset"))
 
 
-def ways(guidance: Guidance) -> dict[str, tuple[Guidance, bool]]:
-    """Row → the guidance, and whether the space chooses among the beams; without it the likeliest is taken."""
+@dataclass(frozen=True)
+class Row:
+    """A way to write captions. chosen: the space chooses among the beams; else the likeliest is taken."""
+
+    guidance: Guidance
+    chosen: bool = True
+    fast: bool = False
+
+
+def ways(guidance: Guidance) -> dict[str, Row]:
+    """The rows that all media are measured by."""
     return {
-        "guided": (guidance, True),
-        "unguided": (replace(guidance, steps=0), False),
-        "chosen by the space alone (0 steps)": (replace(guidance, steps=0), True),
-        "1 step": (replace(guidance, steps=1), True),
-        "guided, the likeliest beam": (guidance, False),
-        "without the space's term": (replace(guidance, closeness=0.0), False),
-        "without the divergence": (replace(guidance, fluency=0.0), True),
-        "with the paper's numbers": (replace(guidance, rate=0.3, plausible=0.0, gain=0.0, temperature=0.01), True),
+        "guided": Row(guidance),
+        "--fast": Row(replace(guidance, steps=SWEEPS), fast=True),
+        "0 steps: the space only chooses": Row(replace(guidance, steps=0)),
+        "unguided": Row(replace(guidance, steps=0), chosen=False),
+    }
+
+
+def ablations(guidance: Guidance) -> dict[str, Row]:
+    """The rows that some photos are measured by."""
+    return {
+        "guided": Row(guidance),
+        "1 step": Row(replace(guidance, steps=1)),
+        "without the space's term, the likeliest": Row(replace(guidance, closeness=0.0), chosen=False),
+        "without the divergence": Row(replace(guidance, fluency=0.0)),
+        "without our two bounds": Row(replace(guidance, plausible=0.0, gain=0.0)),
+        "rate 0.3 as in GPT-2": Row(replace(guidance, rate=RATE)),
     }
 
 
@@ -110,7 +141,91 @@ def shares(captions: Sequence[str], media: Sequence[Labelled], nouns: Nouns) -> 
     return found
 
 
+def english(captions: Sequence[Caption]) -> dict[str, float]:
+    """perplexity: by the unshifted language model, the geometric mean over captions; distinct-1 and -2."""
+    texts = [caption.text for caption in captions]
+    perplexity = math.exp(sum(math.log(caption.perplexity) for caption in captions) / max(1, len(captions)))
+    return {"perplexity": perplexity, "distinct-1": distinct(texts, 1), "distinct-2": distinct(texts, 2)}
+
+
 def distinct(captions: Sequence[str], size: int) -> float:
     """Of all runs of `size` words, the share that differ (distinct-n, Li et al. 2016)."""
     runs = [tuple(words[k : k + size]) for words in map(str.split, captions) for k in range(len(words) - size + 1)]
     return len(set(runs)) / max(1, len(runs))
+
+
+class Protocol:
+    """A space and a language model, and the media that they are measured on."""
+
+    def __init__(self, space: Space, lm: LanguageModel, data: Path, guidance: Guidance, *, quiet: bool = False) -> None:
+        self.space, self.lm, self.data, self.guidance, self.quiet = space, lm, data, guidance, quiet
+        self.nouns = Nouns(photo_metas(data))
+
+    def written(self, media: Sequence[Labelled], prefix: str, row: Row) -> list[Caption]:
+        """A caption of each, BATCH side by side."""
+        captioner = Captioner(self.space, self.lm, row.guidance, fast=row.fast)
+        found: list[Caption] = []
+        for start in range(0, len(media), BATCH):
+            targets = torch.stack([own.target for own in media[start : start + BATCH]])
+            for captions in captioner.captions(targets, prefix, row.guidance.beam):
+                found.append(captions[0] if row.chosen else min(captions, key=lambda caption: caption.perplexity))
+        return found
+
+    def measured(self, media: Sequence[Labelled], captions: Sequence[Caption]) -> dict[str, float]:
+        """The columns of a row of its own captions."""
+        return shares([caption.text for caption in captions], media, self.nouns) | english(captions)
+
+    def table(self, media: Sequence[Labelled], prefix: str, rows: dict[str, Row]) -> tuple[Table, list[Caption]]:
+        """A row for each way, and the first row's captions."""
+        table, first = {}, []
+        for name, row in rows.items():
+            captions = self.written(media, prefix, row)
+            first = first or captions
+            table[name] = self.measured(media, captions)
+            if not self.quiet:
+                print(f"{name}: {table[name]}", file=sys.stderr)
+        return table, first
+
+    def bounds(self, media: Sequence[Labelled], prefix: str, captions: Sequence[Caption]) -> Table:
+        """What naming the thing gives, and what the caption of another medium gives."""
+        named = [with_articles(f"{prefix} {own.concept or sorted(self._words(own))[0]}") for own in media]
+        ids = len(self.lm.encode(prefix))
+        rows = [[*self.lm.encode(text), self.lm.end] for text in named]
+        likely = [self.lm.log_likelihood([row], ids)[0] / (len(row) - ids) for row in rows]
+        true = [Caption(text, 0.0, math.exp(-own)) for text, own in zip(named, likely, strict=True)]
+        half = len(captions) // 2
+        others = [*captions[half:], *captions[:half]]
+        return {
+            "true: the label in a frame": self.measured(media, true),
+            "random: another medium's caption": self.measured(media, others),
+        }
+
+    def _words(self, own: Labelled) -> set[str]:
+        return self.nouns.by["synset"].get(own.synset or "", {""})
+
+
+BATCH = 8
+LIMITS = {"image": 2, "sound": 5}  # of each synset and of each concept
+THIRD = 2  # every so many photos are measured by the ablations
+
+
+def measure(protocol: Protocol, split: str, limit: int | None = None) -> Report:
+    """Photos and sounds of a split by all ways, and some photos by the ablations."""
+    captioner = Captioner(protocol.space, protocol.lm, protocol.guidance)
+    tables: dict[str, Table] = {}
+    about: dict[str, Any] = {}
+    for modality in (m for m in PREFIXES if m in protocol.space.modalities):
+        prefix = OPENINGS[modality].lower()
+        media = list(labelled(captioner, protocol.data, modality, split, limit or LIMITS[modality]))
+        if not media:
+            continue
+        table, captions = protocol.table(media, prefix, ways(protocol.guidance))
+        tables[f"{modality}s"] = table | protocol.bounds(media, prefix, captions)
+        about[f"{modality}s_measured"] = len(media)
+        if modality == "image":
+            some = media[::THIRD]
+            tables["ablations"], _ = protocol.table(some, prefix, ablations(protocol.guidance))
+            about["ablations_measured"] = len(some)
+    if not tables:
+        raise UsageError(f"{protocol.data}: nothing labelled of the split {split}")
+    return Report(tables, about=about)

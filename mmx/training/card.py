@@ -159,6 +159,20 @@ def add_space(folder: Path, result: dict[str, Any], report: Path) -> Path:
     return card
 
 
+def add_captions(folder: Path, result: dict[str, Any], report: Path) -> Path:
+    """Put the result of `mmx eval caption` into a language model's metrics.json and card. Returns the card; of a model
+    that came with mmx or lies in the hub's cache it goes into the report's folder. Raises ModelError."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        raise ModelError(f"{folder.name} has no metrics.json to make a card of", hint=f"the tables are in {report}")
+    measured = json.loads(path.read_text(encoding="utf8")) | {"evaluation": result}
+    card = (report if is_shared(folder) else folder) / "README.md"
+    if not is_shared(folder):
+        write_atomic(path, json.dumps(measured, indent=1).encode())
+    write_atomic(card, language_card(measured).encode())
+    return card
+
+
 def language_card(measured: dict[str, Any]) -> str:
     """README.md of a language model's folder."""
     sizes = measured["sizes"]
@@ -181,7 +195,7 @@ GPT-2 (`GPT2LMHeadModel`) of {sizes["layers"]} layers x {sizes["width"]}, {sizes
 {rows}
 `perplexity`: of captions that no training had; `unigram` and `bigram`: what counting tokens, and pairs of them, in the
 training captions gives on the same ones. `perplexity_things`: of names in captions' frames, as it was trained on.
-
+{_evaluation(measured.get("evaluation"))}
 {_notes(measured)}"""
 
 

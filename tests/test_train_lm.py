@@ -1,0 +1,120 @@
+"""mmx train-lm: what it learns from, that it learns, resumes to the same bits, and writes what the library reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmx.data.language import Corpus, is_held_out
+from mmx.models.store import verify
+from tests.small_language import small_reader
+
+CAPTIONS = [f"a {colour} {thing} is on the {place}" for colour in ("red", "green", "blue", "small", "big")
+            for thing in ("car", "dog", "bird", "boat") for place in ("road", "table", "grass", "water")]  # fmt: skip
+
+
+def test_a_caption_is_held_out_however_often_it_is_there_and_never_drawn():
+    corpus = Corpus(CAPTIONS * 3, [["zebra"], ["yak", "ox"]])
+    held = {caption for caption in CAPTIONS if is_held_out(caption)}
+    assert held and set(corpus.val) == held and not held & set(corpus.train)
+    rng = random.Random(0)
+    drawn = [corpus.draw(rng) for _ in range(400)]
+    assert not any(sentence.endswith(caption) for sentence in drawn for caption in held)
+    assert {"zebra", "yak", "ox"} <= {word.rstrip("s") for sentence in drawn for word in sentence.split()}
+    assert not any("photo of a photo" in s or "of a photo of" in s for s in drawn)
+
+
+def test_counting_gives_what_is_counted_by_hand():
+    from mmx.training.language import counted
+
+    reader = small_reader()
+    found = counted(reader, ["red car", "red dog"], ["red car"])
+    tokens = [t for t in reader.tokenizer.encode("red car").ids if t]
+    rows = [[t for t in reader.tokenizer.encode(text).ids if t] for text in ("red car", "red dog")]
+    after = [t for row in rows for t in row[1:]]
+    ones = [(after.count(t) + 1) / (len(after) + len(reader)) for t in tokens[1:]]
+    assert found["unigram"] == pytest.approx(math.exp(-sum(map(math.log, ones)) / len(ones)))
+    pairs = [pair for row in rows for pair in pairwise(row)]
+    logs = []
+    for first, second, one in zip(tokens, tokens[1:], ones, strict=False):
+        seen = [b for a, b in pairs if a == first]
+        logs.append(math.log((max(seen.count(second) - 0.75, 0) + 0.75 * len(set(seen)) * one) / len(seen)))
+    assert found["bigram"] == pytest.approx(math.exp(-sum(logs) / len(logs)))
+
+
+@pytest.fixture
+def train(mmx_in_process, tmp_path: Path):
+    """A training of a model of one small layer."""
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS * 3))
+    size = ("--layers", 1, "--width", 64, "--length", 24, "--vocabulary", 320, "--batch-size", 8, "--device", "cpu")
+
+    def run(name: str, steps: int, *more: object, code: int = 0) -> tuple[Path, str]:
+        words = (
+            "train-lm",
+            "--captions",
+            tmp_path / "captions.txt",
+            "-o",
+            tmp_path / name,
+            *size,
+            "--max-steps",
+            steps,
+        )
+        found = mmx_in_process(*words, "--quiet", *more)
+        assert found[0] == code, found[2].decode()
+        return tmp_path / name / "lm", found[2].decode()
+
+    return run
+
+
+def test_it_learns_more_than_counting_pairs_and_the_library_reads_it(train):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = train("run", 120, "--lr", 0.01)
+    measured = json.loads((folder / "metrics.json").read_text())["val"]
+    assert measured["perplexity"] < measured["bigram"] < measured["unigram"]
+    verify(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("a red car", return_tensors="pt")["input_ids"][:, :-1]
+    assert int(ids[0, 0]) == model.config.bos_token_id == 1
+    made = model.float().generate(ids, max_new_tokens=12, do_sample=False)
+    assert tokenizer.decode(made[0], skip_special_tokens=True).strip().startswith("a red car is on the ")
+    assert int(made[0, -1]) == model.config.eos_token_id
+    card = (folder / "README.md").read_text()
+    assert "bigram" in card and "mmx train-lm" in card
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(train):
+    whole, _ = train("whole", 6)
+    train("parts", 6, "--max-minutes", 0.01)
+    parts, _ = train("parts", 6)
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, parts))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_recipe_on_its_folder_is_refused_and_init_starts_from_weights(train, tmp_path):
+    folder, _ = train("first", 2)
+    assert "--width" in train("first", 2, "--width", 128, code=2)[1]
+    before = load_file(folder / "model.safetensors")
+    after = load_file(train("second", 1, "--init", folder, "--lr", 0.0)[0] / "model.safetensors")
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--width", 100], "multiple of 64"),
+        (["--tokenizer", "starter"], "leave one out"),
+        (["--init", "gone"], "no model folder"),
+        (["--data", "gone"], "no such folder"),
+        (["--captions", "gone.txt"], "no such file"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(train, more, said):
+    assert said in train("run", 1, *more, code=2)[1]
