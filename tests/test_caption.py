@@ -25,8 +25,10 @@ from tests.small_space import small_space
 
 SHOWN = {"green": "lime"}  # as pictures have it: all of it
 CPU = placed("cpu", "auto")
-# far and without our own two bounds: a random model has no favourites that would have to be spared
-FREE = Guidance(steps=8, rate=30.0, candidates=400, beam=3, longest=3, plausible=0.0, gain=0.0)
+# far and without our own bounds: a random model has no favourites that would have to be spared
+FREE = Guidance(
+    steps=8, temperature=0.01, rate=30.0, candidates=400, beam=3, longest=3, plausible=0.0, within=0.0, gain=0.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_texts_written_side_by_side_are_those_written_alone(lm):
 
 def test_one_step_is_zerocaps(lm):
     """Shift, by hand: one normalised step of cross entropy and 0.2 divergence, of each tensor alone."""
-    guidance = Guidance(steps=1, rate=0.3, candidates=20, plausible=0.0, gain=0.0)
+    guidance = Guidance(steps=1, rate=0.3, candidates=20, temperature=0.01, plausible=0.0, within=0.0, gain=0.0)
     space = small_space()
     guided = Guided(lm, ByText(space, lm, torch.zeros(8)), guidance)
     ids, target = torch.tensor([[1, 70, 80]]), F.normalize(torch.rand(1, 8), dim=1)

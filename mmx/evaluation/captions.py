@@ -23,10 +23,10 @@ from mmx.data.things import names_by_group, plural
 from mmx.errors import UsageError
 from mmx.evaluation.report import Report, Table
 from mmx.guided.asked import OPENINGS
-from mmx.guided.caption import RATE, Guidance
+from mmx.guided.caption import Guidance
 from mmx.guided.captioner import Caption, Captioner
 from mmx.guided.gibbs import SWEEPS
-from mmx.guided.language import LanguageModel
+from mmx.guided.language import RATE, LanguageModel
 from mmx.spaces.base import Space
 from mmx.spaces.parts import parts_of
 
@@ -126,8 +126,8 @@ def ablations(guidance: Guidance) -> dict[str, Row]:
         "1 step": Row(replace(guidance, steps=1)),
         "without the space's term, the likeliest": Row(replace(guidance, closeness=0.0), chosen=False),
         "without the divergence": Row(replace(guidance, fluency=0.0)),
-        "without our two bounds": Row(replace(guidance, plausible=0.0, gain=0.0)),
-        "rate 0.3 as in GPT-2": Row(replace(guidance, rate=RATE)),
+        "without our bounds": Row(replace(guidance, plausible=0.0, within=0.0, gain=0.0)),
+        "steps of 0.3, as for GPT-2": Row(replace(guidance, rate=RATE)),
     }
 
 

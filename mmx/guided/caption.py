@@ -21,38 +21,39 @@ from mmx.guided.residual import Schedule, Term, normalised, optimise
 from mmx.guided.scorer import Scorer
 from mmx.nets.gpt import Cache, without_repeats
 
-RATE, LAYERS = 0.3, 24  # the step's size in ZeroCap, and the layers of its GPT-2
 NEVER = -1e4  # a logit of what must not be written: finite, so that its share of a divergence is 0 and no NaN
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """The numbers of ZeroCap (section 3 and the authors' code).
+    """The numbers of ZeroCap (section 3 and the authors' code), but for K, which is 512 there, and the temperature,
+    0.01: these were tuned on val.
 
-    steps, rate, exponent: of the gradient; 0 steps leave the language model alone; rate None: as far as the authors'
-    0.3 goes in the 24 layers of their GPT-2, whose shifts add up. candidates: K. temperature: of the space's say.
-    closeness, fluency: weights of both losses. fusion: the shifted probabilities' exponent beside the unshifted ones'.
+    steps, rate, exponent: of the gradient; 0 steps leave the language model alone; rate None: the language model's own.
+    candidates: K. temperature: of the space's say. closeness, fluency: weights of both losses. fusion: the exponent of
+    the shifted probabilities, beside the unshifted ones with the rest.
     end_factor: how the end's logit is favoured, from the second token on. longest: tokens after the prefix.
 
-    Two are ours, and 0 in the paper. plausible: nothing is written that is less likely, unshifted, than so much of what
-    is likeliest (as in contrastive decoding, Li et al. 2023), or words fall apart where the space likes their pieces.
-    gain: where the best token fits better than what would be written by no more than this cosine, nothing is shifted,
-    or the space's indifference would flatten what the model knows.
+    Three are ours, and 0 in the paper. plausible, within: no word begins, and none goes on, with what is less likely,
+    unshifted, than so much of what is likeliest (as in contrastive decoding, Li et al. 2023), or words fall apart where
+    the space likes their pieces. gain: where the best token fits better than what would be written by no more than this
+    cosine, nothing is shifted, or the space's indifference would flatten what the model knows.
     """
 
     steps: int = 5
-    candidates: int = 512
+    candidates: int = 128
     beam: int = 5
     longest: int = 15
     rate: float | None = None
     exponent: float = 0.9
-    temperature: float = 0.01
+    temperature: float = 0.02
     closeness: float = 1.0
     fluency: float = 0.2
     fusion: float = 0.99
     end_factor: float = 1.01
-    plausible: float = 0.002
-    gain: float = 0.03
+    plausible: float = 0.001
+    within: float = 0.05
+    gain: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Guided:
     def __init__(self, lm: LanguageModel, scorer: Scorer, guidance: Guidance) -> None:
         self.lm, self.scorer, self.guidance = lm, scorer, guidance
         self.banned = torch.tensor(lm.unwritten, dtype=torch.long, device=lm.device)
+        begins, goes_on = (math.log(share) if share else NEVER for share in (guidance.plausible, guidance.within))
+        starts = torch.tensor(lm.starts_words(), device=lm.device)
+        self.least = torch.where(starts, begins, goes_on)
         self.terms = (Term("closeness", guidance.closeness, closeness), Term("fluency", guidance.fluency, fluency))
 
     def write(self, prefix: Sequence[int], targets: Tensor) -> list[list[list[int]]]:
@@ -132,7 +136,7 @@ class Guided:
             likeliest, cosines = self._scored(ids, targets, log_p.detach())
             return Seen(log_p, before, likeliest, (cosines / self.guidance.temperature).softmax(-1))
 
-        rate = RATE * LAYERS / self.lm.layers if self.guidance.rate is None else self.guidance.rate
+        rate = self.lm.rate if self.guidance.rate is None else self.guidance.rate
         schedule = Schedule(self.guidance.steps, rate, ramp_up=0.0, ramp_down=0.0)
         rule = normalised(self.guidance.exponent, by_row=True)
         start = [torch.zeros_like(tensor) for tensor in flat]
@@ -165,8 +169,7 @@ class Guided:
         if number == 0:
             banned = torch.cat((banned, torch.tensor(self.lm.ends, device=banned.device)))
         log_p = logits.index_fill(1, banned, -torch.inf).log_softmax(-1)
-        least = math.log(self.guidance.plausible) if self.guidance.plausible else NEVER
-        return log_p < log_p.amax(1, keepdim=True) + least
+        return log_p < log_p.amax(1, keepdim=True) + self.least
 
     def _favoured(self, logits: Tensor, number: int) -> Tensor:
         if number == 0:

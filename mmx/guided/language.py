@@ -38,6 +38,9 @@ WRITTEN = {
 }
 SIZES = {"vocabulary": "vocab_size", "length": "n_positions", "width": "n_embd", "layers": "n_layer", "heads": "n_head"}
 
+RATE, LAYERS = 0.3, 24  # the size of a step in ZeroCap, and the layers of its GPT-2
+RATE_FIELD, TUNED_RATE = "caption_rate", 6.0  # in config.json: of the starter's size, tuned on val
+WORD = ("Ġ", "▁", " ")  # how byte-level and sentencepiece vocabularies mark the beginning of a word
 # ids (B, L), which follow on cached keys and values, then one → logits (B, L, V) of what comes after each, float32, and
 # keys and values (B, H, L, C) of all, of each layer
 Causal = Callable[[Tensor, Cache | None], tuple[Tensor, Cache]]
@@ -48,7 +51,8 @@ class LanguageModel:
     """A frozen causal language model and its tokenizer.
 
     start: the id that texts begin with, None where there is none. ends: ids after which a text is over. length: tokens
-    that it reads at most. layers: of keys and values that it caches.
+    that it reads at most. rate: the size of a step that guides it, from its config.json, or as far as ZeroCap's 0.3
+    goes in the 24 layers of its GPT-2, whose shifts add up.
     """
 
     at: Located
@@ -58,7 +62,7 @@ class LanguageModel:
     start: int | None
     ends: tuple[int, ...]
     length: int
-    layers: int
+    rate: float
     device: torch.device
 
     @property
@@ -71,6 +75,12 @@ class LanguageModel:
         """Ids that are no text: of special tokens, but for the ends."""
         special = self.tokenizer.get_added_tokens_decoder()
         return sorted({k for k, token in special.items() if token.special and k < self.vocabulary} - {*self.ends})
+
+    def starts_words(self) -> list[bool]:
+        """Of each id whether a word begins with it; of all where the vocabulary does not mark that, and of the ends."""
+        tokens = [self.tokenizer.id_to_token(k) or "" for k in range(self.vocabulary)]
+        found = [token.startswith(WORD) for token in tokens]
+        return [own or k in self.ends for k, own in enumerate(found)] if any(found) else [True] * len(found)
 
     def log_likelihood(self, rows: Sequence[Sequence[int]], begun: int) -> list[float]:
         """Of each row of ids that of all tokens after the first `begun`."""
@@ -135,7 +145,7 @@ def _gpt2(at: Located, config: dict[str, Any], where: Placed) -> LanguageModel:
         start=config.get("bos_token_id"),
         ends=ends_of(config.get("eos_token_id"), at),
         length=net.sizes["n_positions"],
-        layers=net.sizes["n_layer"],
+        rate=config.get(RATE_FIELD, RATE * LAYERS / net.sizes["n_layer"]),
         device=torch.device(where.device),
     )
 
@@ -169,7 +179,7 @@ def _any(at: Located, where: Placed) -> LanguageModel:
         start=config.bos_token_id if fast.bos_token_id is None else fast.bos_token_id,
         ends=ends_of(config.eos_token_id if fast.eos_token_id is None else fast.eos_token_id, at),
         length=getattr(config, "max_position_embeddings", 1024),
-        layers=config.num_hidden_layers,
+        rate=getattr(config, RATE_FIELD, RATE * LAYERS / config.num_hidden_layers),
         device=torch.device(where.device),
     )
 
@@ -195,7 +205,7 @@ def save_language_model(net: TiedLanguageModel, reader: TextReader, folder: Path
     quiet_libraries("transformers")
     special = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": PAD}
     ids = {name: reader.tokenizer.token_to_id(token) for name, token in special.items()}
-    theirs = empty(lambda: GPT2LMHeadModel(GPT2Config(**net.sizes, **ids)))
+    theirs = empty(lambda: GPT2LMHeadModel(GPT2Config(**net.sizes, **ids, **{RATE_FIELD: TUNED_RATE})))
     weights = net.half().state_dict()
     theirs.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]}, assign=True)
     theirs.tie_weights()

@@ -19,8 +19,8 @@ from mmx.spaces.load import load_space
 from mmx.spaces.query import parse_query
 from tests.conftest import ROOT
 
-# ZeroCap's numbers, without our two bounds, which would save steps
-PAPER = Guidance(candidates=512, beam=5, plausible=0.0, gain=0.0, longest=10)
+# ZeroCap's numbers, without our bounds, which would save steps
+PAPER = Guidance(candidates=512, temperature=0.01, plausible=0.0, within=0.0, gain=0.0, longest=10)
 TIMES = 5.0
 
 
