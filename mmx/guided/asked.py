@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ def asked(inputs: Iterable[str]) -> list[Asked]:
     """Files, folders, globs, `-` and sums → what is to be captioned. Raises UsageError."""
     found: list[Asked] = []
     for given in inputs:
-        sums = [] if is_file(given) or Path(given).is_dir() or given == "-" else _sum(given)
+        sums = [] if given == "-" or is_file(given) or glob.glob(given, recursive=True) else _sum(given)
         if sums:
             found.append(Asked(given, tuple(sums)))
         else:
@@ -70,13 +71,9 @@ def _term(source: Source) -> Term:
 
 
 def _sum(given: str) -> list[Term]:
-    """The terms of a sum; none for what has no sign in it, which then is a name. Raises UsageError."""
-    if " + " not in given and " - " not in given and "*" not in given:
+    """The terms of a sum, or of one file with a weight; none for what has no sign in it, which then is a name. Raises
+    UsageError."""
+    if not any(sign in given for sign in (" + ", " - ", "*")):
         return []
-    try:
-        terms = parse_query(given)
-    except UsageError:
-        if " + " in given or " - " in given:
-            raise
-        return []  # a glob
+    terms = parse_query(given)
     return terms if len(terms) > 1 or terms[0].kind == "file" else []
