@@ -150,17 +150,18 @@ class Guided:
         return _paired(whole)
 
     def _scored(self, ids: Tensor, targets: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """The K likeliest tokens after each row (R, K), and the cosines (R, K) of the texts that they make."""
-        likeliest = log_p.topk(min(self.guidance.candidates, log_p.shape[1])).indices
+        """The K likeliest tokens after each row (R, K), and the cosines (R, K) of the texts that they make; -inf of
+        those that must not be written."""
+        likeliest = log_p.topk(min(self.guidance.candidates, log_p.shape[1]))
         with torch.no_grad():
-            return likeliest, self.scorer(ids, likeliest, targets).float()
+            cosines = self.scorer(ids, likeliest.indices, targets).float()
+        return likeliest.indices, cosines.masked_fill(likeliest.values < NEVER / 2, -torch.inf)
 
     def _promising(self, ids: Tensor, targets: Tensor, before: Tensor) -> Tensor:
         """Rows (R,) after which some token that may be written fits better than what would be, by `gain`."""
         likeliest, cosines = self._scored(ids, targets, before)
-        log_p = before.gather(1, likeliest)
-        best = cosines.masked_fill(log_p < NEVER / 2, -torch.inf).amax(1)
-        return best - (log_p.softmax(-1) * cosines).sum(1) >= self.guidance.gain
+        expected = (before.gather(1, likeliest).softmax(-1) * cosines.clamp_min(-1)).sum(1)
+        return cosines.amax(1) - expected >= self.guidance.gain
 
     def _never(self, logits: Tensor, number: int) -> Tensor:
         """Unshifted logits (R, V) → which tokens are not written: what is no text, at first the end, and what is far
