@@ -73,7 +73,6 @@ TABLES = {
     "sound2img": ("naming", "pictures", "diversity"),
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
-    "lm": ("images", "sounds", "ablations"),
 }
 
 

@@ -85,7 +85,7 @@ def evaluate(
     if name.task == SPACE:
         return _evaluate_space(report, measuring, models, where, saying)
     if name.task == CAPTION:
-        return _evaluate_captions(guided, report, measuring, models, where, saying)
+        return _evaluate_captions(guided, report, measuring, models=models, where=where, saying=saying)
     row = find_task(name.task, having="protocol")
     if report.card and models.bridge in row.by_words:
         raise UsageError(f"--card: --bridge {models.bridge} is not trained, and has no card", hint="leave --card out")
