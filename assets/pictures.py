@@ -14,6 +14,7 @@ from mmx.device import placed as where
 from mmx.guided.caption import Guidance
 from mmx.guided.captioner import Captioner
 from mmx.guided.language import load_language_model
+from mmx.media.audio import read_audio
 from mmx.media.image import grid
 from mmx.spaces.base import Space
 from mmx.spaces.index import Index
@@ -24,6 +25,7 @@ from mmx.spaces.place import draw_place, find_place
 from mmx.spaces.query import parse_query
 from mmx.spaces.search import find
 from mmx.spaces.sheet import draw_hits
+from mmx.translate.base import Blend
 
 ASSETS = Path(__file__).parent
 SOUNDS = ("bark", "meow", "sea", "fire", "rain", "siren", "crickets", "typing", "bees")
@@ -63,6 +65,23 @@ def placed(draw: Any, files: dict[str, str], space: Space) -> Image.Image:
     return grid(blocks, 5, 8)
 
 
+def edits(draw: Any, files: dict[str, str]) -> None:
+    """Write edits.png: what `mmx edit` makes of a picture and of faces."""
+    images, faces = load("edit", decoder="starter/image", device="cpu"), load("edit", device="cpu")
+    dog, imagine = draw(files["bark"])[0], load("voice2face", device="cpu")
+    sounds = [read_audio(files[name], sample_rate=16_000) for name in ("sea", "fire")]
+    wishes: list[Any] = [*sounds, "a green picture"]
+    moved = [images.translate(dog, shift=[Blend(wish)]).media[0] for wish in wishes]
+    rows = {
+        'dog.png, --sound sea.wav, --sound fire.wav, "a green picture"': [dog, *moved],
+        'dog.png "a fire" --strip': images.translate(dog, shift=[Blend("a fire")], strip=True).media,
+    }
+    for voice, wish in (("low", "a woman"), ("high", "an old woman")):
+        face = imagine(str(ASSETS / "samples" / "voices" / f"{voice}.wav"))[0]
+        rows[f'{voice}.png "{wish}" --strip'] = faces.translate(face, shift=[Blend(wish)], strip=True).media
+    grid([captioned(text, pictures, 7) for text, pictures in rows.items()], 1, 8).save(ASSETS / "edits.png")
+
+
 def spaces(draw: Any, files: dict[str, str]) -> None:
     """Write search.png and localize.png."""
     space = load_space(device="cpu")
@@ -88,11 +107,12 @@ def captions(draw: Any, files: dict[str, str]) -> Image.Image:
 
 
 def main() -> None:
-    """Write readme.png, controls.png, search.png, localize.png and captions.png."""
+    """Write readme.png, controls.png, search.png, localize.png, captions.png and edits.png."""
     draw = load("sound2img", device="cpu")
     files = {name: str(ASSETS / "samples" / f"{name}.wav") for name in SOUNDS}
     spaces(draw, files)
     captions(draw, files).save(ASSETS / "captions.png")
+    edits(draw, files)
     blocks = [captioned(f"{name}.wav", draw(path, num=4), 2) for name, path in files.items()]
     grid(blocks, 3, 8).save(ASSETS / "readme.png")
     sea, fire, steps = files["sea"], files["fire"], [k / 7 for k in range(8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmx.data.photos import Photos
 from mmx.decoders.face_words import KNOTS, FaceWords, age_weights, described
 from mmx.decoders.load import load_decoder
 from mmx.errors import InputError, ModelError
+from mmx.evaluation.edit import Ask, Judged, _row
 from mmx.guided.edit import WAY, Editor, Terms, Wanted, edited
 from mmx.guided.invert import invert, on_shell
 from mmx.guided.residual import Schedule
@@ -320,3 +322,11 @@ def test_a_picture_is_edited_toward_a_sound_and_a_sum(mmx_in_process, debug_mode
     weights = [(entry["role"], entry["weight"]) for entry in record_of(made)["inputs"]]
     assert weights == [("source", 1.0), ("plus", 1.0), ("minus", 0.5)]
     assert json.loads(json.dumps(record_of(made)))["decoder"]["name"]
+
+
+def test_what_moves_and_what_stays_is_counted():
+    ask = Ask(torch.zeros(1), Image.new("RGB", (4, 4)), "", torch.zeros(1))
+    asks = [replace(ask, old=True), replace(ask, old=False), replace(ask, male=True), replace(ask, male=False)]
+    before = [Judged(1.0, False)] * 4
+    after = [Judged(2.0, True), Judged(1.2, False), Judged(1.9, True), Judged(3.0, False)]
+    assert _row(asks, before, after) == {"age_moves": 0.5, "gender_stays": 0.5, "gender_moves": 1.0, "age_stays": 0.5}

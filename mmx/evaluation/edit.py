@@ -97,9 +97,8 @@ def measure(editor: Editor, options: Measuring) -> Report:
         points = [way(ask) for ask in asks]
         took = (time.process_time() - began) / len(asks)
         made = [_drawn(editor, point, options.seed) for point in points]
-        rows[name] = _row(asks, before, _judged(judge, made, len(bands)), _likeness(editor, asks, made)) | {
-            "cpu_s": took
-        }
+        rows[name] = _row(asks, before, _judged(judge, made, len(bands)))
+        rows[name] |= {"likeness": _likeness(editor, asks, made), "cpu_s": took}
         for own, picture in zip(pictures, made, strict=True):
             own.append(picture)
     rows["two different faces"] = {"likeness": _apart(editor, asks)}
