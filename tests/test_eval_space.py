@@ -18,7 +18,7 @@ from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import png_bytes
 from mmx.recipes.base import Measuring
 from mmx.spaces.calibration import calibrate
-from mmx.training.card import add_space
+from mmx.training.card import add_to_decoder
 from tests.small_space import small_space
 from tests.test_calibration import shard
 
@@ -155,5 +155,5 @@ def test_what_came_with_mmx_is_not_touched(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "README.md").write_text("# A\n")
     monkeypatch.setattr("mmx.training.card.is_shared", lambda folder: True)
     result = {"task": "space", "split": "val", "naming": {"photos": {"top1": 1.0}}}
-    assert add_space(tmp_path, result, tmp_path / "report") == tmp_path / "report" / "README.md"
+    assert add_to_decoder(tmp_path, result, tmp_path / "report") == tmp_path / "report" / "README.md"
     assert (tmp_path / "README.md").read_text() == "# A\n" and (tmp_path / "metrics.json").read_text() == "{}"

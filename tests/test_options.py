@@ -201,7 +201,10 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     """Replaces what the commands call; what they say and write stays as it is."""
     found = Below()
     translator = SimpleNamespace(
-        notice="", models={}, bridge_at=SimpleNamespace(folder="bridge"), bridge=SimpleNamespace(config="config")
+        notice="",
+        models={"bridge": SimpleNamespace(sha256="0", as_dict=dict)},
+        bridge_at=SimpleNamespace(folder="bridge"),
+        bridge=SimpleNamespace(config="config"),
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
     from mmx.models.doctor import Check

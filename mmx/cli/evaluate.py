@@ -77,8 +77,8 @@ def evaluate(
     the target's units, and what a recogniser hears in both. space: the joint space of --decoder: naming, retrieval in
     all directions (of edge drawings, too, with a --bridge from them), places in mosaics of photos. caption: how often
     the right thing is named, and perplexity, by --lm in the space of --decoder. Each table has an oracle row and a
-    random row. Writes REPORT/metrics.json and REPORT/report.html, one page with inputs and outputs
-    side by side.
+    random row. edit: whether age and gender of faces move as asked, and all else stays. Writes REPORT/metrics.json and
+    REPORT/report.html, one page with inputs and outputs side by side.
     """
     if guided.lm is not None and name.task != CAPTION:
         raise UsageError(f"--lm {guided.lm}: {name.task} writes nothing", hint="mmx eval caption")
@@ -99,11 +99,14 @@ def evaluate(
     measuring = replace(measuring, judge=measuring.judge or report.output / "judge")
     result = find(protocol)(translator, measuring).write(report.output, about)
     if report.card:
-        from mmx.training.card import add_evaluation
+        from mmx.training.card import add_evaluation, add_to_decoder
 
-        written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, report.output)
+        if "bridge" in about:
+            written = add_evaluation(translator.bridge_at.folder, translator.bridge.config, result, report.output)
+        else:
+            written = add_to_decoder(translator.decoder_at.folder, result, report.output)
         if not measuring.quiet:
-            print(f"{written}: the bridge's card", file=sys.stderr)
+            print(f"{written}: the {'bridge' if 'bridge' in about else 'decoder'}'s card", file=sys.stderr)
     _tell(result, report, measuring, saying)
 
 
@@ -119,9 +122,9 @@ def _evaluate_space(report: Reporting, measuring: Measuring, models: Models, whe
     result = measure(space, measuring).write(report.output, {"task": SPACE, "split": measuring.split})
     if report.card:
         from mmx.models.store import locate
-        from mmx.training.card import add_space
+        from mmx.training.card import add_to_decoder
 
-        written = add_space(locate(models.decoder, "sound2img", "decoder").folder, result, report.output)
+        written = add_to_decoder(locate(models.decoder, "sound2img", "decoder").folder, result, report.output)
         if not measuring.quiet:
             print(f"{written}: the decoder's card", file=sys.stderr)
     _tell(result, report, measuring, saying)

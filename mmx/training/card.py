@@ -140,15 +140,15 @@ here needs it.
 {_notes(measured)}"""
 
 
-def add_space(folder: Path, result: dict[str, Any], report: Path) -> Path:
-    """Put the result of `mmx eval space` into an image decoder's metrics.json and at the end of its card. Returns the
+def add_to_decoder(folder: Path, result: dict[str, Any], report: Path) -> Path:
+    """Put the result of `mmx eval space` or edit into a decoder's metrics.json and at the end of its card. Returns the
     card. Of a decoder that came with mmx or lies in the hub's cache nothing is touched: its card goes into the report's
     folder. Raises ModelError where it has no card."""
     path, card = folder / "metrics.json", folder / "README.md"
     if not (path.exists() and card.exists()):
         raise ModelError(f"{folder.name} has no metrics.json and card to add to", hint=f"the tables are in {report}")
     text = card.read_text(encoding="utf8")
-    head = "\n## Measured by `mmx eval space`"
+    head = f"\n## Measured by `mmx eval {result['task']}`"
     text = text.partition(head)[0].rstrip() + "\n" + _evaluation(result)
     if is_shared(folder):
         card = report / "README.md"
