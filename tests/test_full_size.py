@@ -97,6 +97,21 @@ def test_an_item_does_not_depend_on_its_batch(checkpoints: dict[str, str], famil
     assert not any(p.requires_grad for p in decoder.pipeline.unet.parameters())
 
 
+@pytest.mark.parametrize("family", ["kandinsky", "unclip", "ip-adapter"])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_what_is_painted_is_what_is_decoded_and_has_gradients(
+    checkpoints: dict[str, str], family: str, guidance: float
+) -> None:
+    decoder = open_(checkpoints[family])
+    embeds = torch.randn(1, *decoder.spec.shape, generator=generator()).requires_grad_()
+    asked = {"steps": 2, "guidance": guidance, "size": 16}
+    pixels = decoder.paint(embeds, generators=[generator()], **asked)
+    drawn = np.asarray(decoder.decode(embeds.detach(), generators=[generator()], **asked)[0]).astype(float)
+    rounded = ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0).detach().numpy()
+    assert np.abs(rounded - drawn).max() <= 1
+    assert torch.autograd.grad(pixels.square().sum(), embeds)[0].abs().sum() > 0
+
+
 def test_face_id_is_driven_and_has_no_teacher(tmp_path: Path) -> None:
     decoder = open_("+".join(map(str, tiny.sd(tmp_path, 20, face_id=True))))
     assert decoder.spec.shape == (20,)

@@ -164,6 +164,7 @@ class HubDecoder(DiffusionDecoder):
             defaults["size"] = sample * _scale(pipeline)
         super().__init__(pipeline, teacher, spec, defaults)
         self.family, self.batch, self._companion = family, family.batch, companion
+        self.signed = family.inputs is _kandinsky
 
     def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:
         return self.family.inputs(self, embeds, guidance)
