@@ -117,6 +117,12 @@ def test_drawings_learn_where_their_pictures_are(mmx_in_process, debug_models, t
     assert code == 0, err.decode()
     measured = json.loads((run / "metrics.json").read_text())["val"]
     assert measured["val_recall_at_1"] > 0.8 > 2 * measured["val_chance"]
+    line = ("eval", "array2img", "--data", tmp_path, "--bridge", run, "--decoder", debug_models[1])
+    code, out, err = mmx_in_process(*line, "-o", tmp_path / "report", "--card", "--json", "-q")
+    assert code == 0, err.decode()
+    found = json.loads(out)["retrieval"]
+    assert found["array2img"]["recall_at_1"] > found["random: another source"]["recall_at_1"]
+    assert b"data:image/png" in (tmp_path / "report" / "report.html").read_bytes()
     kind = PointBridge.load(run).config.array
     assert kind["axes"] == 2 and kind["channels"] == 1 and 5_000 < kind["mean"][0] < 20_000
 

@@ -70,6 +70,7 @@ def test_readme_command(line: str, mmx_in_process, tmp_path: Path, monkeypatch: 
 
 
 TABLES = {
+    "image": ("naming", "none_of_these", "retrieval", "one_index", "places", "said_to_be_there"),
     "sound2img": ("naming", "pictures", "diversity"),
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
