@@ -100,7 +100,8 @@ _ROWS = (
         "text2img",
         source=Side("text"),
         target=Side("image"),
-        starters={"bridge": "sound2img", "decoder": "image"},  # the same prior reads texts
+        # the same prior reads texts; a bridge from texts reads them by the decoder's own tower
+        starters={"bridge": "sound2img", "decoder": "image", "encoder": "image"},
         translator="mmx.translate.text2img:TextTranslator",
     ),
     Task(

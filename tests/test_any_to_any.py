@@ -174,3 +174,30 @@ def test_errors_are_one_line(mmx_in_process, debug_models, tmp_path: Path, line:
     assert got == code and said in err and b"bug" not in err, err
     with pytest.raises(UsageError):
         task("smell2img")
+
+
+def test_a_bridge_from_texts_is_asked_itself(mmx_in_process, debug_models, tmp_path: Path, low, high) -> None:
+    """And not its prior alone, as a bridge from sounds is for texts: without its weights the picture is another."""
+    from safetensors.torch import load_file, save_file
+
+    run = tmp_path / "run"
+    data = written(tmp_path / "data", "text", "img", (low, high))
+    line = training("text2img", data, run, debug_models[1], "--encoder", debug_models[1])
+    assert mmx_in_process(*line)[0] == 0
+    models = ("--bridge", run, "--decoder", debug_models[1], "--encoder", debug_models[1], "--device", "cpu", "-q")
+    assert mmx_in_process("translate", "a dog", *models, "-o", tmp_path / "a.png")[0] == 0
+    weights = load_file(run / "model.safetensors")
+    save_file({k: -v if k.startswith("encoder.") else v for k, v in weights.items()}, run / "model.safetensors")
+    (run / "SHA256SUMS").unlink()
+    shutil.copytree(run, tmp_path / "other")  # a model is loaded once by its name
+    models = ("--bridge", tmp_path / "other", *models[2:])
+    assert mmx_in_process("translate", "a dog", *models, "-o", tmp_path / "b.png")[0] == 0
+    both = [np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in "ab"]
+    assert np.abs(both[0] - both[1]).max() > 0
+
+
+def test_every_source_that_is_seen_by_an_encoder_has_one_that_comes_with_mmx() -> None:
+    from mmx.models.store import locate
+
+    for name in ("text2img", "text2face", "img2img", "text2speech", "img2face"):
+        assert (locate(None, name, "encoder").folder / "teacher").is_dir(), name

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from mmx.bridges.words_prompt import prompter_of
+from mmx.bridges.points import PointBridge
+from mmx.bridges.words_prompt import Prompter, prompter_of
 from mmx.decoders.horizon import FAR
 from mmx.media.texts import text_of
-from mmx.models.store import Located
+from mmx.models.store import Located, locate
 from mmx.translate.base import Excerpt, Names, Translation, Translator, generator_for
 
 
@@ -23,7 +24,17 @@ class TextTranslator(Translator):
 
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> TextTranslator:
-        """Find the prior: the decoder's own, or that of the bridge named. Raises ModelError."""
+        """Find the prior: the decoder's own, or that of the bridge named; or the bridge, where it is one from texts.
+        Raises ModelError."""
+        if names.bridge is not None:
+            at = locate(names.bridge, task, "bridge")
+            own = PointBridge.load(at.folder)
+            if own.config.sources[0] == "text":
+                own.require(decoder, at.name)
+                encoder_at = locate(names.encoder, task, "encoder")
+                own.attach(encoder_at)
+                prompter = Prompter(lambda text, draw: own.sample(own.point(text), draw))
+                return cls(task, prompter, decoder, bridge_at=at, decoder_at=decoder_at, encoder_at=encoder_at)
         prompter, bridge_at = prompter_of(decoder, names.bridge, decoder_at)
         return cls(task, prompter, decoder, bridge_at=bridge_at, decoder_at=decoder_at)
 
