@@ -65,6 +65,11 @@ COMMANDS = {
         "Guided",
         "Say in words what pictures, sounds and sums of them show, by a language model that a space guides.",
     ),
+    "avatar": Row(
+        "mmx.cli.avatar:avatar",
+        "Guided",
+        "Colour and shape a mesh until it looks like what a text says, or what a sound is of.",
+    ),
     "show": Row(
         "mmx.cli.show:show",
         "Look",

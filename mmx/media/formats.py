@@ -33,6 +33,10 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 PICTURES = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF")
 PICTURES_SAID = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF work, and HEIC with pip install pillow-heif"
 
+# Meshes, as trimesh names them by suffix. They are no inputs of a folder of media.
+MESHES = (".obj", ".glb", ".ply", ".stl", ".off")
+MESHES_SAID = "OBJ, GLB, PLY, STL and OFF work"
+
 # FFmpeg's demuxers that are tried. Playlists (HLS, DASH, concat) are none of them: they open other files and addresses.
 DEMUXERS = (
     *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "flac", "flv", "gsm", "matroska", "mov", "mp3"),

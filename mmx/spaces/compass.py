@@ -42,7 +42,11 @@ class Compass:
     def query(self, terms: Sequence[Term], stdin: Callable[[], bytes] = bytes, cuts: Cuts = Cuts()) -> Tensor:
         """Terms → their weighted sum, a unit vector (D,). Raises InputError, ModelError, UsageError where nothing is
         left."""
-        total = torch.stack([term.weight * self.term(term, stdin, cuts) for term in terms]).sum(0)
+        return self.sum([(term.weight, self.term(term, stdin, cuts)) for term in terms])
+
+    def sum(self, weighted: Sequence[tuple[float, Tensor]]) -> Tensor:
+        """Directions (D,) with weights → their sum, a unit vector (D,). Raises UsageError where nothing is left."""
+        total = torch.stack([weight * direction for weight, direction in weighted]).sum(0)
         if total.norm() < CANCELLED:
             raise UsageError("the terms of the query cancel each other", hint="give them other weights")
         return F.normalize(total, dim=-1)

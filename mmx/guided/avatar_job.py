@@ -1,0 +1,203 @@
+"""One request for an avatar, and the files it gives: the same code makes one and makes it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version as installed
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import mmx
+from mmx.device import DTYPES, device_of, machine, placed, threads_for
+from mmx.guided.avatar import Body, Looking, Sight, paint, terms
+from mmx.guided.cameras import Cameras, ring
+from mmx.guided.field import Field
+from mmx.guided.residual import Outcome, Schedule, Step, optimise
+from mmx.guided.shading import vertex_normals
+from mmx.media.animation import gif_bytes, mp4_bytes
+from mmx.media.image import grid, png_bytes
+from mmx.media.mesh import TriangleMesh, brought_to, motion_of, read_mesh, welded
+from mmx.media.mesh_files import WRITERS, Painted
+from mmx.media.provenance import SCHEMA, dumps, text_chunks
+from mmx.recipes.avatar import AvatarOptions
+from mmx.spaces.base import Space
+from mmx.spaces.compass import Compass, known_means
+from mmx.spaces.parts import Part, parts_of
+from mmx.translate.job import Given
+
+SIGMA = 5.0  # of the field's frequencies, in periods over the mesh's radius
+RATE = 5e-4
+SHOWN = 256  # pixels a side of views in pictures and animations
+TURN, SECONDS = 24, 0.08  # frames of a turntable, and how long each is shown
+SHEET = 8  # views in a picture
+TILT = 0.25  # radians, from which results are looked at from above
+LIBRARIES = ("torch", "trimesh", "pillow", "numpy")
+VIDEO = ("av",)
+
+
+@dataclass(frozen=True)
+class AvatarJob:
+    """meshes: files, several for a motion. query: terms, texts and files, with weights. device: as it was
+    asked for. until: after so many of the steps it was stopped."""
+
+    meshes: tuple[Given, ...]
+    query: tuple[Given, ...]
+    options: AvatarOptions
+    device: str = "auto"
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What is optimised: eyes on a mesh and where they want to be. scale, centres (T, 3): the mesh's points are those
+    of the body times the scale, and moved."""
+
+    job: AvatarJob
+    mesh: TriangleMesh
+    sight: Sight
+    target: Tensor
+    scale: float
+    centres: np.ndarray
+
+    def start(self) -> list[Tensor]:
+        """The field's weights before the first step."""
+        return [w.to(self.target.device) for w in self.sight.field.start(_generator(self.job.options.seed, 1))]
+
+    def optimised(self, watch: Callable[[Step, Sequence[Tensor]], None] | None = None) -> Outcome:
+        """The weights that the losses lead to."""
+        options = self.job.options
+        schedule = Schedule(options.steps, RATE)
+        if self.job.until is not None:
+            schedule = _Part(self.job.until, RATE, whole=schedule)
+        wanted = terms(self.target, self.sight.body.surface, smooth=options.smooth, local=options.crops > 0)
+        with _alone(self.sight.space):
+            return optimise(self.start(), self.sight, wanted, schedule, keep="last", watch=watch)
+
+    @torch.no_grad()
+    def painted(self, weights: Sequence[Tensor], frame: int = 0) -> Painted:
+        """A frame with the field's colours and moves, where the mesh was."""
+        body = self.sight.body
+        colours, offsets = self.sight.field(weights, body.frames[0])
+        points = body.moved(offsets, frame)
+        own = (points * self.scale).cpu().numpy() + self.centres[frame]
+        normals = vertex_normals(points, body.surface.faces).cpu().numpy()
+        return Painted(own.astype(np.float32), normals, self.mesh.faces, colours.cpu().numpy())
+
+    @torch.no_grad()
+    def pictures(self, weights: Sequence[Tensor], cameras: Cameras, frame: int = 0) -> list[Image.Image]:
+        """A frame as cameras see it, on white."""
+        with _alone(self.sight.space):
+            colours, offsets = self.sight.field(weights, self.sight.body.frames[0])
+            seen = paint(self.sight.body, colours, offsets, cameras, size=2 * SHOWN, frame=frame).pixels
+        half = torch.nn.functional.avg_pool2d(seen, 2).clamp(0, 1)
+        return [Image.fromarray(p) for p in (half * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part(Schedule):
+    """The first steps of a longer one."""
+
+    whole: Schedule
+
+    def lr_at(self, step: int) -> float:
+        return self.whole.lr_at(step)
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 4 + stream)
+
+
+def _alone(space: Space) -> Any:
+    """With one thread in spaces as small as the starter: the same bytes however many cores there are."""
+    return threads_for(*space.models) if space.models else nullcontext()
+
+
+def portrait(space: Space, job: AvatarJob) -> Portrait:
+    """Read everything and look once. Raises InputError, ModelError, UsageError."""
+    options = job.options
+    found = motion_of([(given.name, read_mesh(given.data, given.name)) for given in job.meshes])
+    mesh = brought_to(welded(found), options.faces)
+    low, high = mesh.frames.min(1), mesh.frames.max(1)
+    centres = (low + high) / 2
+    scale = float(np.linalg.norm(mesh.frames - centres[:, None], axis=-1).max())
+    device = device_of(space.models[0]) if space.models else torch.device("cpu")
+    frames = torch.from_numpy((mesh.frames - centres[:, None]) / scale).float().to(device)
+    body = Body.of(frames, torch.from_numpy(mesh.faces).to(device))
+    means = known_means(space).clone()
+    target = _target(space, means, job.query).to(device)
+    field = Field.draw(_generator(options.seed, 0), sigma=SIGMA, reach=options.reach)
+    looking = Looking(views=options.views, size=options.size, local=options.crops)
+    dtype = None if options.dtype == "auto" else DTYPES[placed(job.device, options.dtype).name]
+    sight = Sight(space, means[0].to(device), body, field, looking, options.seed, dtype=dtype)
+    with _alone(space):
+        front = math.radians(options.front) if options.front is not None else sight.best_front(target)
+    return Portrait(job, mesh, replace(sight, front=front), target, scale, centres)
+
+
+def _target(space: Space, means: Tensor, query: Sequence[Given]) -> Tensor:
+    """The weighted sum of what is wanted, as a unit vector (D,)."""
+    compass = Compass(space, means)
+    return compass.sum([(given.weight, compass.direction(_parts(space, given))) for given in query]).clone()
+
+
+def _parts(space: Space, given: Given) -> list[Part]:
+    if given.is_text:
+        return [Part("text", given.data.decode())]
+    return list(parts_of(space, given.data, given.name))
+
+
+def artifact(made: Portrait, weights: Sequence[Tensor], suffix: str, frame: int | None = None) -> bytes:
+    """A file's bytes. suffix: of .obj .ply .glb .png .gif .mp4; frame: of a motion, None is all of it where the kind
+    can hold that, and the first where it can't."""
+    record = record_of(made, suffix, frame)
+    if suffix in WRITERS:
+        painted = made.painted(weights, frame or 0)
+        if suffix == ".glb" and made.job.options.texture:
+            from mmx.guided.bake import baked
+
+            painted = baked(made, weights, painted)
+        return WRITERS[suffix](painted, record)
+    front, count = made.sight.front, len(made.mesh.frames)
+    if count > 1:
+        side = Cameras(torch.tensor([front + 0.6]), torch.tensor([TILT]))
+        shown = np.linspace(0, count - 1, SHEET).round().astype(int) if suffix == ".png" else range(count)
+        pictures = [made.pictures(weights, side, int(k))[0] for k in shown]
+    else:
+        pictures = made.pictures(weights, ring(SHEET if suffix == ".png" else TURN, TILT, front))
+    if suffix == ".png":
+        return png_bytes(grid(pictures, SHEET // 2), text_chunks(record))
+    write = {".gif": gif_bytes, ".mp4": mp4_bytes}[suffix]
+    return write(pictures, SECONDS, dumps(record))
+
+
+def record_of(made: Portrait, suffix: str, frame: int | None) -> dict[str, Any]:
+    """What an artifact says of itself. File names without folders, no times."""
+    job, space = made.job, made.sight.space
+    stopped = {} if job.until is None else {"until": job.until}
+    libraries = LIBRARIES + (VIDEO if suffix == ".mp4" else ())
+    return {
+        "schema": SCHEMA,
+        "version": mmx.__version__,
+        "synthetic": True,
+        "command": "avatar",
+        "inputs": [given.as_dict() for given in (*job.meshes, *job.query)],
+        "layout": suffix[1:],
+        "indices": [0 if frame is None else frame],
+        "settings": {**asdict(job.options), "device": job.device, **stopped},
+        "space": {"name": space.name, "sha256": space.fingerprint},
+        "heard": [],
+        "machine": machine(),
+        "libraries": {name: installed(name) for name in libraries},
+    }
+
+
+def preview_bytes(made: Portrait, weights: Sequence[Tensor]) -> bytes:
+    """Four views as a PNG, without a record: what it will be is not yet there."""
+    return png_bytes(grid(made.pictures(weights, ring(4, TILT, made.sight.front)), 4))
