@@ -21,11 +21,17 @@ from mmx.media.names import printable
 from mmx.media.provenance import ROLES, dumps, read_record
 from mmx.network import Network
 from mmx.options import Models, Overwrite, Saying
+from mmx.tasks import find
 from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
+    from mmx.guided.again import Remade
     from mmx.translate.base import Translator
+    from mmx.translate.job import Artifact
 
+# of commands that no translator is for, what makes their artifacts again
+GUIDED = {"avatar": "mmx.guided.avatar_job:again"}
+MAGIC = {b"RIFF": ".wav", b"GIF8": ".gif", b"glTF": ".glb", b"ply\n": ".ply", b"# Sy": ".obj", b"\0\0\0 ": ".mp4"}
 UNKNOWN = "unsealed"  # what older versions noted of a folder without SHA256SUMS
 
 
@@ -79,8 +85,20 @@ class Again:
     overwrite: Overwrite = False
 
 
+@dataclass(frozen=True)
+class SpaceName:
+    """Which space guided it."""
+
+    space: Annotated[
+        Optional[str],
+        typer.Option(
+            "--space", metavar="FOLDER", show_default=False, help="Of what a space guided: that. Default: the starter."
+        ),
+    ] = None
+
+
 @takes
-def reproduce(again: Again, models: Models, network: Network, saying: Saying) -> None:
+def reproduce(again: Again, models: Models, space: SpaceName, network: Network, saying: Saying) -> None:
     """Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree.
 
     It is computed with as many threads as the artifact was. Exit code 8 where only the last bits of what is seen or
@@ -91,15 +109,14 @@ def reproduce(again: Again, models: Models, network: Network, saying: Saying) ->
     keep = _keep(again, made, as_json=saying.as_json)
     contents = _contents(record, again.inputs, Path(again.file))
     from mmx.device import threads  # from here on it is slow: torch and the models
-    from mmx.translate.job import job_from_record, run
-    from mmx.translate.load import load
 
-    job = job_from_record(record, contents)
-    given = {role: name for role, name in vars(models).items() if name is not None}
     with threads(record.get("machine", {}).get("threads")):
-        translator = load(record["command"], **(_own_starters(record) | given), **job.settings.placement)
-        different = _other_models(record, translator)
-        artifact = run(translator, job).artifacts[0]
+        if record["command"] in GUIDED:
+            artifact, different = _guided(record, contents, models, space.space)
+        elif space.space is not None:
+            raise UsageError(f"--space {space.space}: {again.file} was made without a space", hint="leave it out")
+        else:
+            artifact, different = _translated(record, contents, models)
     different += _other_machine(record, artifact.record)
     if keep:
         keep.write(artifact.data)
@@ -113,13 +130,41 @@ def reproduce(again: Again, models: Models, network: Network, saying: Saying) ->
         print(f"{printable(again.file)}: the same bytes", file=sys.stderr)
 
 
+def _translated(
+    record: dict[str, Any], contents: list[tuple[str, bytes]], models: Models
+) -> tuple[Artifact, list[str]]:
+    """What a translator makes of a record, and which models are others now."""
+    from mmx.translate.job import job_from_record, run
+    from mmx.translate.load import load
+
+    job = job_from_record(record, contents)
+    given = {role: name for role, name in vars(models).items() if name is not None}
+    translator = load(record["command"], **(_own_starters(record) | given), **job.settings.placement)
+    different = _other_models(record, translator)
+    return run(translator, job).artifacts[0], different
+
+
+def _guided(
+    record: dict[str, Any], contents: list[tuple[str, bytes]], models: Models, space: str | None
+) -> tuple[Remade, list[str]]:
+    """What a guided command makes of a record, and which models are others now."""
+    from mmx.spaces.load import load_space
+
+    for role in ("decoder", "encoder"):
+        if getattr(models, role) is not None:
+            raise UsageError(f"--{role}: it was made without one", hint="--space and --bridge name its space")
+    loaded = load_space(space, bridge=models.bridge, device=record["settings"].get("device", "auto"))
+    made = find(GUIDED[record["command"]])(record, contents, loaded)
+    return made, _other_models(record, made)
+
+
 def _keep(again: Again, made: bytes, *, as_json: bool) -> Target | None:
     """Where what is made again goes, if anywhere. Raises UsageError before any work where it can't."""
     if again.output is None:
         return None
     if as_json and again.output == "-":
         raise UsageError("--json and the result both want stdout", hint="give -o FILE")
-    file, suffix = Path(again.file), {b"RIFF": ".wav", b"GIF8": ".gif"}.get(made[:4], ".png")
+    file, suffix = Path(again.file), MAGIC.get(made[:4], ".png")
     ((target,),) = plan([Source(file, Path(file.stem))], again.output, 1, suffix)
     target.check(overwrite=again.overwrite)
     return target
@@ -166,7 +211,7 @@ def _own_starters(record: dict[str, Any]) -> dict[str, str]:
     return {role: name for role, name in made.items() if name.startswith("starter/") and name != own.get(role)}
 
 
-def _other_models(record: dict[str, Any], translator: Translator) -> list[str]:
+def _other_models(record: dict[str, Any], translator: Translator | Remade) -> list[str]:
     """What is not as it was when the artifact was made. A model of another name must be given by the user."""
     different = []
     for role in ROLES:

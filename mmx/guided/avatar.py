@@ -30,7 +30,8 @@ class Looking:
 
     views: cameras. size: pixels a side of a view; cropped: of what the space is shown of it. local: small crops of each
     view, of a side between `closest` and `widest` of it. spread, tilt: standard deviation of the cameras' azimuth and
-    elevation, radians; above: their mean elevation.
+    elevation, radians; above: their mean elevation. ground, varied: the
+    mean colour behind the mesh, and from which range around it each view's is drawn.
     """
 
     views: int = 4
@@ -42,6 +43,8 @@ class Looking:
     spread: float = 1.0
     tilt: float = 0.25
     above: float = 0.2
+    ground: float = 0.5
+    varied: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,10 @@ class Sight:
         colours, offsets = self.field(weights, self.body.frames[0])
         frame = int(torch.randint(len(self.body.frames), (1,), generator=draw))
         cameras = self.cameras(draw)
-        ground = torch.rand(len(cameras), 3, generator=draw).to(colours)
+        ground = look.ground + look.varied * (torch.rand(len(cameras), 3, generator=draw) - 0.5)
         paints = [colours, torch.full_like(colours, GREY)]
         points = self.body.moved(offsets, frame)
-        painted, plain = render(points, self.body.surface, paints, cameras, size=look.size, ground=ground)
+        painted, plain = render(points, self.body.surface, paints, cameras, size=look.size, ground=ground.to(colours))
         whole = boxes_of(look, len(cameras), 1, draw)
         crops = [cropped(painted, whole, look.cropped), cropped(plain, whole, look.cropped)]
         if look.local:

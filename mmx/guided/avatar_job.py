@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 import mmx
 from mmx.device import DTYPES, device_of, machine, placed, threads_for
+from mmx.guided.again import Remade, Used
 from mmx.guided.avatar import Body, Looking, Sight, paint, terms
 from mmx.guided.cameras import Cameras, ring
 from mmx.guided.field import Field
@@ -30,7 +31,7 @@ from mmx.recipes.avatar import AvatarOptions
 from mmx.spaces.base import Space
 from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.parts import Part, parts_of
-from mmx.translate.job import Given
+from mmx.translate.job import Given, inputs_of, refuse_unknown
 
 SIGMA = 5.0  # of the field's frequencies, in periods over the mesh's radius
 RATE = 5e-4
@@ -191,11 +192,24 @@ def record_of(made: Portrait, suffix: str, frame: int | None) -> dict[str, Any]:
         "layout": suffix[1:],
         "indices": [0 if frame is None else frame],
         "settings": {**asdict(job.options), "device": job.device, **stopped},
-        "space": {"name": space.name, "sha256": space.fingerprint},
+        "space": Used(space.name, space.fingerprint).as_dict(),
         "heard": [],
         "machine": machine(),
         "libraries": {name: installed(name) for name in libraries},
     }
+
+
+def again(record: dict[str, Any], contents: Sequence[tuple[str, bytes]], space: Space) -> Remade:
+    """The artifact of a record, made anew. Raises InputError for inputs that are not here."""
+    refuse_unknown(record, [*(option.name for option in fields(AvatarOptions)), "device", "until"])
+    given, settings = inputs_of(record, contents), dict(record["settings"])
+    device, until = settings.pop("device"), settings.pop("until", None)
+    meshes, query = (tuple(g for g in given if (g.role == "mesh") == mesh) for mesh in (True, False))
+    made = portrait(space, AvatarJob(meshes, query, AvatarOptions(**settings), device, until))
+    weights, suffix = made.optimised().residual, f".{record['layout']}"
+    frame = record["indices"][0] if len(meshes) > 1 and suffix in WRITERS else None
+    used = {"space": Used(space.name, space.fingerprint)}
+    return Remade(artifact(made, weights, suffix, frame), record_of(made, suffix, frame), used)
 
 
 def preview_bytes(made: Portrait, weights: Sequence[Tensor]) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmx.errors import DiskError, InputError, OutputError, UsageError
-from mmx.media.formats import MAX_BYTES, SUFFIXES
+from mmx.media.formats import MAX_BYTES, MESHES, SUFFIXES
 from mmx.media.names import NAME_BYTES, fitted, told_apart, walk
 
 STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # folders of what is no file, whatever it leads to
@@ -206,7 +206,7 @@ def names_a_file(output: str | None) -> bool:
         return output == "-"
     if output.endswith(("/", os.sep)) or os.path.isdir(output):
         return False
-    return Path(output).suffix.lower() in MEDIA or is_stream(output)
+    return Path(output).suffix.lower() in (*MEDIA, *MESHES) or is_stream(output)
 
 
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:

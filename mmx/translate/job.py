@@ -167,12 +167,23 @@ def job_from_record(record: dict[str, Any], contents: Sequence[tuple[str, bytes]
 
     Raises InputError that names an input that is not there, or a setting that this version does not know.
     """
-    unknown = record["settings"].keys() - {option.name for option in fields(Settings)}
+    refuse_unknown(record, [option.name for option in fields(Settings)])
+    inputs = tuple(inputs_of(record, contents))
+    return Job(inputs, Settings(**record["settings"]), tuple(record["indices"]), record["layout"], record["command"])
+
+
+def refuse_unknown(record: dict[str, Any], names: Sequence[str]) -> None:
+    """Raise InputError where a record has settings beside those of these names."""
+    unknown = record["settings"].keys() - set(names)
     if unknown:
         raise InputError(
             f"it was made with {', '.join(sorted(unknown))}, which this mmx knows nothing of",
             hint=f"make it again with mmx {record['version']}",
         )
+
+
+def inputs_of(record: dict[str, Any], contents: Sequence[tuple[str, bytes]]) -> list[Given]:
+    """A record's inputs, in order: texts from it, files by sha256 among `contents` (name, bytes). Raises InputError."""
     typed = [entry["text"].encode() for entry in record["inputs"] if "text" in entry]
     by_digest = {sha256(data): data for data in [*(data for _, data in contents), *typed]}
     missing = [entry for entry in record["inputs"] if entry["sha256"] not in by_digest]
@@ -181,7 +192,4 @@ def job_from_record(record: dict[str, Any], contents: Sequence[tuple[str, bytes]
             f"the input {missing[0]['name']} (sha256 {missing[0]['sha256'][:12]}…) is not here",
             hint="give it after the artifact: mmx reproduce FILE INPUT...",
         )
-    inputs = tuple(
-        Given(e["name"], by_digest[e["sha256"]], e["role"], e["weight"], "text" in e) for e in record["inputs"]
-    )
-    return Job(inputs, Settings(**record["settings"]), tuple(record["indices"]), record["layout"], record["command"])
+    return [Given(e["name"], by_digest[e["sha256"]], e["role"], e["weight"], "text" in e) for e in record["inputs"]]
