@@ -30,6 +30,14 @@ def see(pictures: Sequence[Image.Image]) -> Tensor:
     return _spread([(np.asarray(picture).mean((0, 1)) / 255).tolist() for picture in pictures], 0)
 
 
+def see_pixels(pixels: Tensor) -> Tensor:
+    """As `see`, of (B, 3, H, W) in [0, 1] and with gradients."""
+    mean = pixels.mean((2, 3))
+    return torch.cat(
+        (torch.ones_like(mean[:, :1]), torch.zeros_like(mean[:, :2]), mean, torch.zeros_like(mean[:, :2])), 1
+    )
+
+
 def hear(waves: Sequence[Waveform]) -> Tensor:
     spectra = [np.abs(np.fft.rfft(wave.samples)) for wave in waves]
     return _spread([[float(band.sum() / s.sum()) for band in np.array_split(s, 3)] for s in spectra], 1)
@@ -60,5 +68,6 @@ def small_space(name: str = "small", without: str = "") -> Space:
         scale={"image": 10.0, "sound": 10.0},
         prompts={"image": ("a {} picture", "{}"), "sound": ("{}",)},
         cells=look,
+        pixels=see_pixels,
         labels=("red", "green", "blue", "red and blue"),
     )

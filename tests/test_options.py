@@ -22,6 +22,7 @@ from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import png_bytes
 from mmx.media.provenance import SCHEMA, text_chunks
 from tests.conftest import ROOT, tone
+from tests.small_mesh import QUAD
 
 BARK, SEA = (ROOT / "assets" / "samples" / f"{name}.wav" for name in ("bark", "sea"))
 PHOTO = next((ROOT / "assets").rglob("*.jpg"), None) or next((ROOT / "assets").rglob("*.png"))
@@ -40,6 +41,7 @@ LINES = {
     "calibrate": "{data} -o {tmp}/known.json",
     "localize": "{photo} red -o {tmp}/heat.png",
     "caption": "{bark} {sea} -o {tmp}/out.txt",
+    "avatar": "{mesh} red -o {tmp}/out.png",
     "search": "{data} red --sheet {tmp}/hits.png",
     "show": "{bark} -o {tmp}/out.png",
     "inspect": "{made}",
@@ -102,6 +104,7 @@ WORDS = {
     "--sound": "{sea}",
     "--text": "words",
     "--mask": "{tmp}/mask.png",
+    "--preview": "{tmp}/preview.png",
     "--modality": "sound",
     "--lm": "{other}",
     "--data": "{data}",
@@ -116,7 +119,7 @@ WORDS = {
     "--host": "::1",
 }
 NUMBERS = {"--threshold": 0.9, "--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
-NUMBERS |= {"--vocabulary": 400, "--width": 320}
+NUMBERS |= {"--vocabulary": 400, "--width": 320, "--reach": 0.3, "--faces": 500}
 # what an option makes sense beside
 BESIDE = {
     "--patience": "--metric val_loss",
@@ -131,6 +134,7 @@ ELSEWHERE = {
     "config set": {"--unset"},
     "translate": {"--voice", "--speed"},
     "train-bridge sound2img": {"--as"},
+    "reproduce": {"--space"},
     "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
     "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,
     "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
@@ -250,6 +254,9 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.models.hub.pull": [Path("folder")],
         "mmx.models.hub.remove": (1, []),
         "mmx.spaces.load.load_space": small_space(),
+        "mmx.guided.avatar_job.portrait": lambda _, job: drawn(job),
+        "mmx.guided.avatar_job.artifact": b"a mesh",
+        "mmx.guided.avatar_job.preview_bytes": b"how it looks by now",
         "mmx.spaces.parts.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
         "mmx.spaces.calibration.calibrate": Calibration("f" * 64),
         "mmx.spaces.indexing.update": Indexed(rows=1),
@@ -274,6 +281,20 @@ def captioner(found: Below, space: Any, lm: Any, guidance: Any) -> Any:
     return SimpleNamespace(
         compass=target, captions=written, begin=found.note("begin"), lm=lm, space=space, guidance=guidance
     )
+
+
+def drawn(job: Any) -> Any:
+    """A mesh that is done after one step."""
+    from mmx.guided.residual import Outcome, Step
+
+    step = Step(0, 1, 0.0, {}, True)
+
+    def optimised(watch: Callable[..., None]) -> Outcome:
+        watch(step, [])
+        return Outcome([], 1, [step])
+
+    sight = SimpleNamespace(space=SimpleNamespace(name="small"), front=0.0)
+    return SimpleNamespace(job=job, mesh=SimpleNamespace(notes=(), faces=()), sight=sight, optimised=optimised)
 
 
 def artifact() -> bytes:
@@ -310,6 +331,7 @@ class Folders:
         (self.root / "made.png").write_bytes(artifact())
         (self.root / "made").mkdir()
         (self.root / "made" / "made.png").write_bytes(artifact())
+        (self.root / "mesh.obj").write_bytes(QUAD)
         (self.root / "words.txt").write_text("elk\nyak\n")
         (self.root / "draws").mkdir()
         (self.root / "draws" / "config.json").write_text('{"task": "sound2img"}')
@@ -319,7 +341,7 @@ class Folders:
         self.runs += 1
         self.out.mkdir()
         names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
-        names |= {"words": "words.txt", "made_in": "made", "draws": "draws"}
+        names |= {"mesh": "mesh.obj", "words": "words.txt", "made_in": "made", "draws": "draws"}
         paths = {name: self.root / path for name, path in names.items()}
         return [word.format(bark=BARK, sea=SEA, photo=PHOTO, samples=BARK.parent, **paths) for word in line.split()]
 

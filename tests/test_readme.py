@@ -139,6 +139,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "calibrate",
             "caption",
             "train-lm",
+            "avatar",
             "show",
             "train-bridge",
             "train-decoder",

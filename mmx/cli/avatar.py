@@ -15,12 +15,14 @@ from mmx.cli.spaces import SpaceChoice, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
 from mmx.errors import Interrupted, NonFiniteError, UsageError
+from mmx.extras import require
 from mmx.media.files import Source, Target, given_file, is_stream
 from mmx.media.formats import MESHES
+from mmx.media.given import Given
 from mmx.media.names import walk
 from mmx.options import Overwrite, Saying
 from mmx.recipes.avatar import AvatarOptions
-from mmx.spaces.query import parse_query
+from mmx.spaces.query import Term, parse_query
 
 if TYPE_CHECKING:
     from mmx.guided.avatar_job import Portrait
@@ -111,8 +113,9 @@ def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, saying: 
     targets = sitter.targets(len(files))
     preview = own_file(sitter.preview, ".png", "--preview", overwrite=sitter.overwrite)
     choice.check()
+    if options.texture:
+        require("a texture (--texture)", "xatlas")
     from mmx.guided.avatar_job import AvatarJob, portrait  # from here on it is slow: torch and the models
-    from mmx.translate.job import Given
 
     meshes = [Given(str(path), Source(path, path).read(), "mesh") for path in files]
     query = [_given(term) for term in terms]
@@ -129,9 +132,7 @@ def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, saying: 
     _write(made, outcome, targets, say)
 
 
-def _given(term: Any) -> Any:
-    from mmx.translate.job import Given
-
+def _given(term: Term) -> Given:
     if term.kind == "text":
         return Given(term.value, term.value.encode(), "query", term.weight, is_text=True)
     return Given(term.value, Source(Path(term.value), Path(term.value)).read(), "query", term.weight)

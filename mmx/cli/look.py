@@ -26,8 +26,8 @@ from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
     from mmx.guided.again import Remade
+    from mmx.media.given import Artifact
     from mmx.translate.base import Translator
-    from mmx.translate.job import Artifact
 
 # of commands that no translator is for, what makes their artifacts again
 GUIDED = {"avatar": "mmx.guided.avatar_job:again"}

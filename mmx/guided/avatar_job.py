@@ -23,6 +23,7 @@ from mmx.guided.field import Field
 from mmx.guided.residual import Outcome, Schedule, Step, optimise
 from mmx.guided.shading import vertex_normals
 from mmx.media.animation import gif_bytes, mp4_bytes
+from mmx.media.given import Given
 from mmx.media.image import grid, png_bytes
 from mmx.media.mesh import TriangleMesh, brought_to, motion_of, read_mesh, welded
 from mmx.media.mesh_files import WRITERS, Painted
@@ -31,7 +32,7 @@ from mmx.recipes.avatar import AvatarOptions
 from mmx.spaces.base import Space
 from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.parts import Part, parts_of
-from mmx.translate.job import Given, inputs_of, refuse_unknown
+from mmx.translate.job import inputs_of, refuse_unknown
 
 SIGMA = 5.0  # of the field's frequencies, in periods over the mesh's radius
 RATE = 5e-4
@@ -157,13 +158,14 @@ def _parts(space: Space, given: Given) -> list[Part]:
 def artifact(made: Portrait, weights: Sequence[Tensor], suffix: str, frame: int | None = None) -> bytes:
     """A file's bytes. suffix: of .obj .ply .glb .png .gif .mp4; frame: of a motion, None is all of it where the kind
     can hold that, and the first where it can't."""
-    record = record_of(made, suffix, frame)
+    record, options = record_of(made, suffix, frame), made.job.options
     if suffix in WRITERS:
         painted = made.painted(weights, frame or 0)
-        if suffix == ".glb" and made.job.options.texture:
+        if suffix == ".glb" and options.texture:
             from mmx.guided.bake import baked
 
-            painted = baked(made, weights, painted)
+            rest, look = made.sight.body.frames[0], made.sight.field
+            painted = baked(painted, rest.cpu().numpy(), lambda p: look(weights, p.to(rest))[0], options.texture)
         return WRITERS[suffix](painted, record)
     front, count = made.sight.front, len(made.mesh.frames)
     if count > 1:
