@@ -39,10 +39,12 @@ class Field:
         return [*found, torch.zeros(self.width, 4), torch.zeros(4)]
 
     def __call__(self, weights: Sequence[Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (N, 3) → colours (N, 3) in [0, 1], offsets (N,) within `reach`."""
+        """All points of a surface (N, 3) → colours (N, 3) in [0, 1], and offsets (N,) within `reach` of each other's
+        mean, which is 0: it takes shape, but does not just grow."""
         phase = 2 * math.pi * (points @ self.frequencies.to(points))
         hidden = torch.cat((phase.cos(), phase.sin()), -1)
         for matrix, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
             hidden = torch.relu(hidden @ matrix + bias)
         out = hidden @ weights[-2] + weights[-1]
-        return 0.5 + out[:, :3].tanh() / 2, self.reach * out[:, 3].tanh()
+        moves = out[:, 3].tanh()
+        return 0.5 + out[:, :3].tanh() / 2, self.reach * (moves - moves.mean())
