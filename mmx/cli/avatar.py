@@ -135,7 +135,8 @@ def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, saying: 
 def _given(term: Term) -> Given:
     if term.kind == "text":
         return Given(term.value, term.value.encode(), "query", term.weight, is_text=True)
-    return Given(term.value, Source(Path(term.value), Path(term.value)).read(), "query", term.weight)
+    role = "array" if term.kind == "array" else "query"
+    return Given(term.value, Source(Path(term.value), Path(term.value)).read(), role, term.weight)
 
 
 def _watch(made: Portrait, preview: Target | None, progress: Progress) -> Callable[[Step, Sequence[Any]], None]:

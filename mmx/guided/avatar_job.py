@@ -23,6 +23,7 @@ from mmx.guided.field import Field
 from mmx.guided.residual import Outcome, Schedule, Step, optimise
 from mmx.guided.shading import vertex_normals
 from mmx.media.animation import gif_bytes, mp4_bytes
+from mmx.media.arrays import read_array
 from mmx.media.given import Given
 from mmx.media.image import grid, png_bytes
 from mmx.media.mesh import TriangleMesh, brought_to, motion_of, read_mesh, welded
@@ -152,6 +153,8 @@ def _target(space: Space, means: Tensor, query: Sequence[Given]) -> Tensor:
 def _parts(space: Space, given: Given) -> list[Part]:
     if given.is_text:
         return [Part("text", given.data.decode())]
+    if given.role == "array":
+        return [Part("array", read_array(given.data, given.name))]
     return list(parts_of(space, given.data, given.name))
 
 
