@@ -100,19 +100,19 @@ def test_gradients_are_differences(seed: int) -> None:
     colours = torch.rand(points.shape, generator=draw).double()
     ways = [torch.randn(3, generator=draw).double().expand_as(points) * 0.3 + 0.1 * points, colours * 0]
     ways[1] = torch.randn(points.shape, generator=draw).double()
-    for which, share in ((0, 0.05), (1, 1e-6)):
+    for which, share in ((0, 1e-3), (1, 1e-6)):
         values = [points.clone().requires_grad_(which == 0), colours.clone().requires_grad_(which == 1)]
         loss = (scene(values[0], surface, values[1]) * smooth_weights()).sum()
         (slope,) = torch.autograd.grad(loss, values[which])
         said = float((slope * ways[which]).sum())
-        step = 2e-3
+        step = 1e-6  # no pixel's centre passes from one triangle to another on the way
         ends = []
         for by in (step, -step):
             moved = [points, colours]
             moved[which] = moved[which] + by * ways[which]
             ends.append(float((scene(moved[0], surface, moved[1]) * smooth_weights()).sum()))
         found = (ends[0] - ends[1]) / 2 / step
-        assert said == pytest.approx(found, rel=share, abs=0.05 * share * abs(float(slope.abs().sum())))
+        assert said == pytest.approx(found, rel=share)
 
 
 def test_outlines_cover_pixels_by_area_and_tell_points_where_to_move() -> None:
@@ -123,12 +123,13 @@ def test_outlines_cover_pixels_by_area_and_tell_points_where_to_move() -> None:
     surface = Topology.of(torch.tensor([[0, 1, 2], [0, 2, 3]]))
     seen = rasterise(screen, surface, SIZE)
     whole = seen.spread(torch.ones(len(seen.at), 1).double(), torch.zeros(1, 1).double())
-    cover = blend_edges(whole, seen, surface)[0, ..., 0]
+    soft = blend_edges(whole, seen, surface)[0, ..., 0]
+    cover = soft.detach()
     area = (20.6 - 5.3) * (17.45 - 6.8)
     assert float(cover.sum()) == pytest.approx(area, rel=0.01) and float(whole.sum()) != pytest.approx(area, rel=0.01)
-    assert cover[10, 20] == pytest.approx(0.6) and cover[10, 5] == pytest.approx(0.7)
-    assert cover[17, 12] == pytest.approx(0.45) and (cover[8:16, 7:19] == 1).all()  # nothing at the inner edge
-    (slope,) = torch.autograd.grad(cover.sum(), corners)
+    assert float(cover[10, 20]) == pytest.approx(0.6) and float(cover[10, 5]) == pytest.approx(0.7)
+    assert float(cover[17, 12]) == pytest.approx(0.45) and (cover[8:16, 7:19] == 1).all()  # nothing at the inner edge
+    (slope,) = torch.autograd.grad(soft.sum(), corners)
     assert slope[:, 0].tolist() == pytest.approx([-5, 5, 5, -5], abs=0.3)  # half of 10 rows each
 
 

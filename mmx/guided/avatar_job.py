@@ -24,6 +24,7 @@ from mmx.guided.residual import Outcome, Schedule, Step, optimise
 from mmx.guided.shading import vertex_normals
 from mmx.media.animation import gif_bytes, mp4_bytes
 from mmx.media.arrays import read_array
+from mmx.media.formats import MODALITIES
 from mmx.media.given import Given
 from mmx.media.image import grid, png_bytes
 from mmx.media.mesh import TriangleMesh, brought_to, motion_of, read_mesh, welded
@@ -138,10 +139,12 @@ def portrait(space: Space, job: AvatarJob) -> Portrait:
     field = Field.draw(_generator(options.seed, 0), sigma=SIGMA, reach=options.reach)
     looking = Looking(views=options.views, size=options.size, local=options.crops)
     dtype = None if options.dtype == "auto" else DTYPES[placed(job.device, options.dtype).name]
-    sight = Sight(space, means[0].to(device), body, field, looking, options.seed, dtype=dtype)
+    mean = means[MODALITIES.index("image")].to(device)
+    sight = Sight(space, mean=mean, body=body, field=field, looking=looking, seed=options.seed, dtype=dtype)
     with _alone(space):
         front = math.radians(options.front) if options.front is not None else sight.best_front(target)
-    return Portrait(job, mesh, replace(sight, front=front), target, scale, centres)
+    sight = replace(sight, front=front)
+    return Portrait(job, mesh, sight, target, scale=scale, centres=centres)
 
 
 def _target(space: Space, means: Tensor, query: Sequence[Given]) -> Tensor:

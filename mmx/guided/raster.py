@@ -145,7 +145,9 @@ def blend_edges(pixels: Tensor, seen: Seen, surface: Topology) -> Tensor:
     """Views (V, S, S, C) → the same with soft outlines: what shows two surfaces is their mean by area.
 
     Of two neighbouring pixels with different triangles, the nearer triangle's outline between their centres says how
-    far its surface reaches; the one that it reaches into, or that it does not fill, takes up the other's values.
+    far its surface reaches; the one that it reaches into, or that it does not fill, takes up the other's values. Only
+    that triangle's own edges are looked at: where the outline is that of one between them, too small to hold a pixel's
+    centre, the step stays hard, and tells nobody where to move.
     """
     flat = pixels.flatten(0, 2)
     changes = [_crossings(seen, surface, axis) for axis in (0, 1)]

@@ -51,8 +51,10 @@ def _kind(data: bytes, name: str) -> str:
     if suffix in MESHES:
         return suffix[1:]
     for start, kind in ((b"glTF", "glb"), (b"ply", "ply"), (b"OFF", "off"), (b"solid", "stl"), (b"v ", "obj")):
-        if data.startswith(kind.encode() if kind == "ply" else start):
+        if data.startswith(start):
             return kind
+    if len(data) > 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
+        return "stl"
     if b"\nv " in data[:4096]:
         return "obj"
     raise InputError(f"{name}: not a mesh in a format I can read", hint=MESHES_SAID)
