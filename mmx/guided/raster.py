@@ -81,7 +81,7 @@ def rasterise(screen: Tensor, surface: Topology, size: int) -> Seen:
     inner = at % (size * size)
     centres = torch.stack((inner % size, inner // size), -1).to(screen) + 0.5
     weights, depth = _perspective(_barycentrics(triangles, centres), triangles[..., 2])
-    return Seen(screen, faces, at, view, face, weights, depth)
+    return Seen(screen, faces, at=at, view=view, face=face, weights=weights, depth=depth)
 
 
 def _barycentrics(triangles: Tensor, points: Tensor) -> Tensor:
