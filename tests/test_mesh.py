@@ -143,3 +143,20 @@ def test_animations_carry_comments_of_any_length() -> None:
         assert read_record(data, "a")["heard"] == ["x" * 3000] and data == write(frames, 0.1, comment)
     with Image.open(io.BytesIO(gif_bytes(frames, 0.1, comment))) as shown:
         assert shown.n_frames == 5 and shown.info["duration"] == 100
+
+
+def test_a_texture_shows_each_point_in_its_colour() -> None:
+    pytest.importorskip("xatlas")
+    from PIL import Image
+
+    from mmx.guided.bake import baked
+
+    mesh = painted()
+    done = baked(mesh, mesh.points, lambda points: (points + 1) / 2, 256)
+    with Image.open(io.BytesIO(done.texture)) as picture:
+        texels = np.asarray(picture.convert("RGB")) / 255
+    middles = done.places[done.faces].mean(1) * 256
+    shown = texels[middles[:, 1].astype(int), middles[:, 0].astype(int)]
+    assert np.abs(shown - (done.points[done.faces].mean(1) + 1) / 2).max() < 0.06
+    found = trimesh.load_mesh(io.BytesIO(WRITERS[".glb"](done, RECORD)), file_type="glb", process=False)
+    assert np.abs(found.visual.uv * [1, -1] + [0, 1] - done.places).max() < 1e-5
