@@ -129,7 +129,7 @@ def test_a_glb_without_a_record_or_cut_short_is_said_so() -> None:
         read_record(exported(trimesh.creation.box(), "glb"), "a.glb")
     with pytest.raises(InputError, match="not a whole GLB"):
         read_record(WRITERS[".glb"](painted(), RECORD)[:100], "a.glb")
-    with pytest.raises(InputError, match="names no model"):
+    with pytest.raises(InputError, match="decoder is not what"):
         read_record(WRITERS[".ply"](painted(), {n: v for n, v in RECORD.items() if n != "space"}), "a.ply")
 
 

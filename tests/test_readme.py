@@ -140,6 +140,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "caption",
             "train-lm",
             "avatar",
+            "edit",
             "show",
             "train-bridge",
             "train-decoder",

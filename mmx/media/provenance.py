@@ -15,7 +15,7 @@ SCHEMA = "mmx.provenance/1"
 ROLES = ("bridge", "decoder", "encoder", "space")  # of models; guided commands go through no bridge
 # what every record holds, and of what type
 FIELDS = {"version": str, "command": str, "inputs": list, "layout": str, "indices": list, "settings": dict}
-FIELDS |= {"heard": list, "libraries": dict}
+FIELDS |= {"decoder": dict, "heard": list, "libraries": dict}
 INPUT_FIELDS = {"role": str, "name": str, "sha256": str, "weight": int | float}
 MAX_THREADS = 512  # that an artifact may ask for when it is made again
 COMMENTS, COMMENT_LINES = 1 << 20, 8  # bytes and lines of a mesh among which a record is looked for
@@ -63,15 +63,14 @@ def read_record(data: bytes, name: str) -> dict[str, Any]:
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{name}: its provenance is of schema {schema}, this mmx reads {SCHEMA}")
-    _require(record, FIELDS, name)
+    guided = {"decoder"} if "space" in record else set()  # a space needs none beside it
+    _require(record, {field: FIELDS[field] for field in FIELDS if field not in guided}, name)
     if "machine" in record:  # older versions do not say
         _require(record["machine"], {"threads": int, "cpu": str}, name)
         if not 1 <= record["machine"]["threads"] <= MAX_THREADS:
             raise InputError(f"{name}: its provenance record is damaged: threads is not what it should be")
     for given in record["inputs"]:
         _require(given, INPUT_FIELDS, name)
-    if not any(role in record for role in ROLES):
-        raise InputError(f"{name}: its provenance record is damaged: it names no model")
     for role in ROLES:
         if role in record:
             _require(record[role], {"name": str, "sha256": str}, name)
