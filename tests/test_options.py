@@ -206,7 +206,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     found = Below()
     translator = SimpleNamespace(
         notice="",
-        models={"bridge": SimpleNamespace(sha256="0", as_dict=dict)},
+        models={"bridge": SimpleNamespace(name="starter/sound2img", sha256="0", as_dict=dict)},
         bridge_at=SimpleNamespace(folder="bridge"),
         bridge=SimpleNamespace(config="config"),
     )
