@@ -104,7 +104,9 @@ def measure(editor: Editor, options: Measuring) -> Report:
     rows["two different faces"] = {"likeness": _apart(editor, asks)}
     examples = [Example(ask.text, ask.drawn, own) for ask, own in zip(asks, pictures, strict=True)]
     return Report(
-        {"edits": rows, "judge": _of_judge(judge, everything, options, bands)}, examples, {"judge": judge.name}
+        {"edits": rows, "judge_on_real_faces": _of_judge(judge, everything, options, bands)},
+        examples,
+        {"judge": judge.name},
     )
 
 
