@@ -74,6 +74,7 @@ TABLES = {
     "sound2img": ("naming", "pictures", "diversity"),
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
+    "lm": ("images", "sounds", "ablations"),
     "face": ("edits", "judge_on_real_faces"),
 }
 
