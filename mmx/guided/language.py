@@ -127,7 +127,8 @@ def load_language_model(name: str | None, where: Placed) -> LanguageModel:
 
 
 def _gpt2(at: Located, config: dict[str, Any], where: Placed) -> LanguageModel:
-    net = empty(lambda: TiedLanguageModel(**{ours: config[theirs] for ours, theirs in SIZES.items()}))
+    with torch.random.fork_rng([]):  # not on the meta device: initial weights there import torch's compiler
+        net = TiedLanguageModel(**{ours: config[theirs] for ours, theirs in SIZES.items()})
     weights = {f"transformer.{name.removeprefix('transformer.')}": value for name, value in _weights(at.folder).items()}
     net.load_state_dict({name: weights[name].float() for name in net.state_dict()}, assign=True)
     freeze(net).to(where.device, where.dtype)
