@@ -355,7 +355,8 @@ class Folders:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Folders:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    monkeypatch.setenv("MMX_CONFIG", str(tmp_path / "config.toml"))  # what a line sets is no other test's default
     return Folders(tmp_path)
 
 
