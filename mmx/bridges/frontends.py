@@ -3,7 +3,6 @@ from."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Protocol
@@ -259,6 +258,6 @@ def plain_and_mirrored(
 
 def _picture_or_none(payload: bytes, name: str) -> PIL.Image.Image | None:
     try:
-        return read_image(io.BytesIO(payload), name=name)
+        return read_image(payload, name=name)
     except InputError:
         return None

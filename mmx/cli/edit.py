@@ -53,9 +53,7 @@ class Wish:
         terms = [] if self.wish is None else parse_query(self.wish)
         if any(term.kind not in ("text", "file") for term in terms):
             raise UsageError(f"{self.wish}: a picture is edited toward texts and files")
-        found = [
-            Extra(t.value, "plus" if t.weight > 0 else "minus", abs(t.weight), is_text=t.kind == "text") for t in terms
-        ]
+        found = [Extra.meant(term) for term in terms]
         if self.sound is not None:
             found.append(Extra(str(given_file(self.sound, "--sound ")), "plus"))
         if not found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import os
 import shutil
 import sys
@@ -125,7 +124,7 @@ def _drawn(data: bytes, source: Source, look: Looking) -> Image.Image:
             raise InputError(f"{source.name}: it holds no array")
         return draw_array(arrays[0])
     try:
-        medium = read_image(io.BytesIO(data), name=source.name)
+        medium = read_image(data, name=source.name)
         drawn = draw_picture(medium)
     except InputError as no_picture:
         if "not a picture" not in no_picture.message:

@@ -41,12 +41,7 @@ class Arithmetic:
         terms += [(-1, term) for query in self.minus for term in parse_query(query)]
         if any(term.kind == "stdin" for _, term in terms):
             raise UsageError("--plus and --minus take no stdin", hint="give a text or a file")
-        return [
-            Extra(
-                term.value, "plus" if sign * term.weight > 0 else "minus", abs(term.weight), is_text=term.kind == "text"
-            )
-            for sign, term in terms
-        ]
+        return [Extra.meant(term, sign) for sign, term in terms]
 
 
 @takes

@@ -20,6 +20,7 @@ from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file, plan
 from mmx.models.store import missing
 from mmx.options import BridgeAndDecoder, Output, Settings
+from mmx.spaces.query import Term
 from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class Extra:
     role: str
     weight: float = 1.0
     is_text: bool = False
+
+    @classmethod
+    def meant(cls, term: Term, sign: float = 1.0) -> Extra:
+        """What a term of a query means, added or, with a weight below 0, taken off."""
+        weight = sign * term.weight
+        return cls(term.value, "plus" if weight > 0 else "minus", abs(weight), is_text=term.kind == "text")
 
     def given(self) -> Given:
         """As a job takes it. Raises InputError."""

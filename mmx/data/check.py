@@ -122,7 +122,7 @@ def _judge(item: Item, side: Side) -> Judged:
 
 
 def _of_picture(data: bytes, name: str, _: Side) -> list[tuple[str, str]]:
-    return [(note.kind, note) for note in notes_of(read_image(io.BytesIO(data), name=name))]
+    return [(note.kind, note) for note in notes_of(read_image(data, name=name))]
 
 
 def _of_sound(data: bytes, name: str, side: Side) -> list[tuple[str, str]]:

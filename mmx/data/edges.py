@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +67,7 @@ def _drawn(path: str, bad: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
         if photo is None:
             continue
         try:
-            drawing = edges_of(read_image(io.BytesIO(photo), name=sample.key))
+            drawing = edges_of(read_image(photo, name=sample.key))
         except InputError:
             bad.append(sample.key)
             continue

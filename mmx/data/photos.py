@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +44,7 @@ def load_photos(folder: Path, size: int, prefix: str = "images", split: str | No
     """
 
     def decode(payload: bytes, name: str) -> np.ndarray:
-        return np.asarray(fit_square(read_image(io.BytesIO(payload), name=name), size))
+        return np.asarray(fit_square(read_image(payload, name=name), size))
 
     pixels, meta = _load(folder, prefix, "image", decode, split)
     return Photos(torch.from_numpy(np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)), meta)

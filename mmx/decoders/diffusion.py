@@ -75,25 +75,19 @@ class DiffusionDecoder(FrozenDecoder):
 
         return self._in_batches(conditioning, generators, draw)
 
-    def paint(
-        self,
-        conditioning: Tensor,
-        *,
-        generators: Sequence[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: int | None = None,
-    ) -> Tensor:
+    def paint(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> Tensor:
         self.spec.refuse_misfit(conditioning)
         if self.spared:
             raise ModelError("with its parts off the GPU a decoder has no gradients", hint="leave --low-memory out")
         # a pipeline's call is decorated so that nothing in it has gradients: this is what is decorated
         call = partial(type(self.pipeline).__call__.__wrapped__, self.pipeline)
-        asked = self._asked(steps, guidance, size) | {"output_type": "pt"}
+        asked = self._asked(**options) | {"output_type": "pt"}
         pixels = self._run(call, conditioning, generators, asked).float()
         return pixels if self.signed else pixels * 2 - 1
 
-    def _asked(self, steps: int | None, guidance: float | None, size: int | None) -> dict[str, Any]:
+    def _asked(
+        self, steps: int | None = None, guidance: float | None = None, size: int | None = None
+    ) -> dict[str, Any]:
         """The pipeline's arguments, from those that `decode` takes. Raises UsageError for a size that does not fit."""
         side = self.side(size or self.defaults["size"])
         return {

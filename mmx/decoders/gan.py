@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -62,19 +63,13 @@ class GanDecoder(FrozenDecoder):
 
         return self._in_batches(conditioning, generators, draw)
 
-    def paint(
-        self,
-        conditioning: Tensor,
-        *,
-        generators: Sequence[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: int | None = None,
-    ) -> Tensor:
-        self._refuse(conditioning, steps, guidance, size)
+    def paint(self, conditioning: Tensor, *, generators: Sequence[torch.Generator], **options: Any) -> Tensor:
+        self._refuse(conditioning, **options)
         return self._pixels(conditioning, generators).float()
 
-    def _refuse(self, conditioning: Tensor, steps: int | None, guidance: float | None, size: int | None) -> None:
+    def _refuse(
+        self, conditioning: Tensor, steps: int | None = None, guidance: float | None = None, size: int | None = None
+    ) -> None:
         self.spec.refuse_misfit(conditioning)
         for name, value in (("--steps", steps), ("--guidance", guidance), ("--size", size)):
             only = {"--steps": 1, "--guidance": 1.0, "--size": self.net.size}[name]

@@ -22,7 +22,7 @@ from mmx.evaluation.judge import Judge, judge_for
 from mmx.evaluation.report import Example, Report, Table
 from mmx.guided.edit import LR, STEPS, Editor, Wanted, edited
 from mmx.guided.residual import Schedule
-from mmx.nets.face import GENDERS
+from mmx.nets.face import GENDERS, FaceEncoder
 from mmx.recipes.base import Measuring
 from mmx.translate.base import Blend, generator_for
 
@@ -85,11 +85,11 @@ def measure(editor: Editor, options: Measuring) -> Report:
     if not editor.decoder.teacher.names_faces:
         raise UsageError("this protocol measures edits of faces", hint="--decoder FACES")
     everything = load_photos(Path(options.data), editor.decoder.teacher.image_size, "faces")
-    bands = editor.decoder.teacher.net.ages
-    labels = [f"{gender} {band}" for gender in GENDERS for band in bands]
-    judge = judge_for(_taught(everything, bands), labels, options, key="both", device=editor.decoder.device)
+    net = editor.decoder.teacher.net
+    bands, labels = len(net.ages), [f"{gender} {band}" for gender in GENDERS for band in net.ages]  # by class_of
+    judge = judge_for(_taught(everything, net, labels), labels, options, key="both", device=editor.decoder.device)
     asks = _asks(editor, everything.split(options.split), options.limit or FACES, options.seed)
-    before = _judged(judge, [ask.drawn for ask in asks], len(bands))
+    before = _judged(judge, [ask.drawn for ask in asks], bands)
     rows: Table = {}
     pictures: list[list[Image.Image]] = [[] for _ in asks]
     for name, way in rows_of(editor, options.seed).items():
@@ -97,30 +97,27 @@ def measure(editor: Editor, options: Measuring) -> Report:
         points = [way(ask) for ask in asks]
         took = (time.process_time() - began) / len(asks)
         made = [_drawn(editor, point, options.seed) for point in points]
-        rows[name] = _row(asks, before, _judged(judge, made, len(bands)))
+        rows[name] = _row(asks, before, _judged(judge, made, bands))
         rows[name] |= {"likeness": _likeness(editor, asks, made), "cpu_s": took}
         for own, picture in zip(pictures, made, strict=True):
             own.append(picture)
     rows["two different faces"] = {"likeness": _apart(editor, asks)}
     examples = [Example(ask.text, ask.drawn, own) for ask, own in zip(asks, pictures, strict=True)]
     return Report(
-        {"edits": rows, "judge_on_real_faces": _of_judge(judge, everything, options, bands)},
+        {"edits": rows, "judge_on_real_faces": _of_judge(judge, everything, options, net)},
         examples,
         {"judge": judge.name},
     )
 
 
-def _taught(faces: Photos, bands: Sequence[int]) -> Photos:
+def _taught(faces: Photos, net: FaceEncoder, labels: Sequence[str]) -> Photos:
     """Some train faces and all others, each with gender and age band as one label."""
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0)).tolist()
     train = [i for i in order if faces.meta[i].get("split", "train") == "train"][:TAUGHT]
     keep = sorted(train + [i for i in order if faces.meta[i].get("split") == "val"])
-    meta = [faces.meta[i] | {"both": f"{faces.meta[i]['gender']} {_band(faces.meta[i], bands)}"} for i in keep]
+    own = [faces.meta[i] for i in keep]
+    meta = [about | {"both": labels[net.class_of(about["gender"], about["age"])]} for about in own]
     return Photos(faces.pixels[keep], meta)
-
-
-def _band(meta: dict, bands: Sequence[int]) -> int:
-    return max((band for band in bands if meta["age"] >= band), default=bands[0])
 
 
 def _asks(editor: Editor, faces: Photos, count: int, seed: int) -> list[Ask]:
@@ -179,11 +176,14 @@ def _apart(editor: Editor, asks: Sequence[Ask]) -> float:
     return float((seen @ seen.T)[~torch.eye(len(seen), dtype=torch.bool)].mean())
 
 
-def _of_judge(judge: Judge, faces: Photos, options: Measuring, bands: Sequence[int]) -> Table:
+def _of_judge(judge: Judge, faces: Photos, options: Measuring, net: FaceEncoder) -> Table:
     """How often the judge is right about real faces of the split."""
     real = faces.split(options.split)
-    judged = _judged(judge, [Image.fromarray(pixels.numpy()) for pixels in real.pixels[:400]], len(bands))
+    judged = _judged(judge, [Image.fromarray(pixels.numpy()) for pixels in real.pixels[:400]], len(net.ages))
     meta = real.meta[: len(judged)]
     gender = [j.male == (m["gender"] == "male") for j, m in zip(judged, meta, strict=True)]
-    band = [abs(j.band - bands.index(_band(m, bands))) <= NEAR for j, m in zip(judged, meta, strict=True)]
+    band = [
+        abs(j.band - net.class_of(m["gender"], m["age"]) % len(net.ages)) <= NEAR
+        for j, m in zip(judged, meta, strict=True)
+    ]
     return {"real faces": {"gender": sum(gender) / len(gender), "age_within_a_band": sum(band) / len(band)}}

@@ -7,7 +7,6 @@ the teacher's features.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +45,7 @@ def measure(translator: SoundTranslator, options: Measuring) -> Report:
 
     Raises InputError, UsageError.
     """
-    found = read_pairs(options, translator, lambda data, name: read_image(io.BytesIO(data), name=name))
+    found = read_pairs(options, translator, lambda data, name: read_image(data, name=name))
     report = evaluate(translator, found.sources, found.targets, found.names, options.seed)
     report.tables["data"] = found.counts
     return report

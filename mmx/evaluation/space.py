@@ -5,7 +5,6 @@ Every table has an oracle row or column and a random one.
 
 from __future__ import annotations
 
-import io
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,7 @@ def _read(space: Space, data: Path, kind: str, split: str, limit: int) -> list[t
 
 def _decoded(space: Space, kind: str, payload: bytes, name: str) -> Image.Image | Waveform:
     if kind == "image":
-        return read_image(io.BytesIO(payload), name=name)
+        return read_image(payload, name=name)
     return read_audio(payload, sample_rate=space.rate, window=space.window, name=name)
 
 

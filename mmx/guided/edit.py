@@ -6,7 +6,6 @@ a given way along the direction that is asked for, and nowhere else.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ class Editor(Translator):
         if isinstance(source, Image.Image):
             return to_rgb(source)
         try:
-            picture = read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
+            picture = read_image(source, name=name)
         except InputError as error:
             if "not a picture" not in error.message:
                 raise

@@ -182,7 +182,7 @@ def shown(data: bytes, name: str) -> Shown:
     kind, name = kind_of_file(Path(name)), printable(name)
     as_it_is = _url(data, TYPES[suffix]) if suffix in TYPES and len(data) <= WHOLE else ""
     if kind == "image":
-        picture = read_image(io.BytesIO(data), name=name)
+        picture = read_image(data, name=name)
         return Shown(name, "image", url=as_it_is or _picture(picture))
     if kind == "sound":
         wave = read_audio(data, sample_rate=None, name=name)

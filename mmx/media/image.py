@@ -35,7 +35,7 @@ PNG_ASIDE = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks that Pillow limits in
 DEPTHS = (8, 10, 12, 14, 16)  # bits a sample that are in use
 
 
-def read_image(source: Path | str | BinaryIO, *, name: str | None = None) -> Image.Image:
+def read_image(source: Path | str | bytes | BinaryIO, *, name: str | None = None) -> Image.Image:
     """Decode a picture to 8-bit RGB: upright, alpha on white, the first frame of an animation.
 
     What the user should know of it is in its `info` under NOTES. Raises InputError for what is not a whole, sane
@@ -43,7 +43,7 @@ def read_image(source: Path | str | BinaryIO, *, name: str | None = None) -> Ima
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "stdin")
     try:
-        with opened(source if isinstance(source, (str, Path)) else source.read(), name) as file:
+        with opened(source if isinstance(source, (str, Path, bytes)) else source.read(), name) as file:
             try:
                 return _decoded(file, name)
             except ValueError:

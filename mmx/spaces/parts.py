@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -78,7 +77,7 @@ def parts_of(space: Space, source: Path | bytes, name: str, cuts: Cuts = Cuts())
 def _sniffed(source: Path | bytes, name: str) -> str:
     """What a file without a known suffix holds: a picture, a text, or else a sound."""
     try:
-        read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
+        read_image(source, name=name)
     except InputError as error:
         if "not a picture" in error.message:
             return "text" if _is_text(source) else "sound"
@@ -98,7 +97,7 @@ def _is_text(source: Path | bytes) -> bool:
 
 
 def _picture(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterator[Part]:
-    yield Part("image", read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name))
+    yield Part("image", read_image(source, name=name))
 
 
 def _sound(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterator[Part]:

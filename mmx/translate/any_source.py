@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def _voice(source: Any, name: str | None, excerpt: Excerpt) -> Waveform:
 def _image(source: Any, name: str | None, excerpt: Excerpt) -> Image.Image:
     if isinstance(source, Image.Image):
         return to_rgb(source)
-    return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
+    return read_image(source, name=name)
 
 
 def _text(source: Any, name: str | None, excerpt: Excerpt) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +28,7 @@ class ImageTranslator(Translator):
         """A path, bytes or a picture → RGB. Raises InputError, always for a picture that is cut short."""
         if isinstance(source, Image.Image):
             return to_rgb(source)
-        return read_image(io.BytesIO(source) if isinstance(source, bytes) else source, name=name)
+        return read_image(source, name=name)
 
     @property
     def side(self) -> int:

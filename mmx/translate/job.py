@@ -82,7 +82,7 @@ def _meant(translator: Translator, given: Given, strict: bool) -> Any:
     if given.is_text:
         return text_of(given.data, given.name)
     try:
-        return read_image(io.BytesIO(given.data), name=given.name)
+        return read_image(given.data, name=given.name)
     except InputError as error:
         if "not a picture" not in error.message:
             raise
@@ -91,7 +91,7 @@ def _meant(translator: Translator, given: Given, strict: bool) -> Any:
 
 def _blends(translator: Translator, job: Job, media: dict[int, Any]) -> dict[str, Any]:
     """What is blended in, by the option of `translate` that takes it."""
-    images = (Blend(read_image(io.BytesIO(given.data), name=given.name), given.weight) for given in job.of("image"))
+    images = (Blend(read_image(given.data, name=given.name), given.weight) for given in job.of("image"))
     shifts = [(sign, given) for role, sign in SHIFTS.items() for given in job.of(role)]
     found = {
         "mix": [Blend(media[id(given)], given.weight) for given in job.of("mix")],
