@@ -224,6 +224,16 @@ def test_a_picture_without_a_face_is_refused():
         find_face(Image.new("RGB", (96, 96), "green"), "lawn.png")
 
 
+def test_where_no_face_can_be_looked_for_that_is_said(mmx_in_process, faces, picture, monkeypatch, tmp_path):
+    for module in ("mmx.guided.edit", "mmx.media.faces"):
+        monkeypatch.setattr(f"{module}.can_find", lambda: False)
+    code, _, err = run(mmx_in_process, faces, picture, "-o", str(tmp_path / "a.png"))
+    assert code == 0 and b"taken for an aligned face" in err
+    monkeypatch.setattr("mmx.guided.edit.can_find", lambda: True)
+    code, _, err = run(mmx_in_process, faces, picture, "-o", str(tmp_path / "b.png"))
+    assert code == 0 and b"taken for" not in err
+
+
 def run(mmx_in_process, faces: Path, picture: Path, *more: str) -> tuple[int, bytes, bytes]:
     steps = ("--steps", "3", "--invert", "2", "--device", "cpu")
     return mmx_in_process("edit", picture, "an old man", "--decoder", faces, *steps, *more)

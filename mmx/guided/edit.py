@@ -23,7 +23,7 @@ from mmx.errors import InputError, ModelError, UsageError
 from mmx.guided.invert import Inverted, invert, on_shell
 from mmx.guided.residual import Outcome, Schedule, Step, Term, optimise
 from mmx.media.audio import Waveform, read_audio
-from mmx.media.faces import find_face
+from mmx.media.faces import can_find, find_face
 from mmx.media.image import read_image, to_rgb
 from mmx.models.store import Located, locate
 from mmx.spaces.base import Space
@@ -34,6 +34,7 @@ from mmx.translate.base import Alone, Blend, Excerpt, Names, Translation, Transl
 
 STEPS, LR = 60, 0.05
 WAY = 0.5  # how far strength 1 goes, in the unit sphere of what is seen
+TAKEN = "taken for an aligned face: none is looked for without OpenCV (pip install 'mmx[train]')"
 STRIP = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 
@@ -154,6 +155,11 @@ class Editor(Translator):
                 raise
             return read_audio(source, name=name, sample_rate=self.space.rate, duration=self.space.window)
         return find_face(picture, name or "picture") if self.decoder.teacher.names_faces else picture
+
+    def notes(self, name: str, medium: Image.Image | Waveform) -> list[str]:
+        """That nobody looked for a face, where one is wanted and it can't be looked for."""
+        unseen = self.decoder.teacher.names_faces and not can_find()
+        return [*super().notes(name, medium), *([f"{name}: {TAKEN}"] if unseen else [])]
 
     def towards(self, shift: Sequence[Blend]) -> Tensor:
         """Weighted texts, pictures and sounds → the unit direction (D,) of their sum. Raises InputError, ModelError,
