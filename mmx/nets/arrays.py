@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmx.nets.sound import VectorHead, group_norm
+from mmx.nets.sound import VectorHead, group_norm, pooled_head
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 
@@ -40,13 +40,7 @@ class ArrayCNN(nn.Module):
         super().__init__()
         sizes = (inputs, *channels)
         self.blocks = nn.Sequential(*(_Block(CONVOLUTIONS[axes], a, b) for a, b in pairwise(sizes)))
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(channels[-1], channels[-1] * 2),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(channels[-1] * 2, dim),
-        )
+        self.head = pooled_head(channels[-1], dim, dropout)
         if axes == 2:
             self.to(memory_format=torch.channels_last)
 

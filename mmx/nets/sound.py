@@ -87,6 +87,13 @@ class _Block(nn.Sequential):
         )
 
 
+def pooled_head(width: int, dim: int, dropout: float) -> nn.Sequential:
+    """Pooled channels (B, width) → embedding (B, dim), by one hidden layer."""
+    return nn.Sequential(
+        nn.Dropout(dropout), nn.Linear(width, width * 2), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width * 2, dim)
+    )
+
+
 class SoundCNN(nn.Module):
     """Standardised log-mel (B, 64, 300) → embedding (B, D), any norm. Mean and max over time, as in PANNs (Kong et al.
     2020).
@@ -100,13 +107,7 @@ class SoundCNN(nn.Module):
         super().__init__()
         sizes = (1, *channels)
         self.blocks = nn.ModuleList(_Block(a, b, 2 if a == 1 else 1, norm) for a, b in pairwise(sizes))
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(channels[-1], channels[-1] * 2),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(channels[-1] * 2, dim),
-        )
+        self.head = pooled_head(channels[-1], dim, dropout)
         self.to(memory_format=torch.channels_last)
 
     def _heard(self, features: Tensor) -> Tensor:
