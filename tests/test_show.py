@@ -1,19 +1,24 @@
-"""`mmx show` of texts and arrays: the numbers are those of the tower and of the file."""
+"""`mmx show` of texts, arrays, videos and meshes: the numbers are those of the tower and of the file."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors
 from safetensors.torch import save as torch_safetensors
 
 from mmx.decoders.towers import TextReader
+from mmx.media.clip import Thinned, read_clip
+from mmx.media.mesh_files import Painted, glb_bytes
+from mmx.media.mesh_look import read_colours
 from mmx.media.show import palette
 from mmx.media.tensors import draw_array, read_tensors
 from mmx.models.store import assets
@@ -80,3 +85,76 @@ def test_show_by_what_it_is_given(mmx_in_process, tmp_path: Path, monkeypatch) -
         assert code in (2, 3) and says in err, err.decode()
     code, _, err = mmx_in_process("show", "two dogs", "-o", "x.png")
     assert code == 2 and b"nothing to draw" in err
+
+
+def moving(path: Path) -> Path:
+    """20 frames of 48 x 64 at 10 a second: a white bar of 8 pixels that goes 3 to the right in each."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264rgb", rate=10, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        for k in range(20):
+            pixels = np.zeros((48, 64, 3), np.uint8)
+            pixels[:, 3 * k : 3 * k + 8] = 255
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+def test_a_video_is_told_by_its_frames_and_sliced_through_time(mmx_in_process, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = moving(tmp_path / "a.mkv").read_bytes()
+    clip = read_clip(data, "a.mkv")
+    assert clip.shape == (20, 48, 64, 3) and clip.fps == pytest.approx(10) and clip.seconds == pytest.approx(2.0)
+    assert len(clip.frames) == 8 and clip.lines.shape == (20, 240, 3)
+    for k, line in enumerate(clip.lines):  # the bar's middle, in a line of 240 for 64 pixels
+        assert abs(np.flatnonzero(line[:, 0] > 128).mean() / 240 * 64 - (3 * k + 3.5)) < 1
+    code, _, err = mmx_in_process("show", "a.mkv", "-o", "a.png")
+    assert code == 0 and b"20 x 48 x 64 x 3 (T x H x W x C)  10 frames a second  2.00 s" in err
+    assert Image.open("a.png").size[0] == 960
+    assert mmx_in_process("show", "a.mkv", "-o", "a.gif")[0] == 2 and not Path("a.gif").exists()
+    Path("plain").write_bytes(data)  # by what is in it
+    assert mmx_in_process("show", "plain", "-o", "b.png")[0] == 0
+    assert Path("b.png").read_bytes() == Path("a.png").read_bytes()
+
+
+def test_evenly_chosen_items_of_any_number() -> None:
+    for count in (0, 1, 7, 16, 1000):
+        some = Thinned[int](8)
+        for k in range(count):
+            some.add(k if some.wants else None)
+        assert some.kept == list(range(0, count, some.every)) and len(some.kept) < 16
+        assert len(some.kept) >= min(count, 8)
+
+
+def test_a_mesh_is_told_and_seen_from_around(mmx_in_process, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmx.guided.turntable.TURN", 3)
+    box = trimesh.creation.box((1, 2, 3))
+    Path("box.stl").write_bytes(box.export(file_type="stl"))
+    code, _, err = mmx_in_process("show", "box.stl", "-o", "box.png")
+    said = err.decode()
+    assert code == 0 and "12 triangles  1 part  watertight" in said and "in 8 places" in said
+    assert "x -0.5 to 0.5  y -1 to 1  z -1.5 to 1.5  area 22  volume 6" in said
+    shown = np.asarray(Image.open("box.png").convert("RGB")).astype(int)
+    front, side = shown[:256, :256].min(2) < 250, shown[:256, 2 * 258 : 2 * 258 + 256].min(2) < 250
+    assert side.any(0).sum() > 1.5 * front.any(0).sum()  # as deep as thrice its width
+    box.faces = box.faces[:-1]
+    box.visual.vertex_colors = np.tile(np.uint8([200, 0, 0, 255]), (8, 1))
+    Path("open").write_bytes(box.export(file_type="ply"))
+    code, _, err = mmx_in_process("show", "open", "-o", "open.gif")
+    assert code == 0 and b"not watertight: 3 edges at holes" in err and b"volume" not in err
+    with Image.open("open.gif") as turning:
+        assert turning.n_frames == 3
+        colour = np.asarray(turning.convert("RGB"))[128, 128]
+    assert colour[0] > 80 and colour[1] < 10
+    Path("cut.glb").write_bytes(b"glTF" + bytes(40))
+    assert mmx_in_process("show", "cut.glb")[0] == 3
+
+
+def test_a_gltfs_colours_are_light() -> None:
+    mesh = trimesh.creation.icosphere(1)
+    colours = (mesh.vertices + 1) / 2
+    record = {"version": "0", "command": "avatar", "synthetic": True}
+    data = glb_bytes(Painted(mesh.vertices.astype(np.float32), mesh.vertex_normals, mesh.faces, colours), record)
+    assert np.abs(read_colours(data, "a.glb", len(colours)) - colours).max() < 1e-3
+    assert read_colours(data, "a.glb", 5) is None

@@ -7,19 +7,16 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from mmx.cli.preview import in_colour
 from mmx.cli.takes import takes
 from mmx.errors import InputError, UsageError
-from mmx.media.files import Source, Target, expand, output_file
+from mmx.media.files import Target, expand, output_file
 from mmx.media.names import printable
 from mmx.options import Overwrite
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 SCALES = ("mel", "log", "linear")
@@ -31,16 +28,20 @@ class Looking:
 
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="A sound, a picture, a text, arrays, or - for stdin.", show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="A sound, a picture, a video, a mesh, a text, arrays, or - for stdin.",
+            show_default=False,
+        ),
     ]
     output: Annotated[
         Optional[str],
         typer.Option(
             "-o",
             "--output",
-            metavar="OUT.png",
+            metavar="OUT",
             show_default=False,
-            help="A PNG, or - for stdout. Default: the terminal.",
+            help="A PNG, of a mesh also a GIF that turns, or - for stdout. Default: the terminal.",
         ),
     ] = None
     window: Annotated[str, typer.Option(help="hann, hamming, blackman or boxcar.")] = "hann"
@@ -55,13 +56,22 @@ class Looking:
             raise UsageError(f"--window {self.window}: no such window", hint=", ".join(WINDOWS))
         if self.scale not in SCALES:
             raise UsageError(f"--scale {self.scale}: no such scale", hint=", ".join(SCALES))
-        return None if self.output is None else output_file(self.output, ".png")
+        if self.output is None:
+            return None
+        return output_file(self.output, ".gif" if self.turns else ".png")
+
+    @property
+    def turns(self) -> bool:
+        """Whether a turntable is asked for."""
+        return self.output is not None and self.output.lower().endswith(".gif")
 
 
 @takes
 def show(look: Looking) -> None:
     """See what a bridge hears and sees: waveform and spectrogram of a sound, or a picture with its channels.
 
+    Of a video its size in T x H x W x C, frames, and a slice through all of them; of a mesh counts, bounds, whether it
+    is watertight, and views from around.
     Of a text (several words that name no file, or a .txt file) the subwords that a text tower reads, their numbers and
     their nearest neighbours; of a .npy, .npz, .csv or .safetensors file what is in it, and the first array drawn.
     """
@@ -75,17 +85,19 @@ def show(look: Looking) -> None:
     source = expand([look.file], "sound")[0]
     if target is not None:
         target.check(overwrite=look.overwrite)
-    drawn = _drawn(source.read(), source, look)
-    if target is not None:
-        from mmx.media.image import png_bytes
+    from mmx.cli.drawn import How, draw  # from here on it is slow: numpy and the readers
 
-        target.write(png_bytes(drawn))
+    drawing = draw(source.read(), source, How(look.window, look.scale, look.fft, look.hop, turns=look.turns))
+    for line in drawing.lines:
+        print(printable(line), file=sys.stderr)
+    if target is not None:
+        target.write(drawing.payload)
         return
     from mmx.media.show import in_letters
     from mmx.media.terminal import in_terminal
 
-    draw = in_terminal if in_colour(sys.stdout) else in_letters
-    print(draw(drawn, min(shutil.get_terminal_size().columns, 120)))
+    how = in_terminal if in_colour(sys.stdout) else in_letters
+    print(how(drawing.picture, min(shutil.get_terminal_size().columns, 120)))
     sys.stdout.flush()
 
 
@@ -105,32 +117,3 @@ def _print_subwords(text: str) -> None:
     for one in subwords(text):
         near = ", ".join(f"{piece} {cosine:.2f}" for piece, cosine in one.near)
         print(printable(f"{one.piece:<14} {one.number:>6}  {near}"))
-
-
-def _drawn(data: bytes, source: Source, look: Looking) -> Image.Image:
-    """A medium as a picture; what reading it found is said. Raises InputError."""
-    from mmx.media.arrays import NPY
-    from mmx.media.audio import read_audio
-    from mmx.media.image import read_image
-    from mmx.media.notes import notes_of
-    from mmx.media.show import View, draw_picture, draw_sound
-    from mmx.media.tensors import SUFFIXES, draw_array, read_tensors
-
-    if data.startswith(NPY) or source.suffix.lower() in SUFFIXES:
-        arrays = read_tensors(data, source.name)
-        for array in arrays:
-            print(printable(array.line()), file=sys.stderr)
-        if not arrays:
-            raise InputError(f"{source.name}: it holds no array")
-        return draw_array(arrays[0])
-    try:
-        medium = read_image(data, name=source.name)
-        drawn = draw_picture(medium)
-    except InputError as no_picture:
-        if "not a picture" not in no_picture.message:
-            raise
-        medium = read_audio(data, sample_rate=None, name=source.name)
-        drawn = draw_sound(medium, View(look.window, look.scale, look.fft, look.hop))
-    for note in notes_of(medium):
-        print(printable(f"{source.name}: {note}"), file=sys.stderr)
-    return drawn

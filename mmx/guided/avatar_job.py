@@ -21,7 +21,8 @@ from mmx.guided.avatar import Body, Looking, Sight, paint, terms
 from mmx.guided.cameras import Cameras, ring
 from mmx.guided.field import Field
 from mmx.guided.residual import Outcome, Schedule, Step, optimise
-from mmx.guided.shading import vertex_normals
+from mmx.guided.shading import images, vertex_normals
+from mmx.guided.turntable import SECONDS, SHEET, SHOWN, TILT, TURN, fitted
 from mmx.media.animation import gif_bytes, mp4_bytes
 from mmx.media.arrays import read_array
 from mmx.media.formats import MODALITIES
@@ -38,10 +39,6 @@ from mmx.translate.job import inputs_of, refuse_unknown
 
 SIGMA = 5.0  # of the field's frequencies, in periods over the mesh's radius
 RATE = 5e-4
-SHOWN = 256  # pixels a side of views in pictures and animations
-TURN, SECONDS = 24, 0.08  # frames of a turntable, and how long each is shown
-SHEET = 8  # views in a picture
-TILT = 0.25  # radians, from which results are looked at from above
 LIBRARIES = ("torch", "trimesh", "pillow", "numpy")
 VIDEO = ("av",)
 
@@ -99,9 +96,7 @@ class Portrait:
         """A frame as cameras see it, on white."""
         with _alone(self.sight.space):
             colours, offsets = self.sight.field(weights, self.sight.body.frames[0])
-            seen = paint(self.sight.body, colours, offsets, cameras, size=2 * SHOWN, frame=frame).pixels
-        half = torch.nn.functional.avg_pool2d(seen, 2).clamp(0, 1)
-        return [Image.fromarray(p) for p in (half * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
+            return images(paint(self.sight.body, colours, offsets, cameras, size=2 * SHOWN, frame=frame).pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +123,9 @@ def portrait(space: Space, job: AvatarJob) -> Portrait:
     options = job.options
     found = motion_of([(given.name, read_mesh(given.data, given.name)) for given in job.meshes])
     mesh = brought_to(welded(found), options.faces)
-    low, high = mesh.frames.min(1), mesh.frames.max(1)
-    centres = (low + high) / 2
-    scale = float(np.linalg.norm(mesh.frames - centres[:, None], axis=-1).max())
+    own, centres, scale = fitted(mesh)
     device = device_of(space.models[0]) if space.models else torch.device("cpu")
-    frames = torch.from_numpy((mesh.frames - centres[:, None]) / scale).float().to(device)
+    frames = torch.from_numpy(own).float().to(device)
     body = Body.of(frames, torch.from_numpy(mesh.faces).to(device))
     means = known_means(space).clone()
     target = _target(space, means, job.query).to(device)

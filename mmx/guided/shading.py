@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from mmx.guided.cameras import Cameras
@@ -66,3 +67,10 @@ def render(
     soft = blend_edges(whole, seen, surface).permute(0, 3, 1, 2)
     cover = soft[:, -1:]
     return [Views(soft[:, 3 * k : 3 * k + 3], cover) for k in range(len(colours))]
+
+
+@torch.no_grad()
+def images(pixels: Tensor) -> list[Image.Image]:
+    """Views (V, 3, 2 S, 2 S) in [0, 1] → pictures of half the size, with smooth edges."""
+    half = F.avg_pool2d(pixels, 2).clamp(0, 1)
+    return [Image.fromarray(p) for p in (half * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]

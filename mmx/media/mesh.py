@@ -30,7 +30,7 @@ def read_mesh(data: bytes, name: str) -> TriangleMesh:
     """A file's bytes → its points and triangles as they stand. Raises InputError for what holds none that is sane."""
     import trimesh
 
-    kind = _kind(data, name)
+    kind = kind_of_mesh(data, name)
     try:
         found = trimesh.load_mesh(io.BytesIO(data), file_type=kind, process=False)
         points, faces = np.asarray(found.vertices, np.float32), np.asarray(found.faces, np.int64)
@@ -45,7 +45,7 @@ def read_mesh(data: bytes, name: str) -> TriangleMesh:
     return TriangleMesh(points[None], faces)
 
 
-def _kind(data: bytes, name: str) -> str:
+def kind_of_mesh(data: bytes, name: str) -> str:
     """By the suffix or else by how it begins. Raises InputError for what is none of MESHES."""
     suffix = "." + name.lower().rpartition(".")[2]
     if suffix in MESHES:

@@ -54,7 +54,7 @@ def _moments(
 ) -> Iterator[Moment]:
     """Those of an open video; heard: its sound, and when it begins."""
     sound, begins = heard
-    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+    stream = next((s for s in container.streams.video if not is_cover(s)), None)
     if stream is None or stream.codec_context is None:
         raise InputError(f"{name}: no picture in this file", hint="mmx pairs wants videos")
     stream.thread_type = "AUTO"
@@ -67,7 +67,7 @@ def _moments(
         if seconds < wanted:
             continue
         around = None if sound is None else _around(sound, frame.time - begins, window)
-        yield Moment(seconds, _upright(frame), around)
+        yield Moment(seconds, upright(frame), around)
         wanted += every * np.ceil((seconds - wanted + 1e-6) / every)
     if first is None:
         raise InputError(f"{name}: the video can't be decoded", hint="copy or download it again")
@@ -83,14 +83,14 @@ def _timed(path: Path, name: str, sample_rate: int, needed: bool) -> tuple[Wavef
         return None, 0.0
 
 
-def _is_cover(stream: Any) -> bool:
+def is_cover(stream: Any) -> bool:
     """Whether a stream is the picture of a record, not a video."""
     from av.stream import Disposition
 
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _upright(frame: Any) -> Image.Image:
+def upright(frame: Any) -> Image.Image:
     """A decoded frame as players show it, whichever way the telephone was held."""
     image, matrix = frame.to_image(), frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
