@@ -11,8 +11,9 @@ from mmx.decoders.base import freeze
 from mmx.decoders.teacher import Teacher
 from mmx.training.decoders.axes import colour_axes
 from mmx.training.decoders.critic import CriticConfig
-from mmx.training.decoders.gan import Conditioned, GanTask
+from mmx.training.decoders.gan import GanTask
 from mmx.training.decoders.gan_config import GanConfig, GeneratorConfig
+from mmx.training.decoders.gaze import Conditioned, Gaze, NameSight, neighbours
 from mmx.training.decoders.space import SpaceConfig, build_space, to_pixels
 from mmx.training.engine.loop import LoopConfig
 from mmx.training.teachers.efficientnet import EfficientNet
@@ -20,7 +21,7 @@ from mmx.training.teachers.features import pooled
 
 SIZE, SEMANTIC, LAYOUT = 16, 4, 8
 CONFIG = GanConfig(
-    GeneratorConfig(dim=SEMANTIC + LAYOUT, noise=4, style=16, widths=(16, 16, 8)),
+    GeneratorConfig(dim=SEMANTIC + LAYOUT, noise=4, style=16, widths=(16, 16, 8), refined=0),
     CriticConfig(dim=SEMANTIC + LAYOUT, widths=(8, 8, 8, 8), match=4),
     side=32,
     colour=300.0,  # a network of random weights hands on much larger gradients than one that sees
@@ -68,18 +69,16 @@ def layouts(pixels: Tensor) -> Tensor:
     return F.normalize(part, dim=1) * LAYOUT**0.5
 
 
-def conditioned(net: EfficientNet) -> Conditioned:
-    photos = coloured_photos()
+def small_task(config: GanConfig = CONFIG) -> GanTask:
+    net, photos = random_efficientnet(), coloured_photos()
     pixels = to_pixels(photos.pixels)
-    semantic = torch.eye(SEMANTIC)[[k % 2 for k in range(len(photos))]] * SEMANTIC**0.5
+    labels = torch.arange(len(photos)) % 2
+    semantic = torch.eye(SEMANTIC)[labels] * SEMANTIC**0.5
     embeds = torch.stack([torch.cat((semantic, layouts(x)), 1) for x in (pixels, pixels.flip(3))])
-    return Conditioned(photos, embeds, pooled(net, photos.pixels, 32), SEMANTIC)
-
-
-def small_task() -> GanTask:
-    net = random_efficientnet()
-    data = conditioned(net)
-    return GanTask(data, data, net, CONFIG)
+    features = pooled(net, photos.pixels, 32)
+    data = Conditioned(photos, embeds, SEMANTIC, labels, neighbours(features, labels), torch.ones(len(photos)))
+    gaze = Gaze(net, photos, config.critic, config.side)
+    return GanTask(data, data, gaze, NameSight(gaze, data, data, features), config)
 
 
 def small_teacher() -> Teacher:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests import tiny, tiny_speech
 from tests.debug import LABELS
@@ -40,6 +41,23 @@ def test_pairs_are_measured_beside_oracle_and_random(mmx_in_process, debug_optio
     assert code == 2 and b"no such split" in err
     code, _, err = mmx_in_process("eval", "sound2img", "--data", tmp_path / "no", "-o", tmp_path / "r", *options)
     assert code == 2 and b"no such file" in err
+
+
+@pytest.mark.parametrize("period", [4, 8])
+def test_a_texture_that_repeats_from_patch_to_patch_is_told(period: int) -> None:
+    from mmx.evaluation.metrics import grid_energy
+
+    draws = np.random.default_rng(0)
+    smooth = [draws.integers(0, 256, (4, 4), np.uint8) for _ in range(40)]
+    real = [Image.fromarray(array).resize((64, 64), Image.Resampling.BICUBIC) for array in smooth]
+    real = [
+        Image.fromarray((0.8 * np.asarray(x) + draws.normal(0, 6, (64, 64))).clip(0, 255).astype(np.uint8))
+        for x in real
+    ]
+    texture = np.tile(np.pad([[8.0]], (0, period - 1)), (64 // period, 64 // period))
+    marked = [Image.fromarray((np.asarray(x) + texture).clip(0, 255).astype(np.uint8)) for x in real]
+    assert grid_energy(real, real) == 1 and grid_energy(real[:20], real[20:]) < 2
+    assert grid_energy(marked, real) > 1.5 * grid_energy(real[:20], real[20:])
 
 
 def test_distances_of_gaussians_are_known() -> None:

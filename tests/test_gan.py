@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,10 @@ from mmx.nets.generator import Generator
 from mmx.spaces.joint import open_joint
 from mmx.training.decoders import gan_stages
 from mmx.training.decoders.axes import colour_axes, discriminants, regression
-from mmx.training.decoders.gan import NEIGHBOURS, GanTask, neighbours, settle
+from mmx.training.decoders.gan import GanTask, settle
+from mmx.training.decoders.gan_config import GeneratorConfig
 from mmx.training.decoders.gan_stages import GanRecipe, train_gan_decoder
+from mmx.training.decoders.gaze import NEIGHBOURS, neighbours
 from mmx.training.decoders.seen_space import SeenSpaceTask
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
@@ -266,6 +269,51 @@ def test_a_view_without_strength_changes_nothing_and_pairs_are_seen_alike():
     torch.testing.assert_close(view.pick(items)(pixels[items]), view(pixels)[items])
 
 
+def test_a_cropped_view_is_the_part_that_pillow_cuts_out():
+    photos = to_pixels(coloured_photos(1).pixels)
+    photos = F.interpolate(photos, size=(64, 64), mode="bilinear")
+    view = View.draw(1, 64, 0.0, torch.Generator().manual_seed(3), 0.75)
+    part, top, left = (view.crop[0] * 64).tolist()
+    assert part > 50 and min(top, left) > 1  # not all of it
+    box = (left, top, left + part, top + part)
+    (picture,) = to_images(photos)
+    wanted = to_pixels(torch.tensor(np.asarray(picture.resize((48, 48), Image.Resampling.BILINEAR, box)))[None])
+    assert (view(photos) - wanted).abs().mean() < 0.01 < (photos[:, :, :48, :48] - wanted).abs().mean()
+    assert view.pick(torch.tensor([0]))(photos).shape == (1, 3, 48, 48)
+
+
+def test_a_grown_generator_draws_as_before_and_its_new_channels_learn(trained):
+    first = trained[0]
+    sizes = first.sizes | {"widths": (24, 16, 12), "refined": 2}
+    net = Generator(**sizes)
+    net.grow_from(first)
+    noise, conditioning = torch.randn(4, first.noise), torch.randn(4, SEMANTIC + LAYOUT)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(noise, conditioning), first.eval()(noise, conditioning))
+    assert any(p.requires_grad for p in net.parameters())
+    net.train()(noise, conditioning).square().mean().backward()
+    reading = net.levels[0].conv.weight.grad[:, 16:]  # of the first level's new inputs
+    assert reading.abs().min() > 0 and net.refinements[0].last.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("dim", 5), ("noise", 5), ("widths", (8, 16, 8)), ("widths", (16, 16))])
+def test_what_is_no_larger_takes_no_weights(trained, name, value):
+    with pytest.raises(ValueError, match=name if name != "widths" else "fit"):
+        Generator(**trained[0].sizes | {name: value}).grow_from(trained[0])
+
+
+def test_training_goes_on_in_a_larger_generator(photos, folder, tmp_path):
+    """--init with larger sizes: what draws at first is what --init drew; one of another size is refused."""
+    larger = replace(CONFIG, generator=replace(CONFIG.generator, widths=(20, 8, 8), refined=1))
+    recipe = GanRecipe(
+        tmp_path, tmp_path / "run", steps={"space": 1, "gan": 1}, quiet=True, space=SPACE, sizes=larger, start=folder
+    )
+    decoder = train_gan_decoder(replace(recipe, teacher=folder / "teacher"))
+    assert decoder.net.sizes["widths"] == (20, 16, 8)  # at each level the wider
+    with pytest.raises(ModelError, match="has levels 3"):
+        train_gan_decoder(replace(recipe, run=tmp_path / "x", sizes=replace(larger, generator=GeneratorConfig())))
+
+
 def test_settled_statistics_are_those_of_the_weights():
     generator = Generator(**asdict(CONFIG.generator))
     for norm in (m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -351,7 +399,9 @@ class _Nothing:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("face", "--family", "gan"), b"face has no such family"),
+        (("speech", "--family", "gan"), b"speech has no such family"),
+        (("face", "--family", "gan"), b"wants --teacher"),
+        (("face", "--family", "gan", "--space-steps", "3", "--teacher", "FOLDER"), b"face has no such stage"),
         (("image", "--family", "vae"), b"diffusion or gan"),
         (("image", "--gan-steps", "3"), b"image has no such stage"),
         (("image", "--family", "gan", "--codec-steps", "3"), b"--space-steps, --gan-steps"),

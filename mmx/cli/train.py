@@ -44,7 +44,8 @@ def train_decoder(line: Line, options: DecoderOptions) -> None:
     text trains the text tower of a finished image decoder anew, against its frozen image tower, and writes the rest of
     --init as it is: bridges for a decoder with a generator stay valid. Of a face decoder it fits what texts about age
     and gender mean, and wants no captions.
-    With --family gan the stages are the space and the generator; it needs pip install 'mmx\\[recipes]'.
+    With --family gan the stages are the space and the generator; faces are drawn in the space that --teacher names. It
+    needs pip install 'mmx\\[recipes]'.
     """
     options = options.settled()
     from mmx.device import pick_device  # from here on it is slow: torch
@@ -63,9 +64,11 @@ def _train_diffusion(options: DecoderOptions, common: dict[str, Any]) -> None:
 
 
 def _train_gan(options: DecoderOptions, common: dict[str, Any]) -> None:
+    from mmx.training.decoders.gan_config import SIZES
     from mmx.training.decoders.gan_stages import GanRecipe, train_gan_decoder
 
-    train_gan_decoder(GanRecipe(teacher=options.own_teacher, start=options.init, **common))
+    own = {"what": options.what, "sizes": SIZES[options.what]}
+    train_gan_decoder(GanRecipe(teacher=options.own_teacher, start=options.init, **own, **common))
 
 
 def _train_units(options: DecoderOptions, common: dict[str, Any]) -> None:

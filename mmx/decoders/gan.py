@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from mmx.decoders.base import ConditioningSpec, fingerprint, freeze, keep_small
 from mmx.decoders.diffusion import finite_pictures
+from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.frozen import FrozenDecoder
 from mmx.decoders.teacher import Teacher, image_side
-from mmx.decoders.unclip import SPACE
+from mmx.decoders.unclip import SPACE, TEACHERS
 from mmx.device import threads_for
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
@@ -31,7 +33,7 @@ class GanDecoder(FrozenDecoder):
 
     batch = 256
 
-    def __init__(self, net: Generator, teacher: Teacher, spec: ConditioningSpec) -> None:
+    def __init__(self, net: Generator, teacher: Teacher | FaceTeacher, spec: ConditioningSpec) -> None:
         super().__init__(teacher, spec, {"steps": 1, "size": net.size})
         self.net = freeze(net)
 
@@ -67,6 +69,10 @@ class GanDecoder(FrozenDecoder):
         self._refuse(conditioning, **options)
         return self._pixels(conditioning, generators).float()
 
+    def first_layer(self, conditioning: Tensor) -> Tensor:
+        """What the generator makes of conditionings (B, D) first, without noise: (B, N)."""
+        return self.net.style[0](F.pad(conditioning, (self.net.noise, 0)))
+
     def _refuse(
         self, conditioning: Tensor, steps: int | None = None, guidance: float | None = None, size: int | None = None
     ) -> None:
@@ -101,19 +107,21 @@ class GanDecoder(FrozenDecoder):
         net.load_state_dict({name: value.to(torch.float32) for name, value in load_file(folder / WEIGHTS).items()})
         spec = ConditioningSpec.from_dict(settings["spec"] | {"fingerprint": space_of(folder)})
         spec = replace(spec, former=fingerprint(folder, SPACE))
-        return cls(net.to(memory_format=torch.channels_last), Teacher.load(folder / "teacher"), spec)
+        teacher = TEACHERS[settings["family"]].load(folder / "teacher")
+        return cls(net.to(memory_format=torch.channels_last), teacher, spec)
 
 
 def space_of(folder: Path) -> str:
     """The fingerprint of the space of an image decoder of ours, which its bridges carry: of what embeds pictures.
 
-    Of a diffusion decoder it is that of the whole teacher, as in all bridges that there are.
+    Of a diffusion decoder, and of faces, it is that of the whole teacher, as in all bridges that there are.
     """
-    return image_side(folder / "teacher") if (folder / WEIGHTS).exists() else fingerprint(folder, SPACE)
+    reads_texts = (folder / "teacher" / "text_encoder").exists()
+    return image_side(folder / "teacher") if reads_texts and (folder / WEIGHTS).exists() else fingerprint(folder, SPACE)
 
 
 def save_gan_decoder(
-    folder: Path, net: Generator, teacher: Teacher, *, name: str, teacher_folder: Path | None = None
+    folder: Path, net: Generator, teacher: Teacher | FaceTeacher, *, name: str, teacher_folder: Path | None = None
 ) -> None:
     """Write the folder that `GanDecoder.load` reads: float16, the matrices float8.
 
@@ -134,7 +142,7 @@ def save_gan_decoder(
         shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
     spec = ConditioningSpec(name, (teacher.net.dim,), teacher.net.dim**0.5, space_of(folder))
     about = {
-        "family": "image",
+        "family": next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind)),
         "format": "gan",
         "spec": spec.as_dict(),
         "defaults": {"steps": 1, "size": net.size},

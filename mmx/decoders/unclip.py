@@ -56,6 +56,10 @@ class ImageDecoder(DiffusionDecoder):
             )
         return size // patch * side
 
+    def first_layer(self, conditioning: Tensor) -> Tensor:
+        """What the UNet makes of conditionings (B, D) first: its tokens, flat (B, N)."""
+        return self.pipeline.unet.encoder_hid_proj(conditioning).flatten(1)
+
     def inputs(self, embeds: Tensor, guidance: float) -> dict[str, Any]:
         return {"image_embeds": embeds, "negative_image_embeds": self.negative.to(embeds).expand(len(embeds), -1)}
 

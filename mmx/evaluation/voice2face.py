@@ -18,7 +18,16 @@ from torch import Tensor
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, judge_for
-from mmx.evaluation.metrics import PictureSet, decode, distances, draw, first_of_each, nearest, quantiles
+from mmx.evaluation.metrics import (
+    PictureSet,
+    decode,
+    distances,
+    draw,
+    first_of_each,
+    grid_energy,
+    nearest,
+    quantiles,
+)
 from mmx.evaluation.report import Example, Report, Table
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
@@ -113,7 +122,7 @@ def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     if not translator.decoder.teacher.names_faces:
         raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")
-    everything = load_photos(Path(options.data), translator.decoder.teacher.image_size, "faces")
+    everything = load_photos(Path(options.data), translator.decoder.defaults["size"], "faces")
     voices, photos = load_sounds(Path(options.data), "voices").split(options.split), everything.split(options.split)
     if not len(voices) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
@@ -163,7 +172,7 @@ def faces(sets: Sequence[PictureSet], judge: Judge) -> Table:
         shown.name: agreement(logits, shown.truth)
         | detected(shown.pictures)
         | distances(features, judged[0][1])
-        | {"count": len(shown.pictures)}
+        | {"grid": grid_energy(shown.pictures, sets[0].pictures), "count": len(shown.pictures)}
         for shown, (logits, features) in zip(sets, judged, strict=True)
     }
 

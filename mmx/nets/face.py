@@ -75,11 +75,6 @@ class FaceEncoder(nn.Module):
         return self.classify(raw).float().softmax(-1).unflatten(-1, (len(GENDERS), len(self.ages))).sum(-2)
 
 
-def first_layer(unet: nn.Module, raw: Tensor) -> Tensor:
-    """What the frozen face decoder makes of raw features (B, D) first: its conditioning tokens, flat (B, N)."""
-    return unet.encoder_hid_proj(raw).flatten(1)
-
-
 def unit(raw: Tensor) -> Tensor:
     """Vectors scaled to norm 1."""
     return torch.nn.functional.normalize(raw, dim=-1)

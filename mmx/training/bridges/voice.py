@@ -15,7 +15,7 @@ from mmx.data.pairs import either_view
 from mmx.decoders.base import Decoder
 from mmx.decoders.unclip import ImageDecoder
 from mmx.errors import ModelError, UsageError
-from mmx.nets.face import GENDERS, first_layer
+from mmx.nets.face import GENDERS
 from mmx.training.bridges.augment import crops, other_room, spec_augment
 from mmx.training.bridges.base import BridgeRecipe, Setting, Sides
 from mmx.training.bridges.measures import VAL, points_of, spread
@@ -99,11 +99,10 @@ class VoiceBridgeTask(PointTask):
         return main + self.speaker_weight * speaker, {self.recipe.loss: main.item(), "speaker": speaker.item()}
 
     def _speech2face(self, raw: Tensor, targets: Tensor) -> Tensor:
-        unet = self.decoder.pipeline.unet
         return speech2face(
             raw,
             targets,
-            first=(first_layer(unet, raw), first_layer(unet, targets)),
+            first=(self.decoder.first_layer(raw), self.decoder.first_layer(targets)),
             answers=(self.face.classify(raw), self.face.classify(targets)),
         )
 

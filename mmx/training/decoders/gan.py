@@ -11,50 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.data.photos import Photos
 from mmx.nets.generator import Generator
-from mmx.training.decoders.axes import Axes, regression
-from mmx.training.decoders.critic import Critic, Projection
+from mmx.training.decoders.critic import Critic
 from mmx.training.decoders.gan_config import GanConfig
+from mmx.training.decoders.gaze import Conditioned, Gaze, Sight
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
-from mmx.training.teachers.efficientnet import EfficientNet
-from mmx.training.teachers.features import resized
-
-CALIBRATION = 256  # photos by which the frozen network's maps are scaled
-NEIGHBOURS = 10  # photos that an embedding stands for
-
-
-@dataclass
-class Conditioned:
-    """Photos with their embeddings, plain and mirrored (2, N, D); the first `semantic` coordinates are semantic."""
-
-    photos: Photos
-    embeds: Tensor
-    features: Tensor  # (N, F), of the frozen network
-    semantic: int
-
-
-def neighbours(features: Tensor, labels: Tensor, count: int = NEIGHBOURS) -> Tensor:
-    """The `count` photos of a label that look most like each, itself among them: (N, F), (N,) → indices (N, count)."""
-    unit = F.normalize(features.float() - features.float().mean(0), dim=1)
-    found = torch.zeros(len(unit), count, dtype=torch.long)
-    for label in labels.unique():
-        members = (labels == label).nonzero()[:, 0]
-        likeness = unit[members] @ unit[members].T
-        nearest = likeness.topk(min(count, len(members)), 1).indices
-        found[members] = members[nearest[:, torch.arange(count) % nearest.shape[1]]]
-    return found
 
 
 def apart(a: Tensor, b: Tensor) -> Tensor:
     """Mean distance of two feature maps (B, C, h, w), place by place, a coordinate."""
     return ((a - b).square().mean(1) + 1e-8).sqrt().mean()
-
-
-def cells(pixels: Tensor) -> Tensor:
-    """Mean colours of 4x4 cells: (B, 3, S, S) → (B, 3, 4, 4)."""
-    return F.adaptive_avg_pool2d(pixels, 4)
 
 
 class _GanModule(nn.Module):
@@ -63,36 +30,6 @@ class _GanModule(nn.Module):
         self.generator = Generator(**asdict(config.generator))
         self.critic = Critic(config.critic)
         self.register_buffer("strength", torch.tensor(0.5))  # of the augmentation
-
-
-class Gaze:
-    """The frozen network as the GAN uses it: taps at unit deviation, their projection, and the semantic part that it
-    would tell.
-    """
-
-    def __init__(self, net: EfficientNet, data: Conditioned, config: GanConfig, device: str) -> None:
-        self.net, self.side = net.to(device), config.side
-        step = max(1, len(data.photos) // CALIBRATION)
-        with torch.no_grad():
-            taps = self.taps(to_pixels(data.photos.pixels[::step]).to(device))
-            mean = net.pool(taps[-1]).mean(0)
-        self.deviations = [tap.std((0, 2, 3)) + 1e-3 for tap in taps]
-        self.projection = Projection([x.cpu() for x in self.deviations], config.critic.widths).to(device)
-        semantic = F.normalize(data.embeds[0, :, : data.semantic].float(), dim=1)
-        # at this side a photo's features are a little different: the mean is theirs
-        self.axes = Axes(mean, regression(data.features, semantic).matrix.to(device))
-
-    def taps(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) → feature maps, finest first."""
-        return self.net.taps(resized(pixels, self.side))
-
-    def deep(self, taps: list[Tensor]) -> list[Tensor]:
-        """The two coarsest taps at unit deviation."""
-        return [tap / d[None, :, None, None] for tap, d in zip(taps[-2:], self.deviations[-2:], strict=True)]
-
-    def semantic(self, taps: list[Tensor]) -> Tensor:
-        """The semantic part (B, K) that taps tell, of any norm."""
-        return self.axes(self.net.pool(taps[-1]))
 
 
 @contextmanager
@@ -123,11 +60,11 @@ class GanTask:
     """Hinge loss on frozen features (Sauer et al. 2021), a photo's neighbours as what is real (Casanova et al. 2021),
     and for the generator:
 
-    guide: what the frozen network names in a drawn picture is what the conditioning says.
+    guide: what is told of a drawn picture is what the conditioning says.
     energy: the energy score (Gneiting and Raftery 2007) of deep features, E|y - x| - E|y - y'| / 2 over two pictures y,
     y' of one conditioning and a neighbour x. It is least where the pictures of a conditioning differ as its photos do:
     noise has to matter.
-    colour: mean colours of 4x4 cells are those that the layout part stands for.
+    colour: mean colours of cells are those of the photo, which the conditioning stands for.
 
     Both networks take their step at once, on gradients that are kept apart.
     """
@@ -139,24 +76,13 @@ class GanTask:
         self,
         data: Conditioned,
         val: Conditioned,
-        net: EfficientNet,
+        gaze: Gaze,
+        sight: Sight,
         config: GanConfig,
         seed: int = 0,
-        device: str = "cpu",
     ) -> None:
-        self.data, self.val, self.config, self.device = data, val, config, device
-        self.gaze = Gaze(net, data, config, device)
-        synsets = sorted({meta["synset"] for meta in data.photos.meta})
-        labels, self.val_labels = (
-            torch.tensor([synsets.index(m["synset"]) if m["synset"] in synsets else -1 for m in part.photos.meta])
-            for part in (data, val)
-        )
-        self.near = neighbours(data.features, labels)
-        weights = torch.tensor([1.0 if meta.get("concept") else config.plain for meta in data.photos.meta])
-        self.shares = weights.cumsum(0) / weights.sum()
-        semantic = F.normalize(data.embeds[0, :, : data.semantic].float(), dim=1)
-        means = torch.stack([semantic[labels == k].mean(0) for k in range(len(synsets))])
-        self.means = F.normalize(means, dim=1).to(device)
+        """gaze: what the critic looks through; sight: what tells how well a picture fits its conditioning."""
+        self.data, self.val, self.gaze, self.sight, self.config = data, val, gaze, sight, config
         torch.manual_seed(seed)
         self.module = _GanModule(config).to(memory_format=torch.channels_last)
 
@@ -164,8 +90,9 @@ class GanTask:
         """`size` anchors, a neighbour of each as the photo; the conditioning is the anchor's semantic part and the
         photo's layout part.
         """
-        picks = torch.searchsorted(self.shares, torch.rand(size, generator=generator)).clamp(max=len(self.near) - 1)
-        photos = self.near[picks, torch.randint(self.near.shape[1], (size,), generator=generator)]
+        shares, near = self.data.shares, self.data.near
+        picks = torch.searchsorted(shares, torch.rand(size, generator=generator)).clamp(max=len(near) - 1)
+        photos = near[picks, torch.randint(near.shape[1], (size,), generator=generator)]
         mirrored = (torch.rand(size, generator=generator) < 0.5).long()
         images = self.data.photos.pixels[photos]
         images = torch.where(mirrored.bool()[:, None, None, None], images.flip(2), images)
@@ -197,7 +124,7 @@ class GanTask:
         items = torch.cat((torch.arange(count), torch.arange(count // 4)))
         noise = torch.randn(len(items), self.config.generator.noise, generator=generator).to(photos.device)
         drawn = self.module.generator(noise, conditioning[items]).float()
-        view = View.draw(count, photos.shape[-1], float(self.module.strength), generator)
+        view = View.draw(count, photos.shape[-1], float(self.module.strength), generator, self.config.crop)
         with torch.no_grad():
             real = self.gaze.taps(view(photos))
         return _Play(photos, conditioning, items, drawn, real=real, fake=self.gaze.taps(view.pick(items)(drawn)))
@@ -205,6 +132,8 @@ class GanTask:
     def _wrong(self, conditioning: Tensor) -> Tensor:
         """Conditionings (B, D) that do not fit: the next one's semantic part, and of every fourth its layout part."""
         semantic, layout = conditioning.tensor_split((self.data.semantic,), 1)
+        if not layout.shape[1]:
+            return conditioning.roll(1, 0)
         colours = (torch.arange(len(conditioning)) % 4 == 0)[:, None].to(conditioning.device)
         return torch.where(
             colours, torch.cat((semantic, layout.roll(1, 0)), 1), torch.cat((semantic.roll(1, 0), layout), 1)
@@ -233,13 +162,17 @@ class GanTask:
         energy = sum(
             apart(y, x[items]) - apart(y[:again], y[-again:]) / 2 for y, x in zip(deep, wanted, strict=True)
         ) / len(deep)
-        told = self.gaze.semantic(now.fake)
+        told = self.sight.told(now.drawn, now.fake)
         return {
             "fooling": -sum(score.mean() for score in scores),
             "guide": 1 - F.cosine_similarity(told, conditioning[:, : self.data.semantic], dim=1).mean(),
             "energy": energy,
-            "colour": (cells(now.drawn) - cells(now.photos)[items]).abs().mean(),
+            "colour": (self._cells(now.drawn) - self._cells(now.photos)[items]).abs().mean(),
         }
+
+    def _cells(self, pixels: Tensor) -> Tensor:
+        """Mean colours of cells: (B, 3, S, S) → (B, 3, n, n)."""
+        return F.adaptive_avg_pool2d(pixels, self.config.cells)
 
     @torch.no_grad()
     def _adapt(self, sure: float, count: int) -> None:
@@ -248,35 +181,35 @@ class GanTask:
         self.module.strength.add_(step).clamp_(0.2, 1.0)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """At val photos' own embeddings: synsets named by the frozen network, colours of 4x4 cells, and what other
-        noise changes: the distance of two pictures' deep features beside that of a picture and the photo."""
+        """At val photos' own embeddings: how well the pictures fit, colours of cells, and what other noise changes: the
+        distance of two pictures' deep features beside that of a picture and the photo.
+        """
         settle(module.generator, self.data.embeds[0])
         keep = torch.arange(0, len(self.val.photos), max(1, len(self.val.photos) // 256))
-        photos = to_pixels(self.val.photos.pixels[keep]).to(self.device)
+        photos = to_pixels(self.val.photos.pixels[keep]).to(self.gaze.device)
         first, second = (self._drawn(module.generator, keep, seed) for seed in range(2))
         taps, others, real = self.gaze.taps(first), self.gaze.taps(second), self.gaze.taps(photos)
-        named = F.normalize(self.gaze.semantic(taps), dim=1) @ self.means.T
         away, between = (
             sum(apart(a, b).item() for a, b in zip(self.gaze.deep(taps), self.gaze.deep(x), strict=True))
             for x in (real, others)
         )
-        return {
-            "named": (named.argmax(1).cpu() == self.val_labels[keep]).float().mean().item(),
-            "colour_l1": (cells(first) - cells(photos)).abs().mean().item(),
+        return self.sight.measure(first, taps, keep) | {
+            "colour_l1": (self._cells(first) - self._cells(photos)).abs().mean().item(),
             "spread": between / away,
         }
 
     def _drawn(self, generator: Generator, keep: Tensor, seed: int) -> Tensor:
         """A picture of each of these val photos' embeddings (K,)."""
         draws = torch.Generator().manual_seed(seed)
-        noise = torch.randn(len(keep), self.config.generator.noise, generator=draws).to(self.device)
-        return generator(noise, self.val.embeds[0, keep].float().to(self.device))
+        noise = torch.randn(len(keep), self.config.generator.noise, generator=draws).to(self.gaze.device)
+        return generator(noise, self.val.embeds[0, keep].float().to(self.gaze.device))
 
     def preview(self, module: nn.Module, path: Path) -> None:
         """Ten val photos of ten labels, and five pictures of each at its own embedding."""
         from mmx.media.image import grid
 
-        firsts = [int((self.val_labels == label).nonzero()[0, 0]) for label in self.val_labels.unique().tolist()]
+        labels = self.val.labels
+        firsts = [int((labels == label).nonzero()[0, 0]) for label in labels.unique().tolist()]
         keep = torch.tensor(firsts[:: max(1, len(firsts) // 10)][:10])
         rows = [to_pixels(self.val.photos.pixels[keep])]
         rows += [self._drawn(module.generator, keep, seed).cpu() for seed in range(5)]
