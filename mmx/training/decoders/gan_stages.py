@@ -167,7 +167,8 @@ def of_things(recipe: GanRecipe, seen: Seen, teacher: Teacher, gaze: Gaze) -> tu
         weights = torch.tensor([1.0 if meta.get("concept") else recipe.sizes.plain for meta in photos.meta])
         embeds = embeds_of(photos, teacher, recipe.run / "embeds" / name).transpose(0, 1)
         near = neighbours(features, labels)
-        splits.append(Conditioned(photos, embeds, teacher.net.semantic.out_features, labels, near, weights))
+        semantic = teacher.net.semantic.out_features
+        splits.append(Conditioned(photos, embeds, semantic, labels=labels, near=near, weights=weights))
     return splits[0], splits[1], NameSight(gaze, splits[0], splits[1], seen.features[0])
 
 
@@ -180,7 +181,8 @@ def of_faces(
         labels = torch.tensor([teacher.net.class_of(meta["gender"], meta["age"]) for meta in photos.meta])
         embeds = embeds_of(photos, teacher, recipe.run / "embeds" / name).transpose(0, 1)
         own = torch.arange(len(photos))[:, None]
-        splits.append(Conditioned(photos, embeds, teacher.net.dim, labels, own, torch.ones(len(photos))))
+        weights = torch.ones(len(photos))
+        splits.append(Conditioned(photos, embeds, teacher.net.dim, labels=labels, near=own, weights=weights))
     return splits[0], splits[1], FaceSight(teacher.net, splits[1])
 
 
@@ -196,7 +198,7 @@ def train_generator(
     gaze = Gaze(seen.net, seen.photos, sizes.critic, sizes.side, recipe.device)
     teacher.to(recipe.device, torch.float32)
     data, val, sight = (of_faces if isinstance(teacher, FaceTeacher) else of_things)(recipe, seen, teacher, gaze)
-    task = GanTask(data, val, gaze, sight, sizes, recipe.seed)
+    task = GanTask(data, val, gaze, sight, config=sizes, seed=recipe.seed)
     if first is not None:
         task.module.generator.grow_from(first)
     identity = identity_of(recipe, seen) | {"sizes": asdict(sizes)}
