@@ -18,7 +18,8 @@ from mmx.decoders.face_words import KNOTS, FaceWords, age_weights, described
 from mmx.decoders.load import load_decoder
 from mmx.errors import InputError, ModelError
 from mmx.evaluation.edit import Ask, Judged, _row
-from mmx.guided.edit import WAY, Editor, Terms, Wanted, edited
+from mmx.guided.edit import Editor
+from mmx.guided.edit_terms import WAY, Terms, Wanted, edited
 from mmx.guided.invert import invert, on_shell
 from mmx.guided.residual import Schedule
 from mmx.media.face_texts import Said, said

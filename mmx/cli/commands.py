@@ -102,6 +102,11 @@ COMMANDS = {
     "train-lm": Row(
         "mmx.cli.train_lm:train_lm", "Train", "Train a language model that captions are written with → RUN/lm."
     ),
+    "train-mapper": Row(
+        "mmx.cli.train_mapper:train_mapper",
+        "Train",
+        "Train one text's edit of any picture, so that it takes no steps any more → RUN/mapper.",
+    ),
     "pairs": Row(
         "mmx.cli.data:pairs",
         "Train",

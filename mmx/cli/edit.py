@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -48,8 +50,14 @@ class Wish:
         typer.Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 60."),
     ] = None
 
-    def extras(self) -> tuple[Extra, ...]:
-        """The terms as inputs. Raises UsageError where there are none, and for what can't be read as a query."""
+    def extras(self, mapper: str | None) -> tuple[Extra, ...]:
+        """The terms as inputs; of a mapper its own text, unless one is given. Raises UsageError where there are none,
+        and for what can't be read as a query."""
+        if mapper is not None:
+            if self.sound is not None:
+                raise UsageError("a mapper has a text of its own", hint="leave --sound out")
+            text = self.wish or _text_of(mapper)
+            return (Extra(text, "plus", is_text=True),) if text else ()
         terms = [] if self.wish is None else parse_query(self.wish)
         if any(term.kind not in ("text", "file") for term in terms):
             raise UsageError(f"{self.wish}: a picture is edited toward texts and files")
@@ -65,6 +73,15 @@ class Wish:
 class Guiding:
     """Which models draw and guide."""
 
+    bridge: Annotated[
+        Optional[str],
+        typer.Option(
+            "--mapper",
+            metavar="FOLDER",
+            show_default=False,
+            help="Edit at once by what mmx train-mapper made; its text need not be given again.",
+        ),
+    ] = None
     decoder: Decoder = None
     encoder: Annotated[
         Optional[str],
@@ -93,17 +110,21 @@ def edit(
     mmx edit face.png "an old man" --strip -o strip.png
 
     mmx edit dog.png --sound sea.wav -o dog-at-sea.png
+
+    mmx edit faces/ --mapper run/mapper -o old/
     """
-    extras = wish.extras()
+    extras = wish.extras(models.bridge)
+    _check_mapper(wish, editing, models)
     if (editing.strip or editing.direction) and models.encoder is not None:
         raise UsageError("--direction and --strip go through the decoder's own space", hint="leave --space out")
     if editing.strip and output.num > 1:
         raise UsageError("--strip is one row of pictures", hint="leave -n out")
+    of_faces = all(extra.is_text and about_a_face(extra.path) for extra in extras)
     request = Request(
         "edit",
         expand([wish.picture], "image"),
         output=output,
-        models=models if models.decoder or _about_a_face(extras) else Guiding(IMAGES, models.encoder),
+        models=models if models.decoder or of_faces else replace(models, decoder=IMAGES),
         settings=Settings.of(wish, editing, placement),
         saying=saying,
         layout="strip" if editing.strip else "single",
@@ -112,10 +133,26 @@ def edit(
     carry_out(request, _shown if in_colour(sys.stderr) and not saying.quiet else None)
 
 
-def _about_a_face(extras: tuple[Extra, ...]) -> bool:
-    """Whether all terms are texts about faces."""
+def _text_of(mapper: str) -> str | None:
+    """What a mapper's folder says that it maps to; nothing where it can't be read, which loading it will tell."""
     try:
-        return all(extra.is_text and said(extra.path) for extra in extras)
+        return str(next(iter(json.loads((Path(mapper) / "config.json").read_text(encoding="utf8"))["labels"])))
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        return None
+
+
+def _check_mapper(wish: Wish, editing: Editing, models: Guiding) -> None:
+    """Raises UsageError for what makes no sense beside a mapper."""
+    if models.bridge is None:
+        return
+    if wish.steps is not None or editing.direction or models.encoder is not None:
+        raise UsageError("--mapper edits at once, and its own way", hint="leave --steps, --direction and --space out")
+
+
+def about_a_face(text: str) -> bool:
+    """Whether a text says something of a face."""
+    try:
+        return bool(said(text))
     except InputError:
         return False
 

@@ -216,6 +216,8 @@ def _other_models(record: dict[str, Any], translator: Translator | Remade) -> li
     different = []
     for role in ROLES:
         there, was = translator.models.get(role), record.get(role)
+        if role == "bridge" and there is None and was is not None:  # a mapper, which no edit needs
+            raise ModelError(f"it was made with the mapper {was['name']}", hint="give it: --bridge FOLDER")
         if there is None or was is None:
             if there or was:
                 different.append(f"it was made {'without' if there else 'with'} an {role}")

@@ -20,7 +20,8 @@ from mmx.data.photos import Photos, load_photos
 from mmx.errors import UsageError
 from mmx.evaluation.judge import Judge, judge_for
 from mmx.evaluation.report import Example, Report, Table
-from mmx.guided.edit import LR, STEPS, Editor, Wanted, edited
+from mmx.guided.edit import Editor
+from mmx.guided.edit_terms import LR, STEPS, Wanted, edited
 from mmx.guided.residual import Schedule
 from mmx.nets.face import GENDERS, FaceEncoder
 from mmx.recipes.base import Measuring

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,11 +16,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from mmx.bridges.mapper import Mapper
 from mmx.decoders.base import Decoder
 from mmx.decoders.face_words import FaceWords
 from mmx.errors import InputError, ModelError, UsageError
+from mmx.guided.edit_terms import LR, STEPS, WAY, Wanted, edited
 from mmx.guided.invert import Inverted, invert, on_shell
-from mmx.guided.residual import Outcome, Schedule, Step, Term, optimise
+from mmx.guided.residual import Schedule, Step
 from mmx.media.audio import Waveform, read_audio
 from mmx.media.faces import can_find, find_face
 from mmx.media.image import read_image, to_rgb
@@ -32,80 +33,8 @@ from mmx.spaces.load import load_space
 from mmx.spaces.parts import Part
 from mmx.translate.base import Alone, Blend, Excerpt, Names, Translation, Translator, generator_for
 
-STEPS, LR = 60, 0.05
-WAY = 0.5  # how far strength 1 goes, in the unit sphere of what is seen
 TAKEN = "taken for an aligned face: none is looked for without OpenCV (pip install 'mmx[train]')"
 STRIP = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """direction (D,): unit norm, in the space. strength: 1 goes WAY. keep, l2: weights of likeness and of a small
-    residual."""
-
-    direction: Tensor
-    strength: float = 1.0
-    keep: float = 1.0
-    l2: float = 0.05
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the terms look at. now, before: unit vectors (B, D). residual (B, D)."""
-
-    now: Tensor
-    before: Tensor
-    residual: Tensor
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The losses of an edit."""
-
-    wanted: Wanted
-
-    def wish(self, seen: Seen) -> Tensor:
-        """How much of the way is not gone: 1 at the start, 0 where it is."""
-        gone = (seen.now - seen.before) @ self.wanted.direction
-        return (gone / (self.wanted.strength * WAY) - 1).square().mean()
-
-    def likeness(self, seen: Seen) -> Tensor:
-        """1 - cosine of what is across the direction: all else that is seen."""
-        return 1 - F.cosine_similarity(self._across(seen.now), self._across(seen.before)).mean()
-
-    def _across(self, points: Tensor) -> Tensor:
-        direction = self.wanted.direction
-        return points - (points @ direction)[:, None] * direction
-
-    def all(self, scale: float) -> list[Term[Seen]]:
-        """As the loop takes them. scale: of the residual's squares, so that the conditioning has unit variance."""
-        return [
-            Term("wish", 1.0, self.wish),
-            Term("likeness", self.wanted.keep, self.likeness),
-            Term("l2", self.wanted.l2, lambda seen: seen.residual.square().mean() * scale),
-        ]
-
-
-def edited(
-    start: Tensor,
-    wanted: Wanted,
-    paint: Callable[[Tensor], Tensor],
-    see: Callable[[Tensor], Tensor],
-    *,
-    schedule: Schedule,
-    watch: Callable[[Step, Sequence[Tensor]], None] | None = None,
-) -> tuple[Tensor, Outcome]:
-    """A conditioning (1, D) → that of the edited picture, by optimisation. paint: conditioning → pixels in [0, 1]."""
-    with torch.no_grad():
-        before = see(paint(start))
-
-    def look(residual: Sequence[Tensor], step: int) -> Seen:
-        return Seen(see(paint(on_shell(start + residual[0], start))), before, residual[0])
-
-    scale = start.shape[-1] / float(start.square().sum())
-    terms = Terms(wanted).all(scale)
-    found = optimise([torch.zeros_like(start)], look, terms, schedule, watch=watch)
-    return on_shell(start + found.residual[0], start), found
 
 
 class Editor(Translator):
@@ -122,6 +51,8 @@ class Editor(Translator):
         self.task, self.alone = "edit", Alone()
         self.decoder, self.space, self.centre = decoder, space, centre
         self.decoder_at, self.space_at = decoder_at, space_at
+        self.mapper: Mapper | None = None
+        self.mapper_at: Located | None = None
         self.watch: Callable[[Step, Sequence[Tensor]], None] | None = None
 
     @classmethod
@@ -137,11 +68,21 @@ class Editor(Translator):
         centre = torch.zeros(1)
         if decoder.teacher.names_faces and names.encoder is None:
             centre = FaceWords.load(decoder_at.folder).mean
-        return cls(decoder, space, centre, decoder_at=decoder_at, space_at=space_at)
+        editor = cls(decoder, space, centre, decoder_at=decoder_at, space_at=space_at)
+        if names.bridge is not None:
+            editor.use(locate(names.bridge, task, "bridge"))
+        return editor
+
+    def use(self, mapper_at: Located) -> None:
+        """Edit by a mapper, which `mmx train-mapper` made. Raises ModelError for one of another decoder."""
+        mapper = Mapper.load(mapper_at.folder)
+        mapper.require(self.decoder, mapper_at.name)
+        self.mapper, self.mapper_at = mapper.to(self.decoder.device), mapper_at
 
     @property
     def models(self) -> dict[str, Located]:
-        return {"decoder": self.decoder_at} | ({"encoder": self.space_at} if self.space_at else {})
+        found = {"bridge": self.mapper_at, "decoder": self.decoder_at, "encoder": self.space_at}
+        return {role: at for role, at in found.items() if at is not None}
 
     def _read(self, source: Any, name: str | None, excerpt: Excerpt) -> Image.Image | Waveform:
         """A picture, squared around a face for a decoder of faces; or a sound, which only a wish can be. Raises
@@ -201,45 +142,50 @@ class Editor(Translator):
         picture = medium[0] if isinstance(medium, (list, tuple)) else medium
         if not isinstance(picture, Image.Image):
             raise InputError("a picture is edited, and this is a sound", hint="--sound FILE says what it is to become")
-        if not shift:
+        mapper = self._mapper(shift, steps, direction)
+        if not shift and mapper is None:
             raise UsageError("nothing says what the picture is to become", hint='mmx edit PICTURE "an old man"')
-        wanted = Wanted(self.towards(shift).to(self.decoder.device), strength, keep, l2)
+        towards = self.towards(shift).to(self.decoder.device) if mapper is None else torch.zeros(self.space.dim)
         schedule = Schedule(steps or STEPS, LR, until=until)
+        strengths = STRIP if strip else (strength,) if direction or mapper else ()
+        along = mapper.edited if mapper else partial(self.shifted, direction=towards)
         done = Translation([])
         for index in indices:
             begun = time.perf_counter()
             found = self.inverted(picture, seed, index, invert)
             done.notes.append(_said(found))
             done.seconds["bridge"] = done.seconds.get("bridge", 0.0) + time.perf_counter() - begun
-            self._one(done, found.conditioning, wanted, schedule, (seed, index), strip=strip, at_once=direction)
+            start = found.conditioning
+            if strengths:
+                points = torch.cat([along(start, strength=strength) for strength in strengths])
+            else:
+                points = self._by_steps(done, start, Wanted(towards, strength, keep, l2), schedule, (seed, index))
+            draws = [generator_for(seed, index) for _ in points]
+            done.media += self.decoder.decode(points.cpu(), generators=draws)
+            done.conditioning = [*done.conditioning, *points.cpu()]
         done.seconds["decode"] = time.perf_counter() - started - done.seconds["bridge"]
         return done
 
-    def _one(
-        self,
-        done: Translation,
-        start: Tensor,
-        wanted: Wanted,
-        schedule: Schedule,
-        noise: tuple[int, int],
-        *,
-        strip: bool,
-        at_once: bool,
-    ) -> None:
-        """One edit, or one strip of them, into `done`."""
-        if strip or at_once:
-            strengths = STRIP if strip else (wanted.strength,)
-            points = torch.cat([self.shifted(start, wanted.direction, strength) for strength in strengths])
-        else:
-            points, found = edited(
-                start, wanted, partial(self.painted, *noise), self.space.see, schedule=schedule, watch=self.watch
-            )
-            done.stopped, done.until = found.stopped, len(found.steps) - 1
-            first, last = found.steps[0].losses, found.steps[min(found.step, len(found.steps) - 1)].losses
-            done.notes.append(", ".join(f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last))
-        draws = [generator_for(*noise) for _ in points]
-        done.media += self.decoder.decode(points.cpu(), generators=draws)
-        done.conditioning = [*done.conditioning, *points.cpu()]
+    def _mapper(self, shift: Sequence[Blend], steps: int | None, direction: bool) -> Mapper | None:
+        """The mapper, where there is one, for what is asked for. Raises UsageError where that is something else."""
+        if self.mapper is None:
+            return None
+        if steps is not None or direction:
+            raise UsageError("a mapper edits at once, and its own way", hint="leave --steps and --direction out")
+        for blend in shift:
+            self.mapper.require_text(blend.medium if blend.weight == 1 else None)
+        return self.mapper
+
+    def _by_steps(
+        self, done: Translation, start: Tensor, wanted: Wanted, schedule: Schedule, noise: tuple[int, int]
+    ) -> Tensor:
+        """An edit by optimisation, and what there is to say of it, into `done`."""
+        paint = partial(self.painted, *noise)
+        point, found = edited(start, wanted, paint, self.space.see, schedule=schedule, watch=self.watch)
+        done.stopped, done.until = found.stopped, len(found.steps) - 1
+        first, last = found.steps[0].losses, found.steps[min(found.step, len(found.steps) - 1)].losses
+        done.notes.append(", ".join(f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last))
+        return point
 
     def inverted(self, picture: Image.Image, seed: int, index: int, steps: int) -> Inverted:
         """What the decoder draws a picture from, with the noise of a seed and an index."""

@@ -9,8 +9,8 @@ import typer
 
 
 @dataclass(frozen=True)
-class Editing:
-    """How a picture is edited."""
+class Pull:
+    """How strongly an edit is pulled where."""
 
     strength: Annotated[
         float, typer.Option("--strength", min=-5.0, max=5.0, help="How far to go; below 0 the other way.")
@@ -19,6 +19,12 @@ class Editing:
     l2: Annotated[
         float, typer.Option("--l2", min=0.0, max=100.0, help="How much the conditioning is to stay where it is.")
     ] = 0.05
+
+
+@dataclass(frozen=True)
+class Editing(Pull):
+    """How a picture is edited."""
+
     invert: Annotated[
         int,
         typer.Option("--invert", min=0, max=1000, help="Steps that first find what the picture itself is drawn from."),

@@ -12,6 +12,7 @@ from mmx.models.store import is_shared
 
 if TYPE_CHECKING:
     from mmx.bridges.base import BridgeConfig
+    from mmx.decoders.base import ConditioningSpec
 
 
 def bridge_card(config: BridgeConfig, measured: dict[str, Any]) -> str:
@@ -202,6 +203,35 @@ GPT-2 (`GPT2LMHeadModel`) of {sizes["layers"]} layers x {sizes["width"]}, {sizes
 `perplexity`: of captions that no training had; `unigram` and `bigram`: what counting tokens, and pairs of them, in the
 training captions gives on the same ones. `perplexity_things`: of names in captions' frames, as it was trained on.
 {_evaluation(measured.get("evaluation"))}
+{_notes(measured)}"""
+
+
+def mapper_card(spec: ConditioningSpec, measured: dict[str, Any]) -> str:
+    """README.md of a mapper's folder."""
+    columns = list(dict.fromkeys(column for row in measured["val"].values() for column in row))
+    rows = "".join(
+        f"| {name} | {' | '.join(f'{row[column]:.4g}' for column in columns)} |\n"
+        for name, row in measured["val"].items()
+    )
+    return f"""---
+library_name: mmx
+tags: [edit, mapper]
+---
+# A mapper to "{measured["text"]}"
+
+Edits what drives the frozen decoder `{spec.name}` (fingerprint `{spec.fingerprint[:16]}`) in one forward pass,
+guided in training by the space `{measured["space"]}` (StyleCLIP's latent mapper). Trained on
+{measured["pictures"]} pictures, {measured["steps"]} steps of {measured["batch_size"]}, seed {measured["seed"]}, with:
+
+    {measured["command"]}
+
+| on the val split | {" | ".join(columns)} |
+|---|{"---|" * len(columns)}
+{rows}
+The terms of `mmx edit`, lower is better, and seconds of the processor for each picture: `wish` is 1 where nothing of
+the way is gone, `likeness` 1 - the cosine of all else that is seen, `l2` the residual's mean square where the
+conditioning has unit variance. The oracle optimises each picture alone.
+
 {_notes(measured)}"""
 
 
