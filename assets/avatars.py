@@ -1,39 +1,43 @@
-"""The README's avatar, and the numbers beside it: python assets/avatars.py [JUDGE DATA]
+"""The README's avatars, and the numbers beside them: python assets/avatars.py [REPORT DATA]
 
-The mesh is made here: a body, a head and four legs. JUDGE: the run of a judge that `mmx eval sound2img --judge-network
-efficientnet-lite2` trained, a head on a network that guided nothing; DATA: a folder with meshes/*.obj to measure on.
+The mesh is made here: a body, a head and four legs. With DATA, a folder with images-*.tar and meshes/*.obj, it also
+measures, into REPORT, where the judge is kept (a head on a network that guided nothing), and into avatars.json here,
+from which tests/test_readme.py fills the README's table. A table that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
-from torch import Tensor
+from PIL import Image
 
-from mmx.evaluation.judge import Judge, JudgeHead, _looked
-from mmx.guided.avatar import held_out
-from mmx.guided.avatar_job import AvatarJob, Portrait, artifact, portrait
+from mmx.data.photos import Photos, load_photos
+from mmx.evaluation.avatar import Ask, Critic, measure_one
+from mmx.evaluation.judge import train_judge
+from mmx.evaluation.report import Report
+from mmx.guided.avatar_job import AvatarJob, Portrait, portrait
+from mmx.guided.cameras import Cameras, ring
+from mmx.guided.turntable import TILT
+from mmx.media.animation import gif_bytes
 from mmx.media.given import Given
+from mmx.media.image import grid
 from mmx.recipes.avatar import AvatarOptions
+from mmx.spaces.base import Space
 from mmx.spaces.load import load_space
-from mmx.training.teachers.efficientnet import load_efficientnet
 
 ASSETS = Path(__file__).parent
-SHOWN = (("a cow", "cow"), ("a lion", "lion"), ("a fire", "fire"))
-ROWS = {
-    "4 views, 150 steps": {},
-    "one view": {"views": 1},
-    "without the Laplacian": {"smooth": 0.0},
-    "without crops": {"crops": 0},
-    "colours only": {"reach": 0.0},
-}
+ASKED = (  # a mesh, what it is to become, and what the judge calls that
+    ("spot.obj", "a cow", "cow"),
+    ("human.obj", "a monkey", "monkey"),
+    ("animal.glb", "meow.wav", "cat"),
+)
+TAUGHT, SIDE = 21_504, 64  # train photos that the judge learns from; pixels of a photo
+SHOWN, TURN, PANEL = ("a lion", "meow.wav"), 24, 192  # of the README's GIF; frames, and pixels of a picture
 
 
 def animal() -> trimesh.Trimesh:
@@ -53,110 +57,84 @@ def ball(middle: tuple[float, float, float], radii: tuple[float, float, float]) 
     return part
 
 
-def job(mesh: bytes, name: str, query: str, **options: float) -> AvatarJob:
-    """What `mmx avatar` would be asked for."""
-    text = Given(query, query.encode(), "query", is_text=True)
-    return AvatarJob((Given(name, mesh, "mesh"),), (text,), AvatarOptions(**options), "cpu")
+def walking(rest: np.ndarray, moment: float) -> np.ndarray:
+    """The animal's points (N, 3) at a moment of its walk in [0, 1): each leg swings about where it begins, the two of a
+    diagonal together."""
+    below = np.clip(-0.1 - rest[:, 1], 0, None)  # how far down a leg
+    side = np.sign(rest[:, 0]) * np.sign(rest[:, 2])
+    angle = 0.5 * side * np.sin(2 * np.pi * moment)
+    return rest + np.stack((0 * below, below * (1 - np.cos(angle)), below * np.sin(angle)), 1)
 
 
-class Measured:
-    """Scores of views that no step used."""
-
-    def __init__(self, run: Path) -> None:
-        from safetensors.torch import load_file
-
-        state = max(run.glob("state-*"))
-        self.labels = json.loads((state / "state.json").read_text())["identity"]["labels"]
-        net = JudgeHead(len(self.labels))
-        net.load_state_dict(load_file(state / "average.safetensors"))
-        self.judge = Judge(net, partial(_looked, load_efficientnet("lite2")))
-
-    @torch.no_grad()
-    def scores(self, made: Portrait, weights: Sequence[Tensor], concept: str) -> dict[str, float]:
-        """space: mean cosine to what was wanted; judge: mean share that it gives the concept; named: of views."""
-        pictures = made.pictures(weights, held_out(made.sight.front))
-        pixels = torch.stack([torch.from_numpy(np.asarray(p).copy()) for p in pictures]).permute(0, 3, 1, 2) / 255
-        logits, _ = self.judge(pictures)
-        at = self.labels.index(concept)
-        return {
-            "space": float((made.sight.directions(pixels) @ made.target).mean()),
-            "judge": float(logits.softmax(-1)[:, at].mean()),
-            "named": float((logits.argmax(-1) == at).float().mean()),
-        }
+def job(mesh: Path, query: str, **options: float) -> AvatarJob:
+    """What `mmx avatar` would be asked for; a mesh that is a folder is a motion."""
+    files = sorted(mesh.iterdir()) if mesh.is_dir() else [mesh]
+    sound = ASSETS / "samples" / query
+    is_text = not query.endswith(".wav")
+    wanted = Given(query, query.encode() if is_text else sound.read_bytes(), "query", is_text=is_text)
+    given = tuple(Given(file.name, file.read_bytes(), "mesh") for file in files)
+    return AvatarJob(given, (wanted,), AvatarOptions(**options), "cpu")
 
 
-def shape(made: Portrait, weights: Sequence[Tensor]) -> dict[str, float]:
-    """moved: mean way of points, of the radius; spread: standard deviation of how much longer edges are than before;
-    crossings: of edges with triangles, per thousand triangles, that were not there before."""
-    rest, faces = made.mesh.frames[0], made.mesh.faces
-    after = made.painted(weights).points
-    edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0)
-    longer = [np.linalg.norm(p[edges[:, 0]] - p[edges[:, 1]], axis=1) for p in (after, rest)]
-    more = crossings(after, edges, faces) - crossings(rest, edges, faces)
-    return {
-        "moved": float(np.linalg.norm(after - rest, axis=1).mean() / made.scale),
-        "spread": float((longer[0] / longer[1]).std()),
-        "crossings": 1000 * more / len(faces),
-    }
+def turning(made: Portrait) -> list[list[Image.Image]]:
+    """Pictures of a mesh from all around, before and after."""
+    start, weights = made.start(), made.optimised().residual
+    cameras = ring(TURN, TILT, made.sight.front)
+    frames = [k * len(made.mesh.frames) // TURN for k in range(TURN)]
+    found = []
+    for w in (start, weights):
+        each = (
+            made.pictures(w, Cameras(cameras.azimuth[k : k + 1], cameras.elevation[k : k + 1]), frames[k])[0]
+            for k in range(TURN)
+        )
+        found.append([picture.resize((PANEL, PANEL), Image.Resampling.LANCZOS) for picture in each])
+    return found
 
 
-def crossings(points: np.ndarray, edges: np.ndarray, faces: np.ndarray) -> int:
-    """How many pairs there are of an edge and a triangle that it runs through."""
-    from scipy.spatial import cKDTree
-
-    middles, ends = points[faces].mean(1), points[edges]
-    reach = np.linalg.norm(points[faces] - middles[:, None], axis=-1).max()
-    reach += np.linalg.norm(ends[:, 0] - ends[:, 1], axis=-1).max() / 2
-    near = cKDTree(ends.mean(1)).sparse_distance_matrix(cKDTree(middles), reach, output_type="coo_matrix")
-    edge, face = near.row, near.col
-    apart = (edges[edge][:, :, None] != faces[face][:, None, :]).all((1, 2))
-    edge, face = edge[apart], face[apart]
-    a, b, c = points[faces[face]].transpose(1, 0, 2).astype(float)
-    start, way = ends[edge, 0].astype(float), (ends[edge, 1] - ends[edge, 0]).astype(float)
-    e, f = b - a, c - a
-    h = np.cross(way, f)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = 1 / (e * h).sum(-1)
-        to = start - a
-        u, q = scale * (to * h).sum(-1), np.cross(to, e)
-        v, t = scale * (way * q).sum(-1), scale * (f * q).sum(-1)
-        return int(((u > 0) & (v > 0) & (u + v < 1) & (t > 0) & (t < 1)).sum())
+def shown(space: Space, mesh: Path) -> bytes:
+    """A GIF of an animal as it was made, and as each of SHOWN."""
+    turned = [turning(portrait(space, job(mesh, query))) for query in SHOWN]
+    columns = [turned[0][0], *(after for _, after in turned)]
+    return gif_bytes([grid(list(row), len(row), 0) for row in zip(*columns, strict=True)], 0.08, "")
 
 
-def table(run: Path, data: Path, out: Path) -> None:
-    """Write what was measured, as JSON, row by row."""
-    space, measured = load_space(device="cpu"), Measured(run)
-    path = data / "meshes" / "spot.obj"
-    done = json.loads(out.read_text()) if out.exists() else {}
-    for query, concept in SHOWN:
-        own = done.setdefault(query, {})
-        for name, options in ROWS.items():
-            if name in own:
-                continue
-            made = portrait(space, job(path.read_bytes(), path.name, query, **options))
-            if "before" not in own:
-                own["before"] = measured.scores(made, made.start(), concept)
-            weights = made.optimised().residual
-            own[name] = measured.scores(made, weights, concept) | shape(made, weights)
-            others = {c for _, c in SHOWN if c != concept}
-            if not options:
-                own["as something else"] = {
-                    "judge": float(np.mean([measured.scores(made, weights, c)["judge"] for c in others]))
-                }
-            out.write_text(json.dumps(done, indent=1))
-            print(query, name, own[name], flush=True)
+def critic(data: Path, report: Path) -> tuple[Critic, Photos]:
+    """The judge, trained once, and the photos of val."""
+    whole = load_photos(data, SIDE)
+    train, val = whole.split("train"), whole.split("val")
+    labels = sorted({meta["concept"] for meta in whole.meta if meta.get("concept")})
+    some = Photos(torch.cat((train.pixels[:TAUGHT], val.pixels)), train.meta[:TAUGHT] + val.meta)
+    return Critic(train_judge(some, labels, report / "judge", network="efficientnet-lite2"), labels), val
+
+
+def measured(space: Space, data: Path, report: Path) -> None:
+    """Write avatars.json, and what there is to look at into the report's folder."""
+    judge, val = critic(data, report)
+    tables, examples = {}, []
+    for name, query, label in ASKED:
+        place = ASSETS / "samples" / name if name == "animal.glb" else data / "meshes" / name
+        kept = report / f"{name}-{label}.json"
+        ask = Ask(job(place, query), label)
+        if not kept.exists():
+            others = [other for _, _, other in ASKED if other != label]
+            table, example = measure_one(space, ask, others, judge, photos=val, done=print)
+            kept.write_text(json.dumps(table, indent=1), encoding="utf8")
+            grid(list(example.results), 4).save(kept.with_suffix(".png"))
+            examples.append(example)
+        tables[f"{name.partition('.')[0]} as {query}"] = json.loads(kept.read_text(encoding="utf8"))
+        about = {"task": "avatar", "split": "24 held-out views", "judge": judge.judge.name}
+        Report(tables, examples).write(report, about)
+        text = json.dumps({"evaluation": about | tables}, indent=1)
+        (ASSETS / "avatars.json").write_text(text + "\n", encoding="utf8")
 
 
 def main() -> None:
     """Write samples/animal.glb, avatar.gif, and avatars.json where there is something to measure with."""
-    mesh = animal().export(file_type="glb")
-    (ASSETS / "samples" / "animal.glb").write_bytes(mesh)
-    space = load_space(device="cpu")
-    made = portrait(space, job(mesh, "animal.glb", "a lion", steps=300))
-    weights = made.optimised().residual
-    (ASSETS / "avatar.gif").write_bytes(artifact(made, weights, ".gif"))
+    place, space = ASSETS / "samples" / "animal.glb", load_space(device="cpu")
+    place.write_bytes(animal().export(file_type="glb"))
     if len(sys.argv) > 2:
-        table(Path(sys.argv[1]), Path(sys.argv[2]), ASSETS / "avatars.json")
+        return measured(space, Path(sys.argv[2]), Path(sys.argv[1]))
+    (ASSETS / "avatar.gif").write_bytes(shown(space, place))
 
 
 if __name__ == "__main__":

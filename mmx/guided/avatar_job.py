@@ -37,8 +37,8 @@ from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.parts import Part, parts_of
 from mmx.translate.job import inputs_of, refuse_unknown
 
-SIGMA = 5.0  # of the field's frequencies, in periods over the mesh's radius
-RATE = 5e-4
+SIGMA, COARSE = 5.0, 1.0  # of the field's frequencies, for colours and for offsets, in periods over the mesh's radius
+RATE = 1e-3
 LIBRARIES = ("torch", "trimesh", "pillow", "numpy")
 VIDEO = ("av",)
 
@@ -129,7 +129,7 @@ def portrait(space: Space, job: AvatarJob) -> Portrait:
     body = Body.of(frames, torch.from_numpy(mesh.faces).to(device))
     means = known_means(space).clone()
     target = _target(space, means, job.query).to(device)
-    field = Field.draw(_generator(options.seed, 0), sigma=SIGMA, reach=options.reach)
+    field = Field.draw(_generator(options.seed, 0), sigma=SIGMA, coarse=COARSE, reach=options.reach)
     looking = Looking(views=options.views, size=options.size, local=options.crops)
     dtype = None if options.dtype == "auto" else DTYPES[placed(job.device, options.dtype).name]
     mean = means[MODALITIES.index("image")].to(device)

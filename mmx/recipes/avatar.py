@@ -49,7 +49,7 @@ class AvatarOptions:
     ] = 0.1
     smooth: Annotated[
         float, typer.Option("--smooth", min=0.0, max=1000.0, help="Weight of the moves' Laplacian: no spikes.")
-    ] = 1.0
+    ] = 0.3
     texture: Annotated[
         int,
         typer.Option(

@@ -42,8 +42,17 @@ class Progress:
         now = time.monotonic()
         self.rate = (step - self.done) * self.batch_size / max(now - self.start, 1e-9)
         shown = {key: value for key, value in metrics.items() if len(metrics) < 6 or key in MAIN}
-        note = " ".join(f"{key} {value:.4g}" for key, value in (parts | shown).items()) + f" {self.rate:.0f}/s"
+        took = (now - self.start) / max(step - self.done, 1)
+        note = (
+            " ".join(f"{key} {value:.4g}" for key, value in (parts | shown).items()) + f" {pace(took, self.batch_size)}"
+        )
         self.bar.update(self.task, completed=step, note=note)
         if not sys.stderr.isatty() and (now - self.printed > 30 or step == self.total):
             self.printed = now
             self.console.print(f"{self.name} {step}/{self.total} {note}", soft_wrap=True, highlight=False)
+
+
+def pace(seconds: float, batch_size: int) -> str:
+    """How fast steps of so many seconds are, in what is easily read: samples a second, or seconds a step."""
+    rate = batch_size / max(seconds, 1e-9)
+    return f"{rate:.0f}/s" if rate >= 10 else f"{seconds:.2g} s a step"
