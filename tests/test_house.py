@@ -23,7 +23,7 @@ FLOORS = (
     ("translate",),
     ("spaces", "guided"),
     ("training",),
-    ("evaluation", "serving"),
+    ("evaluation", "serving", "cluster"),
     ("cli",),
 )
 FUNCTION, P90, FILE = 70, 20, 320

@@ -191,7 +191,7 @@ def test_a_command_shows_its_result_and_a_batch_how_far_it_is(
 
 def test_progress_passes_on_what_it_is_given(terminal: Terminal, capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress([1, 2, 3], shown=True) as going:
+    with progress([1, 2, 3], 3, shown=True) as going:
         for item in going:
             print("out", item)
     assert capsys.readouterr().out == "out 1\nout 2\nout 3\n" and "3/3" in terminal.getvalue()

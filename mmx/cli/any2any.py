@@ -12,9 +12,10 @@ from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, Strictness, carry_out
 from mmx.errors import ModelError, UsageError
-from mmx.media.files import Source, expand, texts
+from mmx.media.files import Source, texts
+from mmx.media.stores import expand
 from mmx.models.store import locate, missing
-from mmx.network import Serving
+from mmx.network import Spread
 from mmx.options import Decoder, Encoder, Excerpt, Files, Models, Pictures, Placement, Settings, SizedSampling
 from mmx.tasks import Task
 from mmx.tasks import task as find_task
@@ -62,7 +63,7 @@ def translate(
     excerpt: Excerpt,
     strictness: Strictness,
     placement: Placement,
-    network: Serving,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Translate by a bridge that you trained, from whatever it takes into whatever its decoder makes.
@@ -83,7 +84,7 @@ def translate(
         models=Models(models.bridge, models.decoder, models.encoder),
         settings=Settings.of(sampling, voice, excerpt, placement),
         saying=saying,
-        server=network.server,
+        spread=spread,
         strict=strictness.strict,
         layout="grid" if output.grid else "single",
         suffix=".wav" if speaks else ".png",

@@ -15,8 +15,9 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
 from mmx.errors import InputError, UsageError
 from mmx.media.face_texts import said
-from mmx.media.files import expand, given_file
-from mmx.network import Network
+from mmx.media.files import given_file
+from mmx.media.stores import expand
+from mmx.network import Clustered
 from mmx.options import Decoder, Output, Placement, Seed, Settings
 from mmx.recipes.editing import Editing
 from mmx.spaces.query import parse_query
@@ -98,7 +99,7 @@ def edit(
     editing: Editing,
     models: Guiding,
     placement: Placement,
-    network: Network,
+    spread: Clustered,
     saying: Showing,
 ) -> None:
     """Edit a picture or a face toward a text or a sound; every network stays frozen.
@@ -127,6 +128,7 @@ def edit(
         models=models if models.decoder or of_faces else replace(models, decoder=IMAGES),
         settings=Settings.of(wish, editing, placement),
         saying=saying,
+        spread=spread,
         layout="strip" if editing.strip else "single",
         extras=extras,
     )
@@ -158,7 +160,11 @@ def about_a_face(text: str) -> bool:
 
 
 def _shown(engine: Engine) -> None:
-    """A line on the terminal that says how far it is."""
+    """A line on the terminal that says how far it is, of what is computed here."""
+    from mmx.cli.engine import Here
+
+    if not isinstance(engine, Here):
+        return
 
     def watch(step: Any, _: Any) -> None:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items())

@@ -12,8 +12,9 @@ from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand, output_file
-from mmx.network import Serving
+from mmx.media.files import output_file
+from mmx.media.stores import expand
+from mmx.network import Spread
 from mmx.options import Files, Models, Output, Placement, Settings, Speaking
 
 
@@ -43,7 +44,7 @@ def img2speech(
     drawing: Drawing,
     models: Models,
     placement: Placement,
-    network: Serving,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Say what a picture shows, with no text in between.
@@ -63,7 +64,7 @@ def img2speech(
         models=models,
         settings=Settings.of(speaking, placement),
         saying=saying,
-        server=network.server,
+        spread=spread,
         suffix=".wav",
         drawing=drawing.spectrogram,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -57,9 +57,10 @@ def _spectrogram(data: bytes) -> bytes:
 
 
 @contextmanager
-def progress(items: Sequence[T], *, shown: bool) -> Iterator[Iterator[T]]:
-    """The items, one after the other, and on a terminal how many are done and how long the rest will take."""
-    if not shown or len(items) < 2 or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+def progress(items: Iterable[T], total: int, *, shown: bool) -> Iterator[Iterator[T]]:
+    """The items, `total` in all, one after the other, and on a terminal how many are done and how long the rest will
+    take."""
+    if not shown or total < 2 or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield iter(items)
         return
     from rich.console import Console
@@ -74,4 +75,4 @@ def progress(items: Sequence[T], *, shown: bool) -> Iterator[Iterator[T]]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        yield iter(bar.track(items))
+        yield iter(bar.track(items, total))

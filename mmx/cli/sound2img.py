@@ -12,8 +12,9 @@ from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, Strictness, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand, given_file
-from mmx.network import Serving
+from mmx.media.files import given_file
+from mmx.media.stores import expand
+from mmx.network import Spread
 from mmx.options import Blending, Excerpt, Files, Models, Pictures, Placement, Settings, SizedSampling
 from mmx.spaces.query import parse_query
 
@@ -55,7 +56,7 @@ def sound2img(
     strictness: Strictness,
     models: Models,
     placement: Placement,
-    network: Serving,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Turn sounds into pictures of what makes them.
@@ -76,7 +77,7 @@ def sound2img(
         models=models,
         settings=Settings.of(sampling, blending, excerpt, placement),
         saying=saying,
-        server=network.server,
+        spread=spread,
         strict=strictness.strict,
         layout=layout,
         suffix=".gif" if layout == "gif" else ".png",

@@ -7,10 +7,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mmx.errors import MmxError
+from mmx.media.files import Target
 from mmx.media.names import printable
 
 if TYPE_CHECKING:
-    from mmx.media.files import Source, Target
+    from mmx.media.files import Source
     from mmx.media.given import Done, Job
     from mmx.options import Saying
 
@@ -60,13 +61,13 @@ class Talk(Speaker):
         for name, heard in zip(names, done.heard, strict=True) if any(done.heard) else ():
             self.note(f"{name}: {self.verb}: {', '.join(f'{label} {share:.2f}' for label, share in heard)}")
         stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in done.seconds.items())
-        self.note(f"{', '.join(str(target.path or 'stdout') for target in targets)}: {stages}")
+        self.note(f"{', '.join(target.name for target in targets)}: {stages}")
         self.result(
             {
                 "schema": "mmx.result/1",
                 "command": job.command,
                 "inputs": sources,
-                "outputs": [str(target.path or "-") for target in targets],
+                "outputs": ["-" if target == Target(None) else target.name for target in targets],
                 "seed": job.settings.seed,
                 "heard": [[{"label": label, "share": share} for label, share in heard] for heard in done.heard],
                 "seconds": done.seconds,

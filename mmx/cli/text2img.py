@@ -7,7 +7,7 @@ from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
 from mmx.errors import UsageError
 from mmx.media.files import texts
-from mmx.network import Serving
+from mmx.network import Spread
 from mmx.options import BridgeAndDecoder, Pictures, Placement, Settings, SizedSampling, Texts
 
 
@@ -18,7 +18,7 @@ def text2img(
     sampling: SizedSampling,
     models: BridgeAndDecoder,
     placement: Placement,
-    network: Serving,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Turn texts into pictures, by the same prior and decoder that sounds drive. The starter knows 21 things.
@@ -36,7 +36,7 @@ def text2img(
         models=models,
         settings=Settings.of(sampling, placement),
         saying=saying,
-        server=network.server,
+        spread=spread,
         layout="grid" if output.grid else "single",
     )
     carry_out(request)

@@ -17,14 +17,16 @@ from mmx.cli.preview import Showing, preview
 from mmx.cli.talk import Talk
 from mmx.errors import NonFiniteError, UsageError
 from mmx.launch import launched, stray
-from mmx.media.files import Source, Target, Text, names_a_file, plan
+from mmx.media.files import Source, Target, Text, names_a_file
+from mmx.media.stores import plan
 from mmx.models.store import missing
+from mmx.network import Clustered
 from mmx.options import BridgeAndDecoder, Output, Settings
 from mmx.spaces.query import Term
 from mmx.tasks import task as find_task
 
 if TYPE_CHECKING:
-    from mmx.media.given import Done, Given
+    from mmx.media.given import Done, Given, Job
 
 # whether --resume was given → how a batch that was interrupted is gone on with
 GO_ON = {True: "the same command goes on", False: "--overwrite makes all again; a batch begun with --resume goes on"}
@@ -83,7 +85,7 @@ class Request:
     extras: tuple[Extra, ...] = ()
     strict: bool = False  # whether sounds of which a part is missing are refused
     drawing: Path | None = None  # where a picture of the one spoken result goes
-    server: str | None = None  # that has the models loaded, as --server says it
+    spread: Clustered = Clustered()  # where it is computed
 
     @property
     def together(self) -> bool:
@@ -100,6 +102,7 @@ class Request:
     def groups(self) -> list[Group]:
         """What is to be done. Raises UsageError before any work."""
         output = self.output
+        self.spread.check()
         count = 1 if self.layout != "single" else output.num
         sources = self.sources[:1] if self.together else self.sources
         targets = plan(sources, output.output, count, self.suffix)
@@ -126,13 +129,16 @@ def carry_out(request: Request, prepare: Callable[[Engine], None] | None = None)
     groups = request.groups()
     talk = Talk(request.saying, find_task(request.command).verb)
     started = time.perf_counter()
-    engine = open_engine(request.server, request.command, request.models, request.settings)
-    talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {engine.place}")
-    if engine.notice:
-        talk.note(engine.notice)
-    if prepare is not None:
-        prepare(engine)
-    _translate_all(engine, request, _own_share(groups, talk), talk)
+    engine = open_engine(request.spread, request.command, request.models, request.settings, talk.note)
+    try:
+        talk.note(f"models ready in {time.perf_counter() - started:.1f} s, {engine.place}")
+        if engine.notice:
+            talk.note(engine.notice)
+        if prepare is not None:
+            prepare(engine)
+        _translate_all(engine, request, _own_share(groups, talk), talk)
+    finally:
+        engine.close()
 
 
 def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
@@ -149,26 +155,27 @@ def _own_share(groups: list[Group], talk: Talk) -> list[Group]:
 def _translate_all(engine: Engine, request: Request, groups: list[Group], talk: Talk) -> None:
     """Every group, in turn. Raises as `each` does."""
     blended = tuple(extra.given() for extra in request.extras)
-    ledger = Ledger(Path(str(request.output.output))) if request.output.resume else None
-    each(
-        groups,
-        lambda group: _translate_one(engine, request, group, blended, ledger=ledger, talk=talk),
-        name=lambda group: group[0][0].name,
-        failed=lambda group, error: talk.failed(group[0], error),
-        go_on=GO_ON[request.output.resume],
-        shown=not request.saying.quiet,
-    )
+    ledger = Ledger(str(request.output.output)) if request.output.resume else None
+    try:
+        each(
+            groups,
+            lambda group: _translate_one(engine, request, group, blended, ledger),
+            name=lambda group: group[0][0].name,
+            said=lambda group, made: _tell(request, group, made, talk),
+            failed=lambda group, error: talk.failed(group[0], error),
+            go_on=GO_ON[request.output.resume],
+            shown=not request.saying.quiet,
+            width=min(engine.width, len(groups)),
+        )
+    finally:
+        if ledger:
+            ledger.close()
 
 
 def _translate_one(
-    engine: Engine,
-    request: Request,
-    group: Group,
-    blended: tuple[Given, ...],
-    *,
-    ledger: Ledger | None,
-    talk: Talk,
-) -> None:
+    engine: Engine, request: Request, group: Group, blended: tuple[Given, ...], ledger: Ledger | None
+) -> tuple[Job, Done] | None:
+    """The job and its results, which are written; None where it was done before."""
     from mmx.media.given import Given, Job
 
     sources, targets = group
@@ -176,15 +183,23 @@ def _translate_one(
     indices = tuple(range(request.output.num))
     options = {"layout": request.layout, "command": request.command, "strict": request.strict}
     job = Job(given + blended, request.settings, indices, **options)
-    paths = [target.path for target in targets]
     key = job_digest(job, engine.models) if ledger else ""
-    if ledger and ledger.has(key, paths):
-        talk.note(f"{sources[0].name}: already done")
-        return
+    if ledger and ledger.has(key, targets):
+        return None
     done = engine.run(job)
     _write(done, targets, request.drawing)
     if ledger:
-        ledger.add(key, paths)
+        ledger.add(key, targets)
+    return job, done
+
+
+def _tell(request: Request, group: Group, made: tuple[Job, Done] | None, talk: Talk) -> None:
+    """What is said and shown of a group that is done. Raises where that ended before its time."""
+    sources, targets = group
+    if made is None:
+        talk.note(f"{sources[0].name}: already done")
+        return
+    job, done = made
     talk.done(job, done, targets)
     if request.previews:
         preview([artifact.data for artifact in done.artifacts])

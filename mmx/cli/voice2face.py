@@ -6,8 +6,9 @@ from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, Strictness, carry_out
 from mmx.errors import UsageError
-from mmx.media.files import expand, names_a_file
-from mmx.network import Serving
+from mmx.media.files import names_a_file
+from mmx.media.stores import expand
+from mmx.network import Spread
 from mmx.options import Averaging, Excerpt, Files, Models, Pictures, Placement, Sampling, Settings
 
 
@@ -21,7 +22,7 @@ def voice2face(
     strictness: Strictness,
     models: Models,
     placement: Placement,
-    network: Serving,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Imagine faces that such a voice might have.
@@ -43,7 +44,7 @@ def voice2face(
         models=models,
         settings=Settings.of(sampling, averaging, excerpt, placement),
         saying=saying,
-        server=network.server,
+        spread=spread,
         strict=strictness.strict,
         layout="grid" if output.grid else "single",
     )

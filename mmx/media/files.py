@@ -165,6 +165,17 @@ class Target:
 
     path: Path | None
 
+    @property
+    def name(self) -> str:
+        return "stdout" if self.path is None else str(self.path)
+
+    def exists(self) -> bool:
+        return self.path is not None and self.path.exists()
+
+    def below(self, folder: str) -> str:
+        """Its name below the folder that was given."""
+        return Path(self.name).relative_to(folder).as_posix()
+
     def check(self, *, overwrite: bool) -> None:
         """Fail before any work where the output can't be written. Raises UsageError."""
         if self.path is None:

@@ -1,0 +1,1 @@
+"""A command's jobs on the machines of a Ray cluster."""
