@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +138,33 @@ def training(task: str, data: Path, run: Path, decoder: str | Path, *rest: objec
     """The arguments that train a bridge for a few small steps on the CPU."""
     command = ("train-bridge", task, "--data", data, "-o", run, "--decoder", decoder, "--max-steps", steps)
     return (*command, "--prior-steps", steps, "--batch-size", 6, "--device", "cpu", "--quiet", *rest)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """A command that does what `python` does, without the seconds of its imports: see tests/forked.py.
+
+    Only for processes that import torch anyway, and that read nothing from the environment while they import.
+    """
+    if not hasattr(os, "pidfd_open"):  # only Linux has it
+        yield [sys.executable]
+        return
+    script, place = ROOT / "tests" / "forked.py", tmp_path_factory.mktemp("forked") / "socket"
+    line, own = [sys.executable, script, "serve", place], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(line, cwd=ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-IS", str(script), "ask", str(place)]
+        parent.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def two_processes(python: list[str]) -> list[str]:
+    """The beginning of a line that has torchrun start two processes: what follows are words for `python`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "--no-python"]
+    return [*python, *launch, *python]
 
 
 @pytest.fixture

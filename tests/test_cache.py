@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -208,7 +207,7 @@ def test_all_processes_leave_out_the_same_samples(tmp_path: Path) -> None:
         Threads(2).run(fewer)
 
 
-def test_processes_with_different_cache_folders_load_the_same_pairs(tmp_path: Path) -> None:
+def test_processes_with_different_cache_folders_load_the_same_pairs(two_processes, tmp_path: Path) -> None:
     """For real: two processes over gloo, each with a disk of its own."""
     data = pair_folder(tmp_path / "pairs", 30)
     script = tmp_path / "load.py"
@@ -229,9 +228,8 @@ text = f"{{len(loaded.skipped)}} {{len(loaded.train.sources) + len(loaded.val.so
 (cache / "told").write_text(text)
 """
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, str(script)], capture_output=True, env=environment, check=False)
+    done = subprocess.run([*two_processes, str(script)], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     told = [(tmp_path / f"cache{rank}" / "told").read_text() for rank in range(2)]
     assert told[0] == told[1] and told[0].startswith("0 30 ")

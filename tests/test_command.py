@@ -270,15 +270,16 @@ def test_bytes_in_memory_equal_a_file(debug_models, bark: Path) -> None:
     assert io.BytesIO(a.tobytes()).getvalue() == b.tobytes()
 
 
-def test_a_big_batch_is_shared_and_goes_on(mmx_in_process, one_step_options, tmp_path: Path, sounds: Path) -> None:
+def test_a_big_batch_is_shared_and_goes_on(
+    mmx_in_process, two_processes, one_step_options, tmp_path: Path, sounds: Path
+) -> None:
     """Two processes do each item once, with the bytes that one process gives; --resume makes only what is missing."""
     one, two = tmp_path / "one", tmp_path / "two"
     assert mmx_in_process("sound2img", sounds, "-o", one, "-n", 2, *one_step_options)[0] in (0, 6)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29618"]
     command = ["-m", "mmx", "sound2img", str(sounds), "-o", str(two), "-n", "2", "--resume", "--quiet"]
     command += one_step_options
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    subprocess.run([*launch, *command], capture_output=True, env=environment, check=False)
+    subprocess.run([*two_processes, *command], capture_output=True, env=environment, check=False)
     names = {path.relative_to(one) for path in one.rglob("*.png")}
     assert names and names == {path.relative_to(two) for path in two.rglob("*.png")}
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)

@@ -181,9 +181,9 @@ def test_shards_are_filled_and_small_ones_become_one(tmp_path: Path, data: Path,
     assert sum(sizes) == 13 and sum(size < 2 for size in sizes) <= 1
 
 
-def test_killed_at_any_step_an_index_is_whole_and_goes_on(tmp_path: Path, data: Path) -> None:
+def test_killed_at_any_step_an_index_is_whole_and_goes_on(python, tmp_path: Path, data: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_index", data, tmp_path / "a.idx"],
+        [*python, "-m", "tests.killed_index", data, tmp_path / "a.idx"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

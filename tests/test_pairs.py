@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def test_rows_come_back_and_nothing_is_computed_twice(tmp_path: Path) -> None:
     assert encode.calls == 21 and cache.read(int(changed.rows[5]))[0, 0] == 99
 
 
-def test_two_processes_and_a_kill_leave_a_whole_cache(tmp_path: Path) -> None:
+def test_two_processes_and_a_kill_leave_a_whole_cache(python, tmp_path: Path) -> None:
     """Two that compute the same at the same time, and one that is killed while it writes: every row is whole."""
     items = write(tmp_path / "files", 12)
     script = f"""
@@ -64,9 +63,9 @@ if sys.argv[1] == "killed":
     os.replace = replace
 filled(items, folder, Encoder())
 """
-    killed = subprocess.run([sys.executable, "-c", script, "killed"], check=False)
+    killed = subprocess.run([*python, "-c", script, "killed"], check=False)
     assert killed.returncode == -signal.SIGKILL
-    both = [subprocess.Popen([sys.executable, "-c", script, "whole"]) for _ in range(2)]
+    both = [subprocess.Popen([*python, "-c", script, "whole"]) for _ in range(2)]
     assert [one.wait() for one in both] == [0, 0]
     encode = Encoder()
     found, cache = filled(items, tmp_path, encode)
@@ -74,7 +73,7 @@ filled(items, folder, Encoder())
     assert all(cache.read(int(found.rows[n])).shape == (n + 1, 2) for n in range(12) if n != 7)
 
 
-def test_a_cache_of_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+def test_a_cache_of_more_shards_than_files_may_be_open(python, tmp_path: Path) -> None:
     script = f"""
 import resource, sys; sys.path.insert(0, {str(ROOT)!r})
 import torch, numpy as np
@@ -88,7 +87,7 @@ cache.refresh()
 rows = cache.find(np.arange(1, 301, dtype=np.uint64))
 print([int(cache.read(int(row))[1, 2]) for row in rows] == list(range(300)))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([*python, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True", done.stderr
 
 
@@ -247,21 +246,23 @@ def test_keys_are_the_sha256() -> None:
 
 
 @pytest.mark.parametrize("hears", ["--norm=group", "--norm=batch", "--architecture=transformer"])
-def test_two_processes_train_as_one_with_the_doubled_batch(tmp_path: Path, debug_models, hears: str) -> None:
+def test_two_processes_train_as_one_with_the_doubled_batch(
+    python, two_processes, tmp_path: Path, debug_models, hears: str
+) -> None:
     """Over gloo: negatives, batch normalisation and gradients are those of the whole batch."""
     folder = pair_folder(tmp_path / "pairs", 40)
     command = ["-m", "mmx", "train-bridge", "sound2img", "--data", str(folder), "--decoder", str(debug_models[1])]
     command += [*COMMON, hears]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    one = [sys.executable, *command, "-o", str(tmp_path / "one"), "--batch-size", "12"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]
-    two = [*launch, *command, "-o", str(tmp_path / "two"), "--batch-size", "6"]
+    one = [*python, *command, "-o", str(tmp_path / "one"), "--batch-size", "12"]
+    two = [*two_processes, *command, "-o", str(tmp_path / "two"), "--batch-size", "6"]
     for line in (one, two):
         done = subprocess.run(line, capture_output=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr.decode()[-2000:]
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
     assert metrics[0]["batch_size"] == metrics[1]["batch_size"] == 12
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert alone[0] == pytest.approx(together[0], rel=1e-4)
     # Adam's first steps are signs: sums in another order, which flip those of tiny gradients, part the runs soon
-    assert alone[:3] == pytest.approx(together[:3], rel=1e-3) and alone == pytest.approx(together, rel=5e-2)
+    assert alone[:3] == pytest.approx(together[:3], rel=1e-2) and alone == pytest.approx(together, rel=5e-2)
     assert metrics[0]["val"]["val_alignment"] == pytest.approx(metrics[1]["val"]["val_alignment"], rel=2e-2)

@@ -30,10 +30,10 @@ def test_there_are_commands() -> None:
     assert len(commands()) >= 3
 
 
-def in_a_shell(line: str, folder: Path) -> None:
+def in_a_shell(line: str, folder: Path, python: list[str]) -> None:
     """A line as it stands, in a process of its own for each command."""
     words = [
-        part.replace("mmx", f"{sys.executable} -m mmx", 1) if part.startswith("mmx ") else part
+        part.replace("mmx", f"{shlex.join(python)} -m mmx", 1) if part.startswith("mmx ") else part
         for part in re.split(r"(?<=\|) ", line)
     ]
     script = " ".join(words)
@@ -56,11 +56,13 @@ def words_of(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_readme_command(line: str, mmx_in_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_command(
+    line: str, mmx_in_process, python: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pipes in a real shell; other lines in this process, where what they import and load is there already."""
     line = line.replace("assets/samples", str(ROOT / "assets" / "samples"))
     if "|" in line:
-        in_a_shell(line, tmp_path)
+        in_a_shell(line, tmp_path, python)
         return
     monkeypatch.chdir(tmp_path)
     for command in line.split(" && "):

@@ -455,10 +455,10 @@ def test_a_server_that_nobody_asks_leaves(tmp_path: Path, monkeypatch) -> None:
     assert said == ["ready"] and not Path(listener.where).exists()
 
 
-def test_sigterm_ends_the_server_when_what_runs_is_done(one_step_models, bark: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_the_server_when_what_runs_is_done(python, one_step_models, bark: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path)}
     server = subprocess.Popen(
-        [sys.executable, "-m", "mmx", "serve"], env=own, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*python, "-m", "mmx", "serve"], env=own, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         where = Path(server.stderr.readline().rpartition(" ")[2].strip())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,9 +227,9 @@ def test_an_image_encoder_that_the_bridge_does_not_know_is_refused(
 
 
 def test_sound_to_picture_to_speech_in_a_real_shell(
-    one_step_options, speech_options, tmp_path: Path, bark: Path
+    python, one_step_options, speech_options, tmp_path: Path, bark: Path
 ) -> None:
-    mmx = f"{sys.executable} -m mmx"
+    mmx = f"{shlex.join(python)} -m mmx"
     line = f"cat {bark} | {mmx} sound2img - -o - {' '.join(one_step_options)}"
     line += f" | {mmx} img2speech - -o said.wav {' '.join(speech_options)}"
     environment = {**__import__("os").environ, "PYTHONPATH": str(ROOT)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -100,15 +99,16 @@ def test_streamed_shards_train_as_local_ones(mmx_in_process, tmp_path: Path, ser
     assert metrics[0]["data_sha256"] == metrics[1]["data_sha256"] and metrics[0]["pairs"] == metrics[1]["pairs"]
 
 
-def test_two_processes_stream_a_share_each(mmx_in_process, tmp_path: Path, server: Server, one_step_models) -> None:
+def test_two_processes_stream_a_share_each(
+    mmx_in_process, two_processes, tmp_path: Path, server: Server, one_step_models
+) -> None:
     """Every shard is asked for once, and the losses are those of one process with the doubled batch."""
     command = ["train-bridge", "sound2img", "--data", f"{server.url}/a-{{000..001}}.tar", *COMMON]
     command += ["--decoder", str(one_step_models[1])]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29623"]
 
     def two(*line: str) -> tuple[int, bytes, bytes]:
-        done = subprocess.run([*launch, "-m", "mmx", *line], capture_output=True, env=environment, check=False)
+        done = subprocess.run([*two_processes, "-m", "mmx", *line], capture_output=True, env=environment, check=False)
         return done.returncode, done.stdout, done.stderr
 
     for name, start, size in (("two", two, "6"), ("one", mmx_in_process, "12")):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +49,14 @@ def test_a_bridge_is_trained_and_its_decoder_is_not(
     assert mmx_in_process("sound2img", bark, "-o", tmp_path / "b.png", *options)[0] == 0
 
 
-def test_a_killed_run_ends_in_the_same_weights(mmx_in_process, shards: Path, one_step_models, tmp_path: Path) -> None:
+def test_a_killed_run_ends_in_the_same_weights(
+    mmx_in_process, python, shards: Path, one_step_models, tmp_path: Path
+) -> None:
     """SIGKILL after the first stage was saved, then the same command; beside a run that nobody disturbed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     lines = {name: bridge_command(shards, tmp_path / name, one_step_models[1]) for name in ("whole", "killed")}
     killed = subprocess.Popen(
-        [sys.executable, "-m", "mmx", *lines["killed"]],
+        [*python, "-m", "mmx", *lines["killed"]],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=environment,

@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def test_loss_gradients_are_finite_where_vectors_agree() -> None:
     )  # the scale is clipped, not infinite
 
 
-def test_a_run_killed_at_any_step_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(python, tmp_path: Path) -> None:
     script = f"""
 import json, os, signal, sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
@@ -129,7 +128,7 @@ runs = (("whole", 99), ("killed", 3), ("killed", 17), ("killed", 18), ("killed",
 print(json.dumps([train(folder / name, until) for name, until in runs]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
+        [*python, "-c", script, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=True,
