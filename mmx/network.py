@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Optional
 
-import typer
-
+from mmx.declared import Option
 from mmx.errors import UsageError
 from mmx.options import FREE
 
@@ -24,7 +23,7 @@ class Network:
     """Whether a command may fetch what is not on disk. It is heeded when the line is read: nobody has to ask."""
 
     offline: Annotated[
-        bool, typer.Option("--offline", callback=_forbid_network, help="Fetch nothing: models and data must be here.")
+        bool, Option("--offline", callback=_forbid_network, help="Fetch nothing: models and data must be here.")
     ] = field(default=False, metadata=FREE)
 
 
@@ -34,7 +33,7 @@ class Serving(Network):
 
     server: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--server",
             envvar="MMX_SERVER",
             metavar="WHERE",
@@ -53,13 +52,13 @@ class Clustered(Network):
 
     engine: Annotated[
         str,
-        typer.Option(
+        Option(
             "--engine", metavar="here|ray", help="Compute on this machine, or on the workers of a Ray cluster."
         ),
     ] = field(default="here", metadata=FREE)
     address: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--address",
             metavar="HOST:PORT",
             show_default=False,
@@ -69,7 +68,7 @@ class Clustered(Network):
     ] = field(default=None, metadata=FREE)
     workers: Annotated[
         Optional[int],
-        typer.Option(
+        Option(
             "--workers",
             min=1,
             max=10_000,
@@ -79,7 +78,7 @@ class Clustered(Network):
     ] = field(default=None, metadata=FREE)
     gpus: Annotated[
         Optional[float],
-        typer.Option(
+        Option(
             "--gpus", min=0.0, max=64.0, show_default=False, help="GPUs of each worker, such as 0.25. Default: 1."
         ),
     ] = field(default=None, metadata=FREE)
@@ -92,6 +91,7 @@ class Clustered(Network):
         stray = next((name for name, value in of_ray.items() if value is not None), None)
         if self.engine == "here" and stray:
             raise UsageError(f"{stray} is for --engine ray")
+
 
 @dataclass(frozen=True)
 class Spread(Serving, Clustered):

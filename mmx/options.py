@@ -9,17 +9,16 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Optional, Self
 
-import typer
-
+from mmx.declared import Argument, Option
 from mmx.recipes.editing import Editing, Stopped
 
 # of fields that the identity of a training run leaves out: weights come out the same whatever they are; or it holds
 # digests instead, of data and models; or the loop compares them itself, of a schedule
 FREE = {"identity": False}
 
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes on the same machine.")]
+Seed = Annotated[int, Option("--seed", min=0, help="The same seed gives the same bytes on the same machine.")]
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace files that exist.")]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Files:
     """What is translated."""
 
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, or - for stdin.", show_default=False)
+        list[str], Argument(metavar="INPUT...", help="Files, folders, globs, or - for stdin.", show_default=False)
     ]
 
 
@@ -37,7 +36,7 @@ class Texts:
 
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="Texts, .txt files with one each, or - for stdin.", show_default=False),
+        Argument(metavar="TEXT...", help="Texts, .txt files with one each, or - for stdin.", show_default=False),
     ]
 
 
@@ -47,7 +46,7 @@ class Output:
 
     output: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "-o",
             "--output",
             metavar="OUT",
@@ -57,12 +56,12 @@ class Output:
         ),
     ] = None
     num: Annotated[
-        int, typer.Option("-n", "--num", min=1, max=10_000, help="How many different results of each input.")
+        int, Option("-n", "--num", min=1, max=10_000, help="How many different results of each input.")
     ] = 1
     overwrite: Overwrite = False
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Of a folder of results: skip what was made by the same options and models."),
+        Option("--resume", help="Of a folder of results: skip what was made by the same options and models."),
     ] = False
 
 
@@ -70,7 +69,7 @@ class Output:
 class Pictures(Output):
     """Where pictures go."""
 
-    grid: Annotated[bool, typer.Option("--grid", help="One contact sheet of the results instead of a file each.")] = (
+    grid: Annotated[bool, Option("--grid", help="One contact sheet of the results instead of a file each.")] = (
         False
     )
 
@@ -82,11 +81,11 @@ class Sampling:
     seed: Seed = 0
     steps: Annotated[
         Optional[int],
-        typer.Option("--steps", min=1, max=1000, show_default=False, help="Denoising steps. Default: the decoder's."),
+        Option("--steps", min=1, max=1000, show_default=False, help="Denoising steps. Default: the decoder's."),
     ] = None
     guidance: Annotated[
         Optional[float],
-        typer.Option(
+        Option(
             "--guidance",
             min=0.0,
             max=100.0,
@@ -102,7 +101,7 @@ class SizedSampling(Sampling):
 
     size: Annotated[
         Optional[int],
-        typer.Option("--size", min=8, max=4096, show_default=False, help="Pixels a side. Default: the decoder's."),
+        Option("--size", min=8, max=4096, show_default=False, help="Pixels a side. Default: the decoder's."),
     ] = None
 
 
@@ -112,7 +111,7 @@ class Levels:
 
     gain: Annotated[
         float,
-        typer.Option(
+        Option(
             "--gain",
             min=-60,
             max=60,
@@ -121,7 +120,7 @@ class Levels:
         ),
     ] = 0.0
     frames: Annotated[
-        int, typer.Option("--frames", min=2, max=500, help="Pictures on the way that --interpolate goes.")
+        int, Option("--frames", min=2, max=500, help="Pictures on the way that --interpolate goes.")
     ] = 8
 
 
@@ -131,11 +130,11 @@ class Blending(Levels):
 
     mix: Annotated[
         list[str],
-        typer.Option("--mix", metavar="FILE[:weight]", show_default=False, help="Hear another sound at the same time."),
+        Option("--mix", metavar="FILE[:weight]", show_default=False, help="Hear another sound at the same time."),
     ] = field(default_factory=list)
     interpolate: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--interpolate",
             metavar="FILE",
             show_default=False,
@@ -144,7 +143,7 @@ class Blending(Levels):
     ] = None
     image: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--image",
             metavar="FILE[:weight]",
             show_default=False,
@@ -160,11 +159,11 @@ class Excerpt:
 
     start: Annotated[
         Optional[float],
-        typer.Option("--start", min=0, metavar="s", show_default=False, help="Where to begin. Default: the loudest."),
+        Option("--start", min=0, metavar="s", show_default=False, help="Where to begin. Default: the loudest."),
     ] = None
     duration: Annotated[
         Optional[float],
-        typer.Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
+        Option("--duration", min=0.01, metavar="s", show_default=False, help="How much of the input to hear."),
     ] = None
 
 
@@ -173,7 +172,7 @@ class Averaging:
     """Several inputs that are one."""
 
     average: Annotated[
-        bool, typer.Option("--average", help="The inputs are one person: average their voices, make one face.")
+        bool, Option("--average", help="The inputs are one person: average their voices, make one face.")
     ] = False
 
 
@@ -184,7 +183,7 @@ class Speaking:
     seed: Seed = 0
     beam: Annotated[
         Optional[int],
-        typer.Option(
+        Option(
             "--beam",
             min=1,
             max=32,
@@ -195,7 +194,7 @@ class Speaking:
     ] = None
     temperature: Annotated[
         Optional[float],
-        typer.Option(
+        Option(
             "--temperature",
             min=0.0,
             max=5.0,
@@ -204,24 +203,24 @@ class Speaking:
         ),
     ] = None
     top_p: Annotated[
-        float, typer.Option("--top-p", min=0.01, max=1.0, help="Draw from the likeliest units of this share only.")
+        float, Option("--top-p", min=0.01, max=1.0, help="Draw from the likeliest units of this share only.")
     ] = 0.9
-    speed: Annotated[float, typer.Option("--speed", min=0.25, max=4.0, help="2 speaks twice as fast.")] = 1.0
+    speed: Annotated[float, Option("--speed", min=0.25, max=4.0, help="2 speaks twice as fast.")] = 1.0
     voice: Annotated[
         Optional[str],
-        typer.Option("--voice", show_default=False, help="One of the decoder's voices, such as slt or rms."),
+        Option("--voice", show_default=False, help="One of the decoder's voices, such as slt or rms."),
     ] = None
 
 
 Decoder = Annotated[
     Optional[str],
-    typer.Option(
+    Option(
         "--decoder", metavar="FOLDER", show_default=False, help="The decoder of that bridge. Default: the starter."
     ),
 ]
 Encoder = Annotated[
     Optional[str],
-    typer.Option(
+    Option(
         "--encoder",
         metavar="FOLDER",
         show_default=False,
@@ -237,7 +236,7 @@ class BridgeAndDecoder:
 
     bridge: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--bridge", metavar="FOLDER", show_default=False, help="A bridge that you trained. Default: the starter."
         ),
     ] = None
@@ -255,7 +254,7 @@ class Models(BridgeAndDecoder):
 class Device:
     """Where a command computes."""
 
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = field(
+    device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = field(
         default="auto", metadata=FREE
     )
 
@@ -264,16 +263,16 @@ class Device:
 class Placement(Device):
     """Where and in what a translation is computed."""
 
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto"
+    dtype: Annotated[str, Option("--dtype", help="auto, fp32, bf16 or fp16.")] = "auto"
     low_memory: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--low-memory",
             help="Keep a full-size model's parts off the GPU until they are needed, and decode in tiles: slower.",
         ),
     ] = False
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the decoder first: worth it for many results.")
+        bool, Option("--compile", help="Compile the decoder first: worth it for many results.")
     ] = False
 
 
@@ -288,7 +287,7 @@ class Quiet:
     """What a command says while it works."""
 
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", callback=_forbid_bars, help="Say nothing on stderr but errors.")
+        bool, Option("-q", "--quiet", callback=_forbid_bars, help="Say nothing on stderr but errors.")
     ] = field(default=False, metadata=FREE)
 
 
@@ -296,7 +295,7 @@ class Quiet:
 class Json:
     """How a command says what it found."""
 
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, errors too.")] = False
+    as_json: Annotated[bool, Option("--json", help="One JSON object a line on stdout, errors too.")] = False
 
 
 @dataclass(frozen=True)

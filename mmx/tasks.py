@@ -154,14 +154,14 @@ _TARGETS = {
     "speech": End(Side("sound", "spoken", ("audios", "spoken", "targets")), {"decoder": "speech"}, _UNITS),
 }
 _KEYS = ("identity", "concept", "synset", "gender")  # of labelled shards of any kind
-# of guided commands, which no bridge translates for: role → starter model
-GUIDED: dict[str, dict[str, str]] = {"caption": {"lm": "lm"}}
+# of commands that no bridge translates for: role → starter model
+GUIDED: dict[str, dict[str, str]] = {"caption": {"lm": "lm"}, "words": {"words": "words"}}
 _LACKS = {"trainer": " to train a bridge for", "protocol": " to measure", "keys": " with training data"}
 TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
 
 
 def starters(name: str) -> Mapping[str, str]:
-    """Of a task, or of a guided command: role → starter model."""
+    """Of a task, or of a command without a bridge: role → starter model."""
     return GUIDED[name] if name in GUIDED else task(name).starters
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmx.cli.commands import COMMANDS, load_command
+from mmx.cli.commands import COMMANDS
+from mmx.cli.group import load_command
 from mmx.cli.settings import EXCEPT, KEYS, _toml, defaults_for
 
 

@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 FLOORS = (
     (
         *("errors", "compat", "digest", "device", "interrupt", "extras", "faults", "launch", "network", "tasks"),
+        "declared",
         *("options", "recipes"),
     ),
     ("media", "nets"),

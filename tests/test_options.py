@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmx.cli.commands import COMMANDS, load_command
+from mmx.cli.commands import COMMANDS
+from mmx.cli.group import load_command
 from mmx.device import KINDS
 from mmx.digest import sha256
 from mmx.media.audio import Waveform, wav_bytes
@@ -52,6 +53,7 @@ LINES = {
     "train-decoder text": "--data {data} -o {tmp}/run --init {other} --captions {words}",
     "train-lm": "--captions {words} -o {tmp}/run",
     "train-mapper": "woman --data {data} -o {tmp}/run",
+    "train-words": "--captions {words} -o {tmp}/run",
     "train-bridge sound2img": "--data {data} -o {tmp}/run",
     "eval": "sound2img --data {data} -o {tmp}/report",
     "pairs": "{video} -o {tmp}/out",
@@ -123,7 +125,7 @@ WORDS = {
     "--host": "::1",
 }
 NUMBERS = {"--threshold": 0.9, "--top-p": 0.5, "--dropout": 0.5, "--smoothing": 0.5, "--size": 64}
-NUMBERS |= {"--vocabulary": 400, "--width": 320, "--reach": 0.3, "--faces": 500}
+NUMBERS |= {"--often": 0.1, "--vocabulary": 400, "--width": 320, "--reach": 0.3, "--faces": 500}
 # what an option makes sense beside
 BESIDE = {
     "--patience": "--metric val_loss",
@@ -138,6 +140,7 @@ TEXTS = {"--captions", "--text-steps"}
 # of the other families, or in a value's place; a line that gives them is refused
 ELSEWHERE = {
     "eval": {"--lm"},
+    "show": {"--near", "--words"},
     "config set": {"--unset"},
     "translate": {"--voice", "--speed"},
     "train-bridge sound2img": {"--as"},
@@ -170,7 +173,7 @@ def spelled(option: Any) -> str:
     name = max(option.opts, key=len)
     if getattr(option, "is_flag", False):
         return name
-    if name in WORDS and not isinstance(option.default, float):
+    if name in WORDS and not isinstance(option.default, int | float):
         return f"{name} {WORDS[name]}"
     return f"{name} {NUMBERS.get(name, (option.default or 2) + 1)}"
 
@@ -257,6 +260,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.data.edges.make_edges": 3,
         "mmx.training.language.train_language_model": Path("run"),
         "mmx.training.mapper.train_mapper": Path("run"),
+        "mmx.training.words.train_words": Path("run"),
         "mmx.guided.language.load_language_model": SimpleNamespace(at=SimpleNamespace(name="lm", as_dict=dict)),
         "mmx.guided.captioner.Captioner": lambda space, lm, guidance, **_: captioner(found, space, lm, guidance),
         "mmx.training.decoders.unclip.train_decoder": None,

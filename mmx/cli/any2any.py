@@ -6,11 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-import typer
-
 from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, Strictness, carry_out
+from mmx.declared import Option
 from mmx.errors import ModelError, UsageError
 from mmx.media.files import Source, texts
 from mmx.media.stores import expand
@@ -26,7 +25,7 @@ class AnyModels:
     """Which models are used."""
 
     bridge: Annotated[
-        str, typer.Option("--bridge", metavar="RUN", show_default=False, help="What mmx train-bridge made.")
+        str, Option("--bridge", metavar="RUN", show_default=False, help="What mmx train-bridge made.")
     ]
     decoder: Decoder = None
     encoder: Encoder = None
@@ -48,9 +47,9 @@ class Voice:
     """How speech is said."""
 
     voice: Annotated[
-        Optional[str], typer.Option(show_default=False, help="Of a bridge that speaks: one of the decoder's voices.")
+        Optional[str], Option(show_default=False, help="Of a bridge that speaks: one of the decoder's voices.")
     ] = None
-    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="Of a bridge that speaks: 2 is twice as fast.")] = 1.0
+    speed: Annotated[float, Option(min=0.25, max=4.0, help="Of a bridge that speaks: 2 is twice as fast.")] = 1.0
 
 
 @takes

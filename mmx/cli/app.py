@@ -5,42 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn, Optional
+from typing import NoReturn
 
-import typer
-
-import mmx
-from mmx.cli.commands import Commands
+from mmx.cli.plain import read_plain
 from mmx.cli.streams import give_up_stdout, settle_streams
 from mmx.cli.talk import report
 from mmx.errors import MmxError
 from mmx.faults import unexpected
-
-app = typer.Typer(
-    name="mmx",
-    cls=Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn one modality into another: a sound into a picture, a voice into a face, a picture into speech.\n\n"
-    "Every command works offline right after install, on small starter models.",
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"mmx {mmx.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = None,
-) -> None:
-    """Options before the command."""
 
 
 def _leave(code: int) -> NoReturn:
@@ -70,6 +41,19 @@ def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _run(arguments: list[str]) -> int:
+    """Do what a line asks for → the exit code. Raises what commands and the parser raise."""
+    command = read_plain(arguments)
+    if command is not None:
+        command()
+        return 0
+    from mmx.cli.group import app
+
+    # in standalone mode click would end the process with its own code on Ctrl-C
+    code = app(arguments, prog_name="mmx", standalone_mode=False, obj={"line": arguments})
+    return code if isinstance(code, int) else 0
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line. Every outcome has its exit code; no traceback unless MMX_DEBUG=1."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -78,9 +62,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     settle_streams()
     try:
-        # in standalone mode click would end the process with its own code on Ctrl-C
-        code = app(arguments, prog_name="mmx", standalone_mode=False, obj={"line": arguments})
-        _leave(code if isinstance(code, int) else 0)
+        _leave(_run(arguments))
     except MmxError as error:
         if debug:
             raise

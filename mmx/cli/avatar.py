@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import typer
-
 from mmx.cli.spaces import SpaceChoice, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
+from mmx.declared import Argument, Option
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.extras import require
 from mmx.media.files import Source, Target, given_file, is_stream
@@ -39,13 +38,13 @@ class Sitter:
 
     mesh: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="MESH", help="A mesh, or a folder of them, which is a motion of one.", show_default=False
         ),
     ]
     query: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="QUERY",
             help="What it is to look like: a text, a sound, a picture, or a sum as of mmx search.",
             show_default=False,
@@ -53,7 +52,7 @@ class Sitter:
     ]
     output: Annotated[
         list[str],
-        typer.Option(
+        Option(
             "-o",
             "--output",
             metavar="OUT",
@@ -64,7 +63,7 @@ class Sitter:
     ] = field(default_factory=list)
     preview: Annotated[
         Optional[Path],
-        typer.Option(
+        Option(
             "--preview", metavar="FILE.png", show_default=False, help=f"Keep a picture of every {OFTEN}th step there."
         ),
     ] = None

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import typer
-
 from mmx.cli.batch import each
 from mmx.cli.spaces import Cutting, SpaceChoice
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
+from mmx.declared import Argument, Option
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.guided.asked import Asked, asked
 from mmx.media.files import Target, is_stream
@@ -34,7 +33,7 @@ class Captioned:
 
     inputs: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="INPUT...",
             help="Pictures, sounds, videos, folders, globs, - for stdin, or sums as of mmx search.",
             show_default=False,
@@ -42,7 +41,7 @@ class Captioned:
     ]
     output: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "-o",
             "--output",
             metavar="OUT",
@@ -50,7 +49,7 @@ class Captioned:
             help="Also into a file: .txt, a caption a line, or .jsonl, with what made each. Default: stdout alone.",
         ),
     ] = None
-    num: Annotated[int, typer.Option("-n", "--num", min=1, max=64, help="How many captions of each input.")] = 1
+    num: Annotated[int, Option("-n", "--num", min=1, max=64, help="How many captions of each input.")] = 1
     overwrite: Overwrite = False
 
     def target(self) -> Target | None:
@@ -73,7 +72,7 @@ class Writing:
 
     prefix: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="TEXT",
             show_default=False,
             help='What captions begin with. Default: "Image of a", of sounds "The sound of a".',
@@ -81,7 +80,7 @@ class Writing:
     ] = None
     steps: Annotated[
         Optional[int],
-        typer.Option(
+        Option(
             min=0,
             max=100,
             show_default=False,
@@ -91,17 +90,17 @@ class Writing:
     ] = None
     candidates: Annotated[
         int,
-        typer.Option(min=2, max=100_000, help="Of so many likely next tokens the space says how they fit."),
+        Option(min=2, max=100_000, help="Of so many likely next tokens the space says how they fit."),
     ] = 128
     beam: Annotated[
-        int, typer.Option(min=1, max=64, help="Captions that are written side by side; the space chooses among them.")
+        int, Option(min=1, max=64, help="Captions that are written side by side; the space chooses among them.")
     ] = 5
     fast: Annotated[
-        bool, typer.Option("--fast", help="Draw captions by Gibbs sampling instead, without gradients: rougher ones.")
+        bool, Option("--fast", help="Draw captions by Gibbs sampling instead, without gradients: rougher ones.")
     ] = False
     batch: Annotated[
         int,
-        typer.Option(
+        Option(
             min=1, max=256, help="Inputs that are captioned side by side: faster, but the last bits may differ."
         ),
     ] = 1
@@ -114,14 +113,14 @@ class Language:
 
     lm: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             metavar="FOLDER",
             show_default=False,
             help="A causal language model: what mmx train-lm made, or any of the transformers library; hf-hub: ids, "
             "too. Default: the starter.",
         ),
     ] = None
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the language model: auto, fp32, bf16 or fp16.")] = "auto"
+    dtype: Annotated[str, Option("--dtype", help="Of the language model: auto, fp32, bf16 or fp16.")] = "auto"
 
     def check(self) -> None:
         """Raise UsageError for a folder that is not there, before any work."""

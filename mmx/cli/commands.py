@@ -1,15 +1,8 @@
-"""The one table of commands, and a group that imports a command's module when it is asked for, not to list it."""
+"""The one table of commands. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command, get_group
-
-from mmx.tasks import find
 
 
 @dataclass(frozen=True)
@@ -107,6 +100,11 @@ COMMANDS = {
         "Train",
         "Train one text's edit of any picture, so that it takes no steps any more → RUN/mapper.",
     ),
+    "train-words": Row(
+        "mmx.cli.train_words:train_words",
+        "Train",
+        "Train vectors of words, in which words that are used alike lie near each other → RUN/words.",
+    ),
     "pairs": Row(
         "mmx.cli.data:pairs",
         "Train",
@@ -130,42 +128,3 @@ COMMANDS = {
     ),
     "models": Row("mmx.cli.models:app", "Models", "Look after models: ls, pull, path, verify, rm, card."),
 }
-
-
-def load_command(name: str) -> Any:
-    """A command with its options, or the group of its commands; its module is imported now."""
-    found = find(COMMANDS[name].where)
-    if isinstance(found, typer.Typer):
-        group = get_group(found)
-        group.name = name
-        return group
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name)(found)
-    return get_command(app)
-
-
-class Commands(TyperGroup):
-    """The commands by their rows, each loaded when a line names it."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        for name, row in COMMANDS.items():
-            self.add_command(TyperCommand(name, help=row.line, rich_help_panel=row.panel))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """As of every group, with the defaults that the user chose. Raises a usage error for a name that no row has."""
-        name, listed, rest = super().resolve_command(ctx, args)
-        command = listed and load_command(str(name))
-        if command:
-            ctx.default_map = {name: _chosen(str(name), command)}
-        return name, command, rest
-
-
-def _chosen(name: str, command: Any) -> dict[str, Any]:
-    """What the user chose once of a command's options, or of those of each command of a group. Raises UsageError."""
-    from mmx.cli.settings import defaults_for
-
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        return defaults_for(name, [option.name for option in command.params])
-    return {own: defaults_for(name, [option.name for option in one.params]) for own, one in inner.items()}

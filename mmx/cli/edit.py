@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import typer
-
 from mmx.cli.preview import Showing, in_colour
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, carry_out
+from mmx.declared import Argument, Option
 from mmx.errors import InputError, UsageError
 from mmx.media.face_texts import said
 from mmx.media.files import given_file
@@ -33,22 +32,22 @@ class Wish:
     """What is edited, and toward what."""
 
     picture: Annotated[
-        str, typer.Argument(metavar="PICTURE", help="A picture, a folder, a glob, or -.", show_default=False)
+        str, Argument(metavar="PICTURE", help="A picture, a folder, a glob, or -.", show_default=False)
     ]
     wish: Annotated[
         Optional[str],
-        typer.Argument(
+        Argument(
             metavar="[TEXT]", help="What it is to become; for several terms as in search.", show_default=False
         ),
     ] = None
     sound: Annotated[
         Optional[str],
-        typer.Option("--sound", metavar="FILE", show_default=False, help="Edit it toward what a sound is of."),
+        Option("--sound", metavar="FILE", show_default=False, help="Edit it toward what a sound is of."),
     ] = None
     seed: Seed = 0
     steps: Annotated[
         Optional[int],
-        typer.Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 60."),
+        Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 60."),
     ] = None
 
     def extras(self, mapper: str | None) -> tuple[Extra, ...]:
@@ -76,7 +75,7 @@ class Guiding:
 
     bridge: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--mapper",
             metavar="FOLDER",
             show_default=False,
@@ -86,7 +85,7 @@ class Guiding:
     decoder: Decoder = None
     encoder: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--space", metavar="FOLDER", show_default=False, help="The space that guides. Default: the decoder's own."
         ),
     ] = None

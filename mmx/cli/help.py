@@ -27,7 +27,7 @@ def help_(
 
 def _commands(name: str) -> Iterator[tuple[str, Any]]:
     """A command, or those of a group, with their whole names."""
-    from mmx.cli.commands import load_command
+    from mmx.cli.group import load_command
 
     found = load_command(name)
     if not hasattr(found, "commands"):

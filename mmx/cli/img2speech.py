@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
-import typer
-
 from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Request, carry_out
+from mmx.declared import Option
 from mmx.errors import UsageError
 from mmx.media.files import output_file
 from mmx.media.stores import expand
@@ -24,7 +23,7 @@ class Drawing:
 
     spectrogram: Annotated[
         Optional[Path],
-        typer.Option("--spectrogram", metavar="FILE.png", show_default=False, help="Also draw what was said."),
+        Option("--spectrogram", metavar="FILE.png", show_default=False, help="Also draw what was said."),
     ] = None
 
     def check(self, results: int, *, overwrite: bool) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import typer
-
 from mmx.cli.spaces import Cutting, SpaceChoice, far_texts, fitting, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
+from mmx.declared import Argument, Option
 from mmx.errors import PartialFailure, UsageError
 from mmx.media.files import Source, Target, expand
 from mmx.media.formats import MODALITIES, SUFFIXES
@@ -32,10 +31,10 @@ class Folders:
     """What is indexed, and where the index is."""
 
     inputs: Annotated[
-        list[str], typer.Argument(metavar="FOLDER...", help="Folders, files or globs.", show_default=False)
+        list[str], Argument(metavar="FOLDER...", help="Folders, files or globs.", show_default=False)
     ]
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="INDEX", show_default=False, help="The index, a folder.")
+        Path, Option("-o", "--output", metavar="INDEX", show_default=False, help="The index, a folder.")
     ]
 
     def sources(self) -> list[Source]:
@@ -97,19 +96,19 @@ def _summary(done: Indexed) -> str:
 class Query:
     """What is searched for, and where."""
 
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What mmx index made.", show_default=False)]
+    index: Annotated[Path, Argument(metavar="INDEX", help="What mmx index made.", show_default=False)]
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)
+        str, Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)
     ]
-    top: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 10
+    top: Annotated[int, Option(min=1, help="Show at most so many.")] = 10
     modality: Annotated[
-        Optional[str], typer.Option(show_default=False, help="Only of image, sound, text or array. Default: all.")
+        Optional[str], Option(show_default=False, help="Only of image, sound, text or array. Default: all.")
     ] = None
     sheet: Annotated[
         Optional[Path],
-        typer.Option(metavar="OUT.png", show_default=False, help="Draw the hits as a contact sheet, too."),
+        Option(metavar="OUT.png", show_default=False, help="Draw the hits as a contact sheet, too."),
     ] = None
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with every row, however large the index is.")] = False
+    exact: Annotated[bool, Option("--exact", help="Compare with every row, however large the index is.")] = False
     overwrite: Overwrite = False
 
     def check(self) -> Target | None:

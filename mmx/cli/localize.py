@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
-import typer
-
 from mmx.cli.spaces import SpaceChoice, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
+from mmx.declared import Argument, Option
 from mmx.errors import UsageError
 from mmx.media.files import Source, Target
 from mmx.options import Overwrite, Saying
@@ -21,21 +20,21 @@ from mmx.spaces.query import parse_query
 class Where:
     """What is looked for, in what, and where the drawings go."""
 
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)]
+    image: Annotated[Path, Argument(metavar="IMAGE", help="A picture.", show_default=False)]
     query: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="QUERY", help="A sound, a text, - for stdin, or a sum as of mmx search.", show_default=False
         ),
     ]
     output: Annotated[
         Optional[Path],
-        typer.Option(
+        Option(
             "-o", "--output", metavar="HEAT.png", show_default=False, help="Draw it over the picture: heat and box."
         ),
     ] = None
     mask: Annotated[
-        Optional[Path], typer.Option(metavar="MASK.png", show_default=False, help="Draw it in white on black.")
+        Optional[Path], Option(metavar="MASK.png", show_default=False, help="Draw it in white on black.")
     ] = None
     overwrite: Overwrite = False
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-import typer
-
+from mmx.declared import Option
 from mmx.options import Saying
 
 WIDTH = 36  # characters, of a picture
@@ -24,7 +23,7 @@ class Showing(Saying):
     """What a command says, and whether it shows what it made."""
 
     no_preview: Annotated[
-        bool, typer.Option("--no-preview", help="Don't show results in the terminal. Pipes and files never get them.")
+        bool, Option("--no-preview", help="Don't show results in the terminal. Pipes and files never get them.")
     ] = False
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
 
-import typer
-
 from mmx.cli.takes import takes
+from mmx.declared import Argument, Option
 from mmx.errors import UsageError
 from mmx.media.files import output_file
 from mmx.media.names import printable
@@ -20,18 +19,18 @@ from mmx.options import Overwrite, Quiet
 class Pages:
     """What is shown, and on which page."""
 
-    folders: Annotated[list[str], typer.Argument(metavar="FOLDER...", help="Folders of results.", show_default=False)]
+    folders: Annotated[list[str], Argument(metavar="FOLDER...", help="Folders of results.", show_default=False)]
     output: Annotated[
         Optional[str],
-        typer.Option("-o", "--output", metavar="OUT.html", show_default=False, help="Default: FOLDER/report.html."),
+        Option("-o", "--output", metavar="OUT.html", show_default=False, help="Default: FOLDER/report.html."),
     ] = None
     inputs: Annotated[
         list[str],
-        typer.Option(
+        Option(
             "--inputs", metavar="FOLDER", show_default=False, help="Where inputs lie, too. Default: the current folder."
         ),
     ] = field(default_factory=list)
-    title: Annotated[Optional[str], typer.Option(show_default=False, help="Default: the folder's name.")] = None
+    title: Annotated[Optional[str], Option(show_default=False, help="Default: the folder's name.")] = None
     overwrite: Overwrite = False
 
 

@@ -47,7 +47,10 @@ KEYS = {
     "no_preview": Key(bool, "Don't show results in the terminal."),
 }
 # what trains, measures or makes again is what its line says it is
-EXCEPT = ("train-decoder", "train-bridge", "train-lm", "eval", "calibrate", "pairs", "data", "reproduce", "config")
+EXCEPT = (
+    *("train-decoder", "train-bridge", "train-lm", "train-words", "eval", "calibrate", "pairs", "data"),
+    *("reproduce", "config"),
+)
 
 
 @dataclass(frozen=True)

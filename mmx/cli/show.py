@@ -9,10 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-import typer
-
 from mmx.cli.preview import in_colour
 from mmx.cli.takes import takes
+from mmx.declared import Argument, Option
 from mmx.errors import InputError, UsageError
 from mmx.media.files import Target, expand, output_file
 from mmx.media.names import printable
@@ -20,23 +19,24 @@ from mmx.options import Overwrite
 
 WINDOWS = ("hann", "hamming", "blackman", "boxcar")
 SCALES = ("mel", "log", "linear")
+NEAR = 8  # words, that are said to be nearest
 
 
 @dataclass(frozen=True)
 class Looking:
     """What is drawn, and how."""
 
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="A sound, a picture, a video, a mesh, a text, arrays, or - for stdin.",
+    files: Annotated[
+        list[str],
+        Argument(
+            metavar="FILE | words WORD...",
+            help="A sound, a picture, a video, a mesh, a text, arrays, or - for stdin; or words.",
             show_default=False,
         ),
     ]
     output: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "-o",
             "--output",
             metavar="OUT",
@@ -44,11 +44,39 @@ class Looking:
             help="A PNG, of a mesh also a GIF that turns, or - for stdout. Default: the terminal.",
         ),
     ] = None
-    window: Annotated[str, typer.Option(help="hann, hamming, blackman or boxcar.")] = "hann"
-    scale: Annotated[str, typer.Option(help="Of frequencies: mel, log or linear.")] = "mel"
-    fft: Annotated[int, typer.Option(min=32, max=65_536, help="Samples in a window.")] = 1024
-    hop: Annotated[int, typer.Option(min=1, max=65_536, help="Samples from one window to the next.")] = 256
+    window: Annotated[str, Option(help="hann, hamming, blackman or boxcar.")] = "hann"
+    scale: Annotated[str, Option(help="Of frequencies: mel, log or linear.")] = "mel"
+    fft: Annotated[int, Option(min=32, max=65_536, help="Samples in a window.")] = 1024
+    hop: Annotated[int, Option(min=1, max=65_536, help="Samples from one window to the next.")] = 256
+    near: Annotated[
+        Optional[int],
+        Option(min=1, max=1000, show_default=False, help="Of words: how many of the nearest. Default: 8."),
+    ] = None
+    words: Annotated[
+        Optional[str],
+        Option(
+            metavar="FOLDER", show_default=False, help="Vectors of words by mmx train-words. Default: the starter."
+        ),
+    ] = None
     overwrite: Overwrite = False
+
+    @property
+    def asked(self) -> list[str]:
+        """What is asked about words; nothing where a file or a text is to be shown. Raises UsageError."""
+        first, *others = self.files
+        if first != "words" or not others:
+            if others:
+                raise UsageError(f"one thing at a time, and there are {len(self.files)}", hint="or: words WORD...")
+            if self.near is not None or self.words is not None:
+                raise UsageError("--near and --words are for words", hint="mmx show words WORD...")
+            return []
+        # king - man + woman, without quotes
+        return [" ".join(others)] if any(part in ("+", "-") for part in others) else others
+
+    @property
+    def file(self) -> str:
+        """The file or the text."""
+        return self.files[0]
 
     def target(self) -> Target | None:
         """Where the drawing goes; None is the terminal. Raises UsageError."""
@@ -74,8 +102,17 @@ def show(look: Looking) -> None:
     is watertight, and views from around.
     Of a text (several words that name no file, or a .txt file) the subwords that a text tower reads, their numbers and
     their nearest neighbours; of a .npy, .npz, .csv or .safetensors file what is in it, and the first array drawn.
+
+    mmx show words dog "puppy - dog + cat" dog:barking::cat
+
+    Of words the nearest others, and of sums and analogies the words that are nearest to them.
     """
     target = look.target()
+    if look.asked:
+        if target is not None:
+            raise UsageError("words have nothing to draw", hint="leave -o out")
+        _print_near(look)
+        return
     text = _text(look.file)
     if text is not None:
         if target is not None:
@@ -117,3 +154,13 @@ def _print_subwords(text: str) -> None:
     for one in subwords(text):
         near = ", ".join(f"{piece} {cosine:.2f}" for piece, cosine in one.near)
         print(printable(f"{one.piece:<14} {one.number:>6}  {near}"))
+
+
+def _print_near(look: Looking) -> None:
+    from mmx.models.words import WordVectors, parse_terms
+
+    asked = [(text, parse_terms(text)) for text in look.asked]
+    vectors = WordVectors.load(look.words)
+    for text, terms in asked:
+        found = vectors.nearest(vectors.point(terms), look.near or NEAR, [term.word for term in terms])
+        print(printable(f"{text}: {', '.join(f'{word} {cosine:.2f}' for word, cosine in found)}"))

@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import typer
-
 from mmx.cli.preview import Showing
 from mmx.cli.takes import takes
 from mmx.cli.translate import Extra, Request, Strictness, carry_out
+from mmx.declared import Option
 from mmx.errors import UsageError
 from mmx.media.files import given_file
 from mmx.media.stores import expand
@@ -25,7 +24,7 @@ class Arithmetic:
 
     plus: Annotated[
         list[str],
-        typer.Option(
+        Option(
             "--plus",
             metavar="QUERY",
             show_default=False,
@@ -33,7 +32,7 @@ class Arithmetic:
         ),
     ] = field(default_factory=list)
     minus: Annotated[
-        list[str], typer.Option("--minus", metavar="QUERY", show_default=False, help="Take it off, likewise.")
+        list[str], Option("--minus", metavar="QUERY", show_default=False, help="Take it off, likewise.")
     ] = field(default_factory=list)
 
     def extras(self) -> list[Extra]:

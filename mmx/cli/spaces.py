@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from mmx.cli.batch import each
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
+from mmx.declared import Argument, Option
 from mmx.errors import MmxError, UsageError
 from mmx.media.files import Source, Target, expand, given_file, output_file
 from mmx.media.formats import SUFFIXES
@@ -30,7 +29,7 @@ class SpaceChoice(Network, Device):
 
     space: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--space",
             metavar="FOLDER",
             show_default=False,
@@ -39,7 +38,7 @@ class SpaceChoice(Network, Device):
     ] = None
     bridge: Annotated[
         Optional[str],
-        typer.Option(
+        Option(
             "--bridge",
             metavar="FOLDER",
             show_default=False,
@@ -65,7 +64,7 @@ class Cutting:
     """How videos are cut."""
 
     every: Annotated[
-        float, typer.Option("--every", min=0.05, metavar="s", help="Of videos: a frame and its sound each so often.")
+        float, Option("--every", min=0.05, metavar="s", help="Of videos: a frame and its sound each so often.")
     ] = 2.0
 
     def cuts(self) -> Cuts:
@@ -133,10 +132,10 @@ class Vectors:
 
     output: Annotated[
         Optional[str],
-        typer.Option("-o", "--output", metavar="OUT", show_default=False, help="A .safetensors file, or - for stdout."),
+        Option("-o", "--output", metavar="OUT", show_default=False, help="A .safetensors file, or - for stdout."),
     ] = None
     text: Annotated[
-        list[str], typer.Option("--text", metavar="TEXT", show_default=False, help="A text; several may be given.")
+        list[str], Option("--text", metavar="TEXT", show_default=False, help="A text; several may be given.")
     ] = field(default_factory=list)
     overwrite: Overwrite = False
 
@@ -161,7 +160,7 @@ class Inputs:
 
     inputs: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[INPUT...]", help="Files, folders, globs, or - for stdin.", show_default=False),
+        Argument(metavar="[INPUT...]", help="Files, folders, globs, or - for stdin.", show_default=False),
     ] = None
 
 
@@ -208,13 +207,13 @@ class Labels:
 
     labels: Annotated[
         Optional[str],
-        typer.Option(metavar="A,B,C", show_default=False, help="What to choose from. Default: what the space knows."),
+        Option(metavar="A,B,C", show_default=False, help="What to choose from. Default: what the space knows."),
     ] = None
     labels_file: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", show_default=False, help="The same, one a line.")
+        Optional[Path], Option(metavar="FILE", show_default=False, help="The same, one a line.")
     ] = None
-    top: Annotated[int, typer.Option(min=1, help="Name at most so many.")] = 3
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Name none of a smaller share.")] = 0.0
+    top: Annotated[int, Option(min=1, help="Name at most so many.")] = 3
+    threshold: Annotated[float, Option(min=0.0, max=1.0, help="Name none of a smaller share.")] = 0.0
 
     def given(self) -> list[str]:
         """The labels, each once. Raises UsageError where some are asked for and none is there."""

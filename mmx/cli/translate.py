@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mmx.cli.batch import each
 from mmx.cli.engine import Engine, open_engine
 from mmx.cli.ledger import Ledger, job_digest
 from mmx.cli.preview import Showing, preview
 from mmx.cli.talk import Talk
+from mmx.declared import Option
 from mmx.errors import NonFiniteError, UsageError
 from mmx.launch import launched, stray
 from mmx.media.files import Source, Target, Text, names_a_file
@@ -39,7 +38,7 @@ class Strictness:
 
     strict: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--strict", help="Refuse a sound that is cut short or damaged. Default: hear what is there, and say so."
         ),
     ] = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-import typer
-
+from mmx.declared import Option
 from mmx.options import Seed
 
 
@@ -15,13 +14,13 @@ class AvatarOptions:
     """How a mesh is looked at, and how far it may go."""
 
     seed: Seed = 0
-    steps: Annotated[int, typer.Option("--steps", min=1, max=100_000, help="Steps of the optimisation.")] = 150
-    views: Annotated[int, typer.Option("--views", min=1, max=64, help="Cameras in each step, around the front.")] = 4
-    crops: Annotated[int, typer.Option("--crops", min=0, max=16, help="Small parts looked at of each view.")] = 2
-    size: Annotated[int, typer.Option("--size", min=32, max=1024, help="Pixels a side of a view.")] = 128
+    steps: Annotated[int, Option("--steps", min=1, max=100_000, help="Steps of the optimisation.")] = 150
+    views: Annotated[int, Option("--views", min=1, max=64, help="Cameras in each step, around the front.")] = 4
+    crops: Annotated[int, Option("--crops", min=0, max=16, help="Small parts looked at of each view.")] = 2
+    size: Annotated[int, Option("--size", min=32, max=1024, help="Pixels a side of a view.")] = 128
     front: Annotated[
         Optional[float],
-        typer.Option(
+        Option(
             "--front",
             min=-360,
             max=360,
@@ -32,7 +31,7 @@ class AvatarOptions:
     ] = None
     faces: Annotated[
         Optional[int],
-        typer.Option(
+        Option(
             "--faces",
             min=4,
             max=1_000_000,
@@ -43,19 +42,19 @@ class AvatarOptions:
     ] = None
     reach: Annotated[
         float,
-        typer.Option(
+        Option(
             "--reach", min=0.0, max=0.5, help="How far points may move, of the mesh's radius; 0 only colours it."
         ),
     ] = 0.1
     smooth: Annotated[
-        float, typer.Option("--smooth", min=0.0, max=1000.0, help="Weight of the moves' Laplacian: no spikes.")
+        float, Option("--smooth", min=0.0, max=1000.0, help="Weight of the moves' Laplacian: no spikes.")
     ] = 0.3
     texture: Annotated[
         int,
-        typer.Option(
+        Option(
             "--texture", min=0, max=8192, metavar="PIXELS", help="Bake a texture of this side into .glb; 0 bakes none."
         ),
     ] = 0
     dtype: Annotated[
-        str, typer.Option("--dtype", help="In what the space computes: auto (which is fp32), fp32, bf16 or fp16.")
+        str, Option("--dtype", help="In what the space computes: auto (which is fp32), fp32, bf16 or fp16.")
     ] = "auto"

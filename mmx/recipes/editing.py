@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+from mmx.declared import Option
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,11 @@ class Pull:
     """How strongly an edit is pulled where."""
 
     strength: Annotated[
-        float, typer.Option("--strength", min=-5.0, max=5.0, help="How far to go; below 0 the other way.")
+        float, Option("--strength", min=-5.0, max=5.0, help="How far to go; below 0 the other way.")
     ] = 1.0
-    keep: Annotated[float, typer.Option("--keep", min=0.0, max=100.0, help="How much all else is to look alike.")] = 1.0
+    keep: Annotated[float, Option("--keep", min=0.0, max=100.0, help="How much all else is to look alike.")] = 1.0
     l2: Annotated[
-        float, typer.Option("--l2", min=0.0, max=100.0, help="How much the conditioning is to stay where it is.")
+        float, Option("--l2", min=0.0, max=100.0, help="How much the conditioning is to stay where it is.")
     ] = 0.05
 
 
@@ -27,12 +27,12 @@ class Editing(Pull):
 
     invert: Annotated[
         int,
-        typer.Option("--invert", min=0, max=1000, help="Steps that first find what the picture itself is drawn from."),
+        Option("--invert", min=0, max=1000, help="Steps that first find what the picture itself is drawn from."),
     ] = 40
     direction: Annotated[
-        bool, typer.Option("--direction", help="Go straight along the direction of the text: no steps, at once.")
+        bool, Option("--direction", help="Go straight along the direction of the text: no steps, at once.")
     ] = False
-    strip: Annotated[bool, typer.Option("--strip", help="A row of strengths from -3 to 3, along the direction.")] = (
+    strip: Annotated[bool, Option("--strip", help="A row of strengths from -3 to 3, along the direction.")] = (
         False
     )
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-from typer.models import OptionInfo
-
+from mmx.declared import Declared
 from mmx.device import placed
 from mmx.errors import InputError, UsageError
 from mmx.media.given import Given, Job
@@ -65,7 +64,7 @@ def parameters(command: str) -> dict[str, Parameter]:
     hints = get_type_hints(Settings, include_extras=True)
     for option in fields(Settings):
         typed, about = (*get_args(hints[option.name]), None)[:2]
-        if option.name in (*COMMON, *translator.options) and isinstance(about, OptionInfo):  # others no option says
+        if option.name in (*COMMON, *translator.options) and isinstance(about, Declared):  # others no option says
             kind = next((part for part in get_args(typed) if part is not type(None)), typed)
             own.append(Parameter(option.name, kind, option.default, about.help or "", low=about.min, high=about.max))
     return {parameter.name: parameter for parameter in own}

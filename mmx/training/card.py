@@ -58,6 +58,12 @@ def _evaluation(result: dict[str, Any] | None) -> str:
     text = f"\n## Measured by `mmx eval {result['task']}` on the {result['split']} split\n"
     if "judge" in result:
         text += f"\nThe judge: {result['judge']}.\n"
+    return text + tables(result)
+
+
+def tables(result: dict[str, Any]) -> str:
+    """The tables among what was measured, as Markdown."""
+    text = ""
     for name, table in result.items():
         if not isinstance(table, dict):
             continue

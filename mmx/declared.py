@@ -1,0 +1,33 @@
+"""How options and arguments are declared, in the words of typer, which need not be imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option, or an argument. names: as they are typed; none: the field's own. min, max: of a number. callback: is
+    given the value when the line is read."""
+
+    names: tuple[str, ...] = ()
+    is_argument: bool = False
+    help: str | None = None
+    metavar: str | None = None
+    show_default: bool = True
+    min: float | None = None
+    max: float | None = None
+    envvar: str | None = None
+    callback: Callable[[Any], Any] | None = None
+
+
+def Option(*names: str, **about: Any) -> Any:
+    """An option, for Annotated."""
+    return Declared(names, **about)
+
+
+def Argument(**about: Any) -> Any:
+    """An argument, for Annotated."""
+    return Declared(is_argument=True, **about)
