@@ -79,6 +79,7 @@ TABLES = {
     "lm": ("images", "sounds", "ablations"),
     "face": ("edits", "judge_on_real_faces"),
     "avatar": (),  # all that there are
+    "words": ("analogies",),
 }
 
 
@@ -148,6 +149,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "calibrate",
             "caption",
             "train-lm",
+            "train-words",
             "avatar",
             "edit",
             "show",

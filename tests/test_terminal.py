@@ -195,3 +195,14 @@ def test_progress_passes_on_what_it_is_given(terminal: Terminal, capsys, monkeyp
         for item in going:
             print("out", item)
     assert capsys.readouterr().out == "out 1\nout 2\nout 3\n" and "3/3" in terminal.getvalue()
+
+
+def test_an_index_shows_how_far_it_is(
+    mmx_in_process, one_step_models, bark: Path, sea: Path, tmp_path: Path, terminal: Terminal, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    line = ("index", bark, sea, "--space", one_step_models[1], "--bridge", one_step_models[0])
+    assert mmx_in_process(*line, "-o", tmp_path / "a.idx")[0] == 0
+    assert "2/2" in terminal.getvalue() and "left" in terminal.getvalue()
+    terminal.truncate(0)
+    assert mmx_in_process(*line, "-o", tmp_path / "b.idx", "-q")[0] == 0 and "2/2" not in terminal.getvalue()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+from mmx.cli.preview import Told, counting
 from mmx.cli.spaces import Cutting, SpaceChoice, far_texts, fitting, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
@@ -62,7 +62,8 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Sayin
     from mmx.spaces.near import LARGE, usable
 
     paths = [source.path for source in fitting(sources, space, say) if source.path]
-    done = update(folders.output, space, paths, cutting.cuts(), say=_progress(say))
+    with counting(shown=not saying.quiet) as told:
+        done = update(folders.output, space, paths, cutting.cuts(), say=told or _notes(say))
     for path, error in done.unreadable:
         report(error, as_json=saying.as_json, input=path)
     about = {name: value for name, value in vars(done).items() if name != "unreadable"}
@@ -74,7 +75,7 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Sayin
         raise PartialFailure(f"{len(done.unreadable)} of {len(paths)} files can't be read; the others are indexed")
 
 
-def _progress(say: Speaker) -> Callable[[int, int], None]:
+def _notes(say: Speaker) -> Told:
     """A note now and then on how far it is."""
     last = time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -55,12 +55,14 @@ def _spectrogram(data: bytes) -> bytes:
     return png_bytes(draw_sound(read_audio(data, sample_rate=None), View(width=360, bands=48)))
 
 
+Told = Callable[[int, int], None]  # how many are done, and of how many
+
+
 @contextmanager
-def progress(items: Iterable[T], total: int, *, shown: bool) -> Iterator[Iterator[T]]:
-    """The items, `total` in all, one after the other, and on a terminal how many are done and how long the rest will
-    take."""
-    if not shown or total < 2 or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield iter(items)
+def counting(*, shown: bool) -> Iterator[Told | None]:
+    """What is told how many are done, of how many, and shows it with the time that is left; None without a terminal."""
+    if not shown or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
         return
     from rich.console import Console
     from rich.progress import (
@@ -74,4 +76,20 @@ def progress(items: Iterable[T], total: int, *, shown: bool) -> Iterator[Iterato
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        yield iter(bar.track(items, total))
+        task = bar.add_task("", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+@contextmanager
+def progress(items: Iterable[T], total: int, *, shown: bool) -> Iterator[Iterator[T]]:
+    """The items, `total` in all, one after the other, and on a terminal how many are done and how long the rest will
+    take."""
+    with counting(shown=shown and total > 1) as told:
+        yield iter(items) if told is None else _counted(items, total, told)
+
+
+def _counted(items: Iterable[T], total: int, told: Told) -> Iterator[T]:
+    told(0, total)
+    for number, item in enumerate(items, 1):
+        yield item
+        told(number, total)
