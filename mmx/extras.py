@@ -10,7 +10,7 @@ from mmx.errors import UsageError
 EXTRAS = dict.fromkeys(("torchmetrics", "cv2", "pocketsphinx", "fsspec", "braceexpand", "tensorboard"), "train")
 EXTRAS |= {"onnxruntime": "onnx", "usearch": "search"}
 EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve") | {"gradio": "demo"}
-EXTRAS |= {"fast_simplification": "avatar", "xatlas": "avatar", "ray": "cluster"}
+EXTRAS |= {"fast_simplification": "avatar", "xatlas": "avatar", "ray": "cluster", "c2pa": "c2pa"}
 
 
 def require(what: str, *modules: str) -> None:

@@ -11,7 +11,8 @@ from packaging.version import Version
 
 from tests.conftest import ROOT
 
-EXTRAS = ("train", "recipes", "onnx", "search", "serve", "peers", "avatar", "cluster", "test")  # those of .ci/versions
+# those of .ci/versions
+EXTRAS = ("train", "recipes", "onnx", "search", "serve", "peers", "avatar", "cluster", "c2pa", "test")
 
 
 def plain(name: str) -> str:

@@ -74,6 +74,11 @@ COMMANDS = {
         "Look",
         "Make an artifact again from its inputs and compare the bytes. Exit code 0 only if they agree.",
     ),
+    "sign": Row(
+        "mmx.cli.sign:sign",
+        "Look",
+        "Put Content Credentials (C2PA) into a file that mmx made: a signed statement that it is synthetic.",
+    ),
     "report": Row(
         "mmx.cli.report:report",
         "Look",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from mmx.cli.options import Json
 from mmx.cli.takes import takes
 from mmx.digest import sha256
 from mmx.errors import InputError, LastBitsError, MmxError, ModelError, UsageError
+from mmx.media.credentials import is_signed, unsigned, verified
 from mmx.media.files import Source, Target, given_file, plan
 from mmx.media.names import printable
 from mmx.media.provenance import ROLES, dumps, read_record
@@ -46,9 +48,11 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what made a file: inputs, models, seed, options."""
-    record = read_record(_read(file), file)
+    data = _read(file)
+    record = read_record(data, file)
+    found = _credentials(data)
     if as_json:
-        print(dumps(record))
+        print(dumps(record | ({"credentials": found} if found else {})))
         return
     print(f"{printable(file)}: synthetic, made by mmx {record['version']} {record['command']}")
     for entry in record["inputs"]:
@@ -63,6 +67,19 @@ def inspect(
     if "machine" in record:
         print(f"  machine: {', '.join(f'{k} {v}' for k, v in record['machine'].items())}")
     print(f"  libraries: {', '.join(f'{k} {v}' for k, v in record['libraries'].items())}")
+    if found:
+        said = ", ".join(found["problems"])
+        by = f", by {found['by']}" if found["by"] else ""
+        print(printable(f"  Content Credentials: {found['state'].lower()}{by}{f' ({said})' if said else ''}"))
+
+
+def _credentials(data: bytes) -> dict[str, Any] | None:
+    """What a signed file's Content Credentials are worth; None where it is not signed."""
+    if not is_signed(data):
+        return None
+    if importlib.util.find_spec("c2pa") is None:
+        return {"state": "Unverified", "by": "", "issuer": "", "problems": ["pip install 'mmx[c2pa]' verifies them"]}
+    return verified(data)
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def reproduce(again: Again, models: Models, space: SpaceName, network: Network, 
     It is computed with as many threads as the artifact was. Exit code 8 where only the last bits of what is seen or
     heard differ, as on another kind of processor, 1 where more does.
     """
-    made = _read(again.file)
+    made = unsigned(_read(again.file))
     record = read_record(made, again.file)
     keep = _keep(again, made, as_json=saying.as_json)
     contents = _contents(record, again.inputs, Path(again.file))
