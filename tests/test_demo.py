@@ -7,10 +7,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from mmx.media.given import Given, Job
+from mmx.media.given import Artifact, Done, Given, Job
+from mmx.media.image import png_bytes
 from mmx.options import Settings
 from mmx.serving.demo import make_page, show_page, translation
+from mmx.serving.demo_tabs import edit, search
 from mmx.translate.job import run
 from mmx.translate.load import load
 from tests.browser import CHROMIUM, Browser
@@ -37,6 +40,42 @@ def test_what_can_not_be_translated_is_shown_as_such(tmp_path: Path) -> None:
             translation("sound2img", tmp_path)(given, 0, 1)
 
 
+def test_an_edit_asks_for_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    asked: list[tuple[str | None, Job]] = []
+
+    def run_it(decoder: str | None, job: Job) -> Done:
+        asked.append((decoder, job))
+        return Done([Artifact(b"edited", {})], [[]])
+
+    monkeypatch.setattr("mmx.serving.demo_tabs.load", lambda command, decoder: decoder)
+    monkeypatch.setattr("mmx.serving.demo_tabs.run", run_it)
+    for text, decoder in (("a fire", "starter/image"), ("an old woman", None)):
+        assert Path(edit(tmp_path)(str(tmp_path / "a.png"), text, 3)).read_bytes() == b"edited"
+        found, job = asked.pop()
+        assert found == decoder and job.command == "edit" and job.settings == Settings(seed=3)
+        assert job.inputs == (Given("a.png", b"a picture"), Given(text, text.encode(), "plus", is_text=True))
+    with pytest.raises(gr.Error, match="no picture"):
+        edit(tmp_path)(None, "a fire", 0)
+
+
+def test_a_search_finds_what_it_is_asked_for_among_its_own_files(tmp_path: Path) -> None:
+    (drawn,), _ = translation("text2img", tmp_path)("a photo of a seashore", 0, 1)
+    (tmp_path / "dark.png").write_bytes(png_bytes(Image.new("RGB", (64, 64))))
+    both = Image.open(search(tmp_path)([str(tmp_path / "dark.png"), drawn], "a photo of a seashore")).convert("RGB")
+    one = Image.open(search(tmp_path)([drawn], "a photo of a seashore")).convert("RGB")
+    assert both.width > 1.5 * one.width  # files of this search alone
+    assert both.crop((0, 18, 192, 210)).tobytes() == one.crop((0, 18, 192, 210)).tobytes()  # the seashore comes first
+    for given, query, says in ((None, "dog", "no files"), ([drawn], drawn, "a query is a text")):
+        with pytest.raises(gr.Error, match=says):
+            search(tmp_path)(given, query)
+
+
+def test_the_page_has_a_tab_of_each(tmp_path: Path) -> None:
+    page = str(make_page(tmp_path).config)
+    assert all(f"go-{name}" in page for name in ("sound2img", "voice2face", "img2speech", "text2img", "edit", "search"))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_click_draws_a_picture_and_asks_nobody_else(tmp_path: Path) -> None:
     page = make_page(tmp_path)
@@ -57,6 +96,11 @@ def test_a_click_draws_a_picture_and_asks_nobody_else(tmp_path: Path) -> None:
         asked = browser.value("performance.getEntriesByType('resource').map(r => r.name)")
         assert asked and all(url.startswith((address, "data:", "blob:")) for url in asked)
         browser.picture().save(tmp_path / "seen.png")
+        tabs = "[...document.querySelectorAll('button[role=tab]')]"
+        browser.value(f"{tabs}.find(b => b.textContent.includes('Search')).click()")
+        browser.until("document.querySelector('#go-search')")
+        browser.value("document.querySelector('#go-search').click()")
+        browser.until("document.body.textContent.includes('there are no files')")
     finally:
         browser.close()
         page.close()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmx.errors import MmxError
-from mmx.faults import unexpected
 from mmx.media.given import Given, Job
 from mmx.media.provenance import NOTICE
 from mmx.options import Settings
+from mmx.serving.demo_tabs import edit_tab, errors_shown, search_tab
 from mmx.tasks import TASKS, find
 from mmx.translate.job import run
 from mmx.translate.load import load
@@ -36,6 +36,10 @@ def make_page(folder: Path) -> gr.Blocks:
         for command, title in TITLES.items():
             with gr.Tab(title):
                 _tab(command, folder)
+        with gr.Tab("Edit"):
+            edit_tab(folder)
+        with gr.Tab("Search"):
+            search_tab(folder)
     return page
 
 
@@ -74,15 +78,9 @@ def translation(command: str, folder: Path) -> Callable[[str | None, float, floa
 
     Raises gr.Error, which the page shows.
     """
-    import gradio as gr
-
     def translate(given: str | None, seed: float, count: float) -> tuple[Any, dict[str, float]]:
-        try:
+        with errors_shown():
             done = run(load(command), _job(command, given, int(seed), int(count)))
-        except MmxError as error:
-            raise gr.Error(error.message) from None
-        except Exception as error:
-            raise gr.Error(unexpected(error).message) from None
         suffix = ".wav" if TASKS[command].target.modality == "sound" else ".png"
         paths = [folder / f"{command}-{int(seed)}-{number}{suffix}" for number in range(len(done.artifacts))]
         for path, artifact in zip(paths, done.artifacts, strict=True):
