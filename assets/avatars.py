@@ -17,7 +17,7 @@ import trimesh
 from PIL import Image
 
 from mmx.data.photos import Photos, load_photos
-from mmx.evaluation.avatar import Ask, Critic, measure_one
+from mmx.evaluation.avatar import MODES, Ask, Critic, measure_one
 from mmx.evaluation.judge import train_judge
 from mmx.evaluation.report import Report
 from mmx.guided.avatar_job import AvatarJob, Portrait, portrait
@@ -31,10 +31,10 @@ from mmx.spaces.base import Space
 from mmx.spaces.load import load_space
 
 ASSETS = Path(__file__).parent
-ASKED = (  # a mesh, what it is to become, and what the judge calls that
-    ("spot.obj", "a cow", "cow"),
-    ("human.obj", "a monkey", "monkey"),
-    ("animal.glb", "meow.wav", "cat"),
+ASKED = (  # a mesh, what it is to become, what the judge calls that, and in which modes
+    ("spot.obj", "a cow", "cow", tuple(MODES)),
+    ("human.obj", "a monkey", "monkey", ("avatar",)),
+    ("animal.glb", "meow.wav", "cat", ("avatar",)),
 )
 TAUGHT, SIDE = 21_504, 64  # train photos that the judge learns from; pixels of a photo
 SHOWN, TURN, PANEL = ("a lion", "meow.wav"), 24, 192  # of the README's GIF; frames, and pixels of a picture
@@ -111,13 +111,13 @@ def measured(space: Space, data: Path, report: Path) -> None:
     """Write avatars.json, and what there is to look at into the report's folder."""
     judge, val = critic(data, report)
     tables, examples = {}, []
-    for name, query, label in ASKED:
+    for name, query, label, modes in ASKED:
         place = ASSETS / "samples" / name if name == "animal.glb" else data / "meshes" / name
         kept = report / f"{name}-{label}.json"
         ask = Ask(job(place, query), label)
         if not kept.exists():
-            others = [other for _, _, other in ASKED if other != label]
-            table, example = measure_one(space, ask, others, judge, photos=val, done=print)
+            others = [other for _, _, other, _ in ASKED if other != label]
+            table, example = measure_one(space, ask, others, judge, modes=modes, photos=val, done=print)
             kept.write_text(json.dumps(table, indent=1), encoding="utf8")
             grid(list(example.results), 4).save(kept.with_suffix(".png"))
             examples.append(example)

@@ -100,8 +100,8 @@ def captions(draw: Any, files: dict[str, str]) -> Image.Image:
         lines = [f"{name}.wav:", *wrap(heard[0][0].text, 34), "", "its picture:", *wrap(seen[0][0].text, 34)]
         page = Image.new("RGB", (SIDE + 216, SIDE), "white")
         page.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (0, 0))
-        font = ImageFont.load_default(12)
-        ImageDraw.Draw(page).multiline_text((SIDE + 8, 2), "\n".join(lines), "black", font, spacing=3)
+        font = ImageFont.load_default(11)
+        ImageDraw.Draw(page).multiline_text((SIDE + 8, 2), "\n".join(lines), "black", font, spacing=2)
         cells.append(page)
     return grid(cells, 3, 8)
 

@@ -65,10 +65,11 @@ def measure_one(
     others: Sequence[str],
     critic: Critic,
     *,
+    modes: Sequence[str] = tuple(MODES),
     photos: Photos | None = None,
     done: Callable[[str, dict[str, float]], None] | None = None,
 ) -> tuple[Table, Example]:
-    """A mesh in each of MODES, before it, and beside it. others: labels that it is not to become. photos: real ones.
+    """A mesh in some of MODES, before it, and beside it. others: labels that it is not to become. photos: real ones.
     done: is told of each row."""
     made, table = portrait(space, ask.job), Table()
 
@@ -79,8 +80,8 @@ def measure_one(
 
     before = views(made, made.start())
     shown, wrong = before[:SHOWN], []
-    for name, changes in MODES.items():
-        own = portrait(space, replace(ask.job, options=replace(ask.job.options, **changes)))
+    for name in modes:
+        own = portrait(space, replace(ask.job, options=replace(ask.job.options, **MODES[name])))
         started = time.process_time()
         weights = own.optimised().residual
         took, seen = time.process_time() - started, views(own, weights)

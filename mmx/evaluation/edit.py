@@ -73,6 +73,7 @@ def rows_of(editor: Editor, seed: int) -> dict[str, Callable[[Ask], Tensor]]:
     return {
         "edit": by_steps(),
         "edit: l2 x 10": by_steps(l2=10 * Wanted.l2),
+        "edit: l2 x 100": by_steps(l2=100 * Wanted.l2),
         "edit: no l2": by_steps(l2=0.0),
         "edit: no likeness": by_steps(keep=0.0),
         "--direction": lambda ask: editor.shifted(ask.start, ask.direction, 1.0),
