@@ -122,8 +122,10 @@ def measure(translator: VoiceTranslator, options: Measuring) -> Report:
     """The whole protocol on one split. Raises InputError, UsageError where the data does not allow it."""
     if not translator.decoder.teacher.names_faces:
         raise UsageError("this protocol asks the decoder's teacher for a gender, and this one names none")
-    everything = load_photos(Path(options.data), translator.decoder.defaults["size"], "faces")
-    voices, photos = load_sounds(Path(options.data), "voices").split(options.split), everything.split(options.split)
+    data, size = Path(options.data), translator.decoder.defaults["size"]
+    everything = load_photos(data, translator.decoder.teacher.image_size, "faces")
+    # real faces are shown at the size of the drawn ones
+    voices, photos = load_sounds(data, "voices").split(options.split), load_photos(data, size, "faces", options.split)
     if not len(voices) or not len(photos):
         raise UsageError(f"--split {options.split}: the data has no such split")
     judge = judge_for(everything, GENDERS, options, key="gender", device=translator.decoder.device)

@@ -210,6 +210,15 @@ def train_generator(
     return generator
 
 
+def _known_of_space(recipe: GanRecipe) -> dict[str, Any]:
+    """What the decoder whose teacher is taken measured when that was trained."""
+    path = recipe.teacher and recipe.teacher.parent / "metrics.json"
+    if not path or not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf8")).get("val", {}).get("space")
+    return {"space": found} if found else {}
+
+
 def train_gan_decoder(recipe: GanRecipe) -> GanDecoder:
     """Both stages; the result is the folder `run/decoder`, with its card. The same recipe on the same run resumes.
 
@@ -232,7 +241,7 @@ def train_gan_decoder(recipe: GanRecipe) -> GanDecoder:
         "notes": recipe.notes,
         "seed": recipe.seed,
         "photos": len(seen.photos),
-        "val": {stage: last_metrics(recipe.run / stage) for stage in SCHEDULES},
+        "val": {stage: last_metrics(recipe.run / stage) for stage in SCHEDULES} | _known_of_space(recipe),
     }
     (folder / "metrics.json").write_text(json.dumps(measured, indent=1), encoding="utf8")
     (folder / "README.md").write_text(gan_card(recipe.what, measured), encoding="utf8")
