@@ -82,6 +82,13 @@ def edits(draw: Any, files: dict[str, str]) -> None:
     grid([captioned(text, pictures, 7) for text, pictures in rows.items()], 1, 8).save(ASSETS / "edits.png")
 
 
+def faces() -> Image.Image:
+    """What `mmx voice2face -n 8` makes of two voices."""
+    imagine, voices = load("voice2face", device="cpu"), ASSETS / "samples" / "voices"
+    rows = [captioned(f"{name}.wav", imagine(str(voices / f"{name}.wav"), num=8), 8) for name in ("high", "low")]
+    return grid(rows, 1, 8)
+
+
 def spaces(draw: Any, files: dict[str, str]) -> None:
     """Write search.png and localize.png."""
     space = load_space(device="cpu")
@@ -107,12 +114,13 @@ def captions(draw: Any, files: dict[str, str]) -> Image.Image:
 
 
 def main() -> None:
-    """Write readme.png, controls.png, search.png, localize.png, captions.png and edits.png."""
+    """Write readme.png, controls.png, search.png, localize.png, captions.png, edits.png and faces.png."""
     draw = load("sound2img", device="cpu")
     files = {name: str(ASSETS / "samples" / f"{name}.wav") for name in SOUNDS}
     spaces(draw, files)
     captions(draw, files).save(ASSETS / "captions.png")
     edits(draw, files)
+    faces().save(ASSETS / "faces.png")
     blocks = [captioned(f"{name}.wav", draw(path, num=4), 2) for name, path in files.items()]
     grid(blocks, 3, 8).save(ASSETS / "readme.png")
     sea, fire, steps = files["sea"], files["fire"], [k / 7 for k in range(8)]
