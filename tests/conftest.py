@@ -168,6 +168,20 @@ def two_processes(python: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def small_bridges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bridges that are trained in this process have a hundredth of the weights."""
+    from functools import partial
+
+    from mmx.bridges.base import BridgeConfig
+    from mmx.training.bridges import image, points, sound, voice
+
+    monkeypatch.setattr(points, "BridgeConfig", partial(BridgeConfig, channels=(8, 16, 16)))
+    for task in (sound.SoundBridgeTask, voice.VoiceBridgeTask):
+        monkeypatch.setattr(task, "prior_sizes", {"width": 32, "depth": 1})
+    monkeypatch.setattr(image, "WRITER", {"width": 32, "depth": 1, "heads": 2})
+
+
+@pytest.fixture
 def mmx_in_process(capsysbinary: pytest.CaptureFixture[bytes]):
     """The command in this process (models stay loaded): (exit code, stdout, stderr)."""
     from mmx.cli.app import main

@@ -34,7 +34,7 @@ def in_a_shell(line: str, folder: Path, python: list[str]) -> None:
     """A line as it stands, in a process of its own for each command."""
     words = [
         part.replace("mmx", f"{shlex.join(python)} -m mmx", 1) if part.startswith("mmx ") else part
-        for part in re.split(r"(?<=\|) ", line)
+        for part in re.split(r"(?<=[|&]) ", line)
     ]
     script = " ".join(words)
     done = subprocess.run(

@@ -20,6 +20,7 @@ from tests import tiny
 from tests.conftest import training
 from tests.small_data import pair_folder, png, wav
 
+pytestmark = pytest.mark.usefixtures("small_bridges")
 # task, its decoder's fixture, the encoder, further options
 CASES: dict[str, tuple[str, str, Callable[[Path], Path] | None, tuple]] = {
     "sound": ("sound2img", "debug_models", None, ("--architecture", "transformer")),
