@@ -233,7 +233,7 @@ def test_a_pipe_takes_one_result(mmx_in_process, debug_options, tmp_path: Path, 
     ("line", "what_to_do"),
     [
         ("sound2img https://host/a.wav?key=secret", "curl -L URL | mmx ... -"),
-        ("voice2face s3://bucket/a.wav", "curl -L URL | mmx ... -"),
+        ("tag s3://bucket/a.wav", "curl -L URL | mmx ... -"),
         ("img2speech HTTP://host/a.png", "curl -L URL | mmx ... -"),
         ("sound2img {bark} --mix https://host/a.wav:0.5", "--mix <(curl -L URL)"),
         ("sound2img {bark} --image https://host/a.png", "--image <(curl -L URL)"),
