@@ -158,6 +158,7 @@ def test_every_option_that_the_readme_names_exists(mmx_in_process, monkeypatch: 
             "eval",
             "reproduce",
             "serve",
+            "sign",
             "report",
             "translate",
         )
