@@ -21,7 +21,7 @@ from mmx.spaces.parts import Cuts
 from mmx.spaces.query import Term
 from mmx.spaces.shards import Row, Shard
 
-BLOCK = 4096  # rows that are compared at a time
+BLOCK = 1024  # rows that are compared at a time
 MORE = 4  # times as many rows are taken from a graph as are wanted, and compared exactly
 SAMPLE = 512  # rows of a modality, by which it is known what is usual there
 FEW = 16  # rows of a modality; of fewer, the mean is taken to be nearer to nothing
@@ -111,14 +111,22 @@ class Searcher(Compass):
 
     def _scores(self, shard: Shard, rows: slice | list[int], query: Tensor) -> Tensor:
         """(N,): of row v of modality m, the cosine of the query and v - mean_m, without a copy of v."""
-        ways = torch.stack([query, *self.means], dim=1)  # (D, 1 + M)
-        vectors = torch.from_numpy(shard.vectors[rows])
-        products = torch.cat([block.float() @ ways for block in vectors.split(BLOCK)])
+        products = _products(torch.from_numpy(shard.vectors[rows]), torch.stack([query, *self.means]))
         codes = torch.from_numpy(shard.codes[rows]).long()
         off = (self.means @ query)[codes]
         beside = products.gather(1, 1 + codes[:, None])[:, 0]
         norms = (1 - 2 * beside + self.means.square().sum(1)[codes]).clamp_min(1e-6).sqrt()
         return (products[:, 0] - off) / norms
+
+
+def _products(vectors: Tensor, ways: Tensor) -> Tensor:
+    """Rows of float16 (N, D) and directions (K, D) → products (N, K). One block of float32, which stays in the cache, is
+    used again and again: new ones cost many times the product."""
+    block = torch.empty(min(BLOCK, len(vectors)), vectors.shape[1])
+    found = torch.empty(len(vectors), len(ways))
+    for part, out in zip(vectors.split(BLOCK), found.split(BLOCK), strict=True):
+        out.copy_(F.linear(block[: len(part)].copy_(part), ways))
+    return found
 
 
 def means_of(index: Index, space: Space) -> Tensor:
