@@ -120,7 +120,7 @@ class Searcher(Compass):
 
 
 def _products(vectors: Tensor, ways: Tensor) -> Tensor:
-    """Rows of float16 (N, D) and directions (K, D) → products (N, K). One block of float32, which stays in the cache, is
+    """Rows of float16 (N, D) and directions (K, D) → products (N, K). One block of float32 that stays in the cache is
     used again and again: new ones cost many times the product."""
     block = torch.empty(min(BLOCK, len(vectors)), vectors.shape[1])
     found = torch.empty(len(vectors), len(ways))
