@@ -140,4 +140,4 @@ def test_the_starter_takes_the_pitch_of_a_voice_for_what_its_labels_say(
     code, out, _ = mmx_in_process("voice2face", low, high, "-o", tmp_path, "--json")
     assert code == 0
     assert [record["heard"][0][0]["label"] for record in map(json.loads, out.splitlines())] == ["male", "female"]
-    assert Image.open(tmp_path / "low.png").size == (96, 96)
+    assert Image.open(tmp_path / "low.png").size == (128, 128)
