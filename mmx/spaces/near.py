@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ LARGE = 100_000  # rows, from which a graph is worth it: exact search in fewer t
 STALE = 0.5  # share of a graph's rows that went away, from which it is built anew
 COVERS, MEANS = "covers.json", "means.npy"
 ROW_BITS = 32
-EXPANSION = 128  # nodes that a search looks at, at least
+EXPANSION = 128  # nodes that are looked at for the neighbours of a new one
+LOOKED = 512  # nodes that a search looks at, at least: in 150,000 rows 128 found 0.82 of the nearest ten, 512 all
 
 
 def usable() -> bool:
@@ -38,6 +39,7 @@ class Graph:
 
     folder: Path
     covers: dict[str, int]
+    viewed: dict[str, Any] = field(default_factory=dict, compare=False)  # by modality, opened when first asked
 
     @classmethod
     def of(cls, index: Index) -> Graph | None:
@@ -54,8 +56,10 @@ class Graph:
         path = self.folder / f"{modality}.usearch"
         if not path.exists():
             return []
-        nodes = Nodes.restore(path, view=True)
-        nodes.expansion_search = max(EXPANSION, 2 * count)
+        if modality not in self.viewed:
+            self.viewed[modality] = Nodes.restore(path, view=True)
+        nodes = self.viewed[modality]
+        nodes.expansion_search = max(LOOKED, 2 * count)
         keys = nodes.search(query.numpy(), count).keys.tolist()
         return [(f"{key >> ROW_BITS:06d}", key & ((1 << ROW_BITS) - 1)) for key in keys]
 
