@@ -13,6 +13,7 @@ from mmx.bridges.voice import VoiceBridge
 from mmx.data.captions import train_tokenizer
 from mmx.decoders.base import fingerprint
 from mmx.decoders.face_teacher import FaceTeacher
+from mmx.decoders.face_words import FaceWords
 from mmx.decoders.gan import save_gan_decoder
 from mmx.decoders.load import load_decoder
 from mmx.decoders.speech import SpeechDecoder, save_speech_decoder
@@ -77,6 +78,16 @@ def make_face_decoder(folder: Path) -> Path:
         mean_norm=DIM**0.5,
         defaults={"steps": 2, "guidance": 2.0, "size": 96},
     )
+    return folder
+
+
+def make_reading_faces(folder: Path) -> Path:
+    """A face decoder that reads texts."""
+    make_face_decoder(folder)
+    torch.manual_seed(5)
+    raw = torch.randn(300, DIM)
+    FaceWords.fit(raw, torch.randint(18, 80, (300,)).float(), torch.rand(300) < 0.5).save(folder)
+    seal(folder)
     return folder
 
 

@@ -25,12 +25,12 @@ from mmx.guided.residual import Schedule
 from mmx.media.face_texts import Said, said
 from mmx.media.faces import find_face
 from mmx.media.provenance import read_record
-from mmx.models.store import Located, seal, verify
+from mmx.models.store import Located, verify
 from mmx.spaces.load import load_space
 from mmx.training.decoders.face_stage import train_face_texts
 from mmx.training.decoders.text_stage import TextRecipe
 from mmx.translate.base import Names, generator_for
-from tests.debug import DIM, make_face_decoder, make_one_step_decoder, make_speech_decoder
+from tests.debug import DIM, make_one_step_decoder, make_reading_faces, make_speech_decoder
 
 
 def record_of(path: Path) -> dict:
@@ -44,12 +44,7 @@ def opened(folder: Path, modality: str = "image"):
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A face decoder that reads texts."""
-    folder = make_face_decoder(tmp_path_factory.mktemp("edit") / "faces")
-    torch.manual_seed(5)
-    raw = torch.randn(300, DIM)
-    FaceWords.fit(raw, torch.randint(18, 80, (300,)).float(), torch.rand(300) < 0.5).save(folder)
-    seal(folder)
-    return folder
+    return make_reading_faces(tmp_path_factory.mktemp("edit") / "faces")
 
 
 @pytest.fixture(scope="module")

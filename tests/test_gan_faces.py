@@ -12,8 +12,10 @@ from PIL import Image
 
 from mmx.decoders.face_words import FaceWords
 from mmx.decoders.gan import GanDecoder
+from mmx.decoders.load import load_decoder
 from mmx.decoders.unclip import ImageDecoder
-from mmx.models.store import seal
+from mmx.errors import ModelError
+from mmx.models.store import Located, seal
 from mmx.training.decoders import gan_stages
 from mmx.training.decoders.gan_config import FACES, GanConfig, GeneratorConfig
 from mmx.training.decoders.gan_stages import GanRecipe, see, train_gan_decoder
@@ -99,3 +101,9 @@ def test_voices_learn_through_its_first_layer(recipe) -> None:
 
 def test_the_recipe_draws_faces_of_128_pixels() -> None:
     assert FACES.generator.size == 128 and FACES.critic.dim == FACES.generator.dim
+
+
+def test_a_decoder_whose_first_layer_is_not_known_says_so(speech_models) -> None:
+    decoder = load_decoder(Located("speech", speech_models[1]), "sound")
+    with pytest.raises(ModelError, match="first layer"):
+        decoder.first_layer(torch.zeros(1, DIM))

@@ -18,14 +18,13 @@ from mmx.bridges.base import BridgeConfig
 from mmx.bridges.mapper import Mapper
 from mmx.data.photos import Photos
 from mmx.decoders.base import ConditioningSpec
-from mmx.decoders.face_words import FaceWords
 from mmx.guided.edit_terms import WAY, Terms, Wanted
 from mmx.media.provenance import read_record
-from mmx.models.store import seal, verify
+from mmx.models.store import verify
 from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig
 from mmx.training.mapper import MapperTask
-from tests.debug import DIM, make_bridge, make_face_decoder, make_one_step_decoder
+from tests.debug import make_bridge, make_one_step_decoder, make_reading_faces
 
 TEXT = "an old man"
 
@@ -62,12 +61,7 @@ def test_it_learns_to_go_the_way_that_is_asked_for_from_points_that_it_never_saw
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A face decoder that reads texts."""
-    folder = make_face_decoder(tmp_path_factory.mktemp("mapper") / "faces")
-    torch.manual_seed(5)
-    raw = torch.randn(300, DIM)
-    FaceWords.fit(raw, torch.randint(18, 80, (300,)).float(), torch.rand(300) < 0.5).save(folder)
-    seal(folder)
-    return folder
+    return make_reading_faces(tmp_path_factory.mktemp("mapper") / "faces")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from mmx.extras import require
 from mmx.media import formats
 from mmx.media.files import write_atomic
 from mmx.media.names import is_hidden
+from mmx.media.stores import shown
 from mmx.models.hub import OFF, offline
 
 T = TypeVar("T")
@@ -153,11 +154,6 @@ def identity(url: str) -> str:
         raise _failure(error, url) from None
     known = [str(info[key]) for key in ("size", "ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)]
     return " ".join([shown(url), *known])
-
-
-def shown(url: str) -> str:
-    """A URL without its query, which may hold somebody's keys."""
-    return url.partition("?")[0]
 
 
 def _failure(error: Exception, url: str, hint: str = "is the URL right?") -> NetworkError | UsageError:

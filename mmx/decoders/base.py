@@ -141,6 +141,12 @@ class Decoder(Protocol):
         """
         ...
 
+    def first_layer(self, conditioning: Tensor) -> Tensor:
+        """What it makes of conditionings (B, *shape) first, flat (B, N), with gradients: what voices are compared by
+        (Speech2Face, Oh et al. 2019). Raises ModelError where there is no such layer.
+        """
+        ...
+
     def text_prior(self) -> TextPrior | None:
         """The family's own prior; None where a bridge's is one. Raises ModelError where there is neither."""
         ...

@@ -120,6 +120,9 @@ class FrozenDecoder:
             hint="the starter decoders of images and faces, and diffusion decoders driven by embeddings, have",
         )
 
+    def first_layer(self, conditioning: Tensor) -> Tensor:
+        raise ModelError(f"{self.spec.name}: no first layer of this decoder is known", hint="--loss infonce takes none")
+
     def text_prior(self) -> TextPrior | None:
         return None
 

@@ -19,7 +19,7 @@ from mmx.decoders.diffusion import finite_pictures
 from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.frozen import FrozenDecoder
 from mmx.decoders.teacher import Teacher, image_side
-from mmx.decoders.unclip import SPACE, TEACHERS
+from mmx.decoders.unclip import SPACE, TEACHERS, family_of
 from mmx.device import threads_for
 from mmx.errors import ModelError, UsageError
 from mmx.models.store import Located
@@ -142,7 +142,7 @@ def save_gan_decoder(
         shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
     spec = ConditioningSpec(name, (teacher.net.dim,), teacher.net.dim**0.5, space_of(folder))
     about = {
-        "family": next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind)),
+        "family": family_of(teacher),
         "format": "gan",
         "spec": spec.as_dict(),
         "defaults": {"steps": 1, "size": net.size},

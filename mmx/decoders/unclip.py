@@ -32,6 +32,11 @@ SPACE = (
 TEACHERS = {"image": Teacher, "face": FaceTeacher}
 
 
+def family_of(teacher: Teacher | FaceTeacher) -> str:
+    """What decoders with this teacher are of, a key of TEACHERS."""
+    return next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind))
+
+
 class ImageDecoder(DiffusionDecoder):
     """A `KandinskyV22Pipeline` driven by image embeddings alone; the negative is the embedding of a black image."""
 
@@ -129,7 +134,7 @@ def save_image_decoder(
     else:
         shutil.copytree(teacher_folder, folder / "teacher", dirs_exist_ok=True)
     spec = ConditioningSpec(name, (teacher.net.dim,), mean_norm, fingerprint(folder, SPACE))
-    family = next(name for name, kind in TEACHERS.items() if isinstance(teacher, kind))
     (folder / "mmx.json").write_text(
-        json.dumps({"family": family, "spec": spec.as_dict(), "defaults": defaults}, indent=1), encoding="utf8"
+        json.dumps({"family": family_of(teacher), "spec": spec.as_dict(), "defaults": defaults}, indent=1),
+        encoding="utf8",
     )

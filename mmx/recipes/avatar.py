@@ -42,9 +42,7 @@ class AvatarOptions:
     ] = None
     reach: Annotated[
         float,
-        Option(
-            "--reach", min=0.0, max=0.5, help="How far points may move, of the mesh's radius; 0 only colours it."
-        ),
+        Option("--reach", min=0.0, max=0.5, help="How far points may move, of the mesh's radius; 0 only colours it."),
     ] = 0.1
     smooth: Annotated[
         float, Option("--smooth", min=0.0, max=1000.0, help="Weight of the moves' Laplacian: no spikes.")

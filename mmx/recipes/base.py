@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,20 @@ class RunFolder:
         """Raises UsageError where it can't be one."""
         if self.run.exists() and not self.run.is_dir():
             raise UsageError(f"-o {self.run} is a file", hint="give a folder")
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """How long a training may take."""
+
+    max_minutes: Annotated[
+        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
+    ] = field(default=None, metadata=FREE)
+
+    @property
+    def minutes(self) -> float:
+        """As a number in any case."""
+        return self.max_minutes or math.inf
 
 
 @dataclass(frozen=True)

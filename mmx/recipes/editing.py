@@ -32,9 +32,7 @@ class Editing(Pull):
     direction: Annotated[
         bool, Option("--direction", help="Go straight along the direction of the text: no steps, at once.")
     ] = False
-    strip: Annotated[bool, Option("--strip", help="A row of strengths from -3 to 3, along the direction.")] = (
-        False
-    )
+    strip: Annotated[bool, Option("--strip", help="A row of strengths from -3 to 3, along the direction.")] = False
 
 
 @dataclass(frozen=True)

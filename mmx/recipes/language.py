@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,7 +11,7 @@ import typer
 from mmx.errors import UsageError
 from mmx.network import Network
 from mmx.options import FREE, Device, Quiet, Seed
-from mmx.recipes.base import Notes, RunFolder
+from mmx.recipes.base import Minutes, Notes, RunFolder
 
 HEAD = 64  # channels of an attention head
 
@@ -25,6 +24,12 @@ class Captions:
         list[Path],
         typer.Option(metavar="FILE", show_default=False, help="Captions, one a line; may be given several times."),
     ] = field(metadata=FREE)
+
+    def check_captions(self) -> None:
+        """Raise UsageError for a file that is not there."""
+        missing = next((file for file in self.captions if not file.is_file()), None)
+        if missing is not None:
+            raise UsageError(f"--captions {missing}: no such file")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class Fitting(Minutes):
     """How long a language model is trained, and at what rate."""
 
     init: Annotated[
@@ -73,9 +78,6 @@ class Fitting:
         typer.Option(metavar="LM", show_default=False, help="Start from what fits of this model's weights."),
     ] = field(default=None, metadata=FREE)
     max_steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = field(default=4000, metadata=FREE)
-    max_minutes: Annotated[
-        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
-    ] = field(default=None, metadata=FREE)
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences of a step.")] = field(default=64, metadata=FREE)
     lr: Annotated[float, typer.Option(min=0.0, help="The highest learning rate.")] = field(default=2e-3, metadata=FREE)
     seed: Seed = field(default=0, metadata=FREE)
@@ -85,16 +87,9 @@ class Fitting:
 class LanguageOptions(Quiet, Notes, Network, Device, Fitting, Size, Words, RunFolder, Captions):
     """Everything `mmx train-lm` can be asked for."""
 
-    @property
-    def minutes(self) -> float:
-        """How long it may take."""
-        return self.max_minutes or math.inf
-
     def check(self) -> None:
         """Raise UsageError for what is not there or does not go together, before any work."""
-        missing = next((file for file in self.captions if not file.is_file()), None)
-        if missing is not None:
-            raise UsageError(f"--captions {missing}: no such file")
+        self.check_captions()
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"--data {self.data}: no such folder")
         if self.width % HEAD:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,7 +11,7 @@ import typer
 from mmx.errors import UsageError
 from mmx.network import Network
 from mmx.options import FREE, Device, Quiet, Seed
-from mmx.recipes.base import Notes, RunFolder
+from mmx.recipes.base import Minutes, Notes, RunFolder
 from mmx.recipes.editing import Pull
 
 
@@ -52,13 +51,10 @@ class Through:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Pace(Minutes):
     """How long a mapper is trained, and at what rate."""
 
     max_steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = field(default=400, metadata=FREE)
-    max_minutes: Annotated[
-        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
-    ] = field(default=None, metadata=FREE)
     limit: Annotated[int, typer.Option(min=1, help="Pictures of the train split that are looked at.")] = field(
         default=4000, metadata=FREE
     )
@@ -70,11 +66,6 @@ class Pace:
 @dataclass(frozen=True)
 class MapperOptions(Quiet, Notes, Network, Device, Pace, Pull, Through, RunFolder, Mapped):
     """Everything `mmx train-mapper` can be asked for."""
-
-    @property
-    def minutes(self) -> float:
-        """How long it may take."""
-        return self.max_minutes or math.inf
 
     def check(self) -> None:
         """Raise UsageError for what is not there, before any work."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from mmx.errors import UsageError
 from mmx.network import Network
 from mmx.options import FREE, Device, Quiet, Seed
-from mmx.recipes.base import Notes, RunFolder
+from mmx.recipes.base import Minutes, Notes, RunFolder
 from mmx.recipes.language import Captions
 
 
@@ -34,13 +32,10 @@ class Windowing:
 
 
 @dataclass(frozen=True)
-class WordFitting:
+class WordFitting(Minutes):
     """How long vectors are trained, and at what rate."""
 
     max_steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = field(default=6000, metadata=FREE)
-    max_minutes: Annotated[
-        Optional[float], typer.Option(min=0.01, show_default=False, help="Stop, and save, after this long.")
-    ] = field(default=None, metadata=FREE)
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs of words in a step.")] = field(
         default=4096, metadata=FREE
     )
@@ -52,14 +47,7 @@ class WordFitting:
 class WordOptions(Quiet, Notes, Network, Device, WordFitting, Windowing, RunFolder, Captions):
     """Everything `mmx train-words` can be asked for."""
 
-    @property
-    def minutes(self) -> float:
-        """How long it may take."""
-        return self.max_minutes or math.inf
-
     def check(self) -> None:
         """Raise UsageError for what is not there, before any work."""
-        missing = next((file for file in self.captions if not file.is_file()), None)
-        if missing is not None:
-            raise UsageError(f"--captions {missing}: no such file")
+        self.check_captions()
         self.check_folder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,9 @@ def of_faces(
     return splits[0], splits[1], FaceSight(teacher.net, splits[1])
 
 
+CONDITIONED: dict[str, Callable[..., tuple[Conditioned, Conditioned, Sight]]] = {"image": of_things, "face": of_faces}
+
+
 def train_generator(
     recipe: GanRecipe, seen: Seen, teacher: Teacher | FaceTeacher, after: Sequence[Run] = ()
 ) -> Generator:
@@ -197,7 +200,7 @@ def train_generator(
         sizes = replace(sizes, generator=grown(sizes.generator, first, recipe.start))
     gaze = Gaze(seen.net, seen.photos, sizes.critic, sizes.side, recipe.device)
     teacher.to(recipe.device, torch.float32)
-    data, val, sight = (of_faces if isinstance(teacher, FaceTeacher) else of_things)(recipe, seen, teacher, gaze)
+    data, val, sight = CONDITIONED[recipe.what](recipe, seen, teacher, gaze)
     task = GanTask(data, val, gaze, sight, config=sizes, seed=recipe.seed)
     if first is not None:
         task.module.generator.grow_from(first)
