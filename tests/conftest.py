@@ -22,6 +22,16 @@ def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE) -> np.nda
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def network_as_before() -> Iterator[None]:
+    """What `--offline` forbids to this process is forbidden to the test that gave it alone."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    yield
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    if before is not None:
+        os.environ["HF_HUB_OFFLINE"] = before
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The tests, and the commands that they start, leave the user's cache and config alone."""
