@@ -137,7 +137,7 @@ def test_a_bridge_for_another_decoder_is_refused_with_both_names(
     shutil.copytree(bridge, other)
     (other / "config.json").write_text(json.dumps(config))
     (other / "SHA256SUMS").unlink()
-    code, _, err = mmx_in_process("sound2img", bark, "--bridge", other, "--decoder", decoder)
+    code, _, err = mmx_in_process("sound2img", bark, "--bridge", other, "--decoder", decoder, "-o", tmp_path / "a.png")
     assert code == 4 and b"another/space" in err and b"debug/embedding" in err
 
 
@@ -148,7 +148,7 @@ def test_a_flipped_bit_in_a_model_is_found(mmx_in_process, debug_models, tmp_pat
     data = bytearray((other / "model.safetensors").read_bytes())
     data[-7] ^= 4
     (other / "model.safetensors").write_bytes(data)
-    code, _, err = mmx_in_process("sound2img", bark, "--bridge", other, "--decoder", decoder)
+    code, _, err = mmx_in_process("sound2img", bark, "--bridge", other, "--decoder", decoder, "-o", tmp_path / "a.png")
     assert code == 4 and b"sha256" in err
 
 

@@ -68,9 +68,9 @@ def test_pull_path_verify_card_ls_rm(models, hub: FakeHub, tmp_path: Path) -> No
     for command in (
         ("models", "verify", REPO),
         ("models", "path", REPO),
-        ("sound2img", str(ROOT / "assets/samples/bark.wav"), "--bridge", f"hf-hub:{REPO}"),
+        ("sound2img", str(ROOT / "assets/samples/bark.wav"), "--bridge", f"hf-hub:{REPO}", "-o", tmp_path / "a.png"),
     ):
-        code, _, err = models(*command, **off)
+        code, _, err = models(*map(str, command), **off)
         assert code == 4 and "model.safetensors" in err
     code, out, err = models("models", "rm", REPO)
     assert code == 0 and not blob.exists()
