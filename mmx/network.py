@@ -52,9 +52,7 @@ class Clustered(Network):
 
     engine: Annotated[
         str,
-        Option(
-            "--engine", metavar="here|ray", help="Compute on this machine, or on the workers of a Ray cluster."
-        ),
+        Option("--engine", metavar="here|ray", help="Compute on this machine, or on the workers of a Ray cluster."),
     ] = field(default="here", metadata=FREE)
     address: Annotated[
         Optional[str],
@@ -78,9 +76,7 @@ class Clustered(Network):
     ] = field(default=None, metadata=FREE)
     gpus: Annotated[
         Optional[float],
-        Option(
-            "--gpus", min=0.0, max=64.0, show_default=False, help="GPUs of each worker, such as 0.25. Default: 1."
-        ),
+        Option("--gpus", min=0.0, max=64.0, show_default=False, help="GPUs of each worker, such as 0.25. Default: 1."),
     ] = field(default=None, metadata=FREE)
 
     def check(self) -> None:

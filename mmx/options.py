@@ -55,9 +55,7 @@ class Output:
             "a.wav.png), or - for stdout. Default: the current folder.",
         ),
     ] = None
-    num: Annotated[
-        int, Option("-n", "--num", min=1, max=10_000, help="How many different results of each input.")
-    ] = 1
+    num: Annotated[int, Option("-n", "--num", min=1, max=10_000, help="How many different results of each input.")] = 1
     overwrite: Overwrite = False
     resume: Annotated[
         bool,
@@ -69,9 +67,7 @@ class Output:
 class Pictures(Output):
     """Where pictures go."""
 
-    grid: Annotated[bool, Option("--grid", help="One contact sheet of the results instead of a file each.")] = (
-        False
-    )
+    grid: Annotated[bool, Option("--grid", help="One contact sheet of the results instead of a file each.")] = False
 
 
 @dataclass(frozen=True)
@@ -119,9 +115,7 @@ class Levels:
             help="Make the input louder or quieter; with --mix it moves the balance.",
         ),
     ] = 0.0
-    frames: Annotated[
-        int, Option("--frames", min=2, max=500, help="Pictures on the way that --interpolate goes.")
-    ] = 8
+    frames: Annotated[int, Option("--frames", min=2, max=500, help="Pictures on the way that --interpolate goes.")] = 8
 
 
 @dataclass(frozen=True)
@@ -214,9 +208,7 @@ class Speaking:
 
 Decoder = Annotated[
     Optional[str],
-    Option(
-        "--decoder", metavar="FOLDER", show_default=False, help="The decoder of that bridge. Default: the starter."
-    ),
+    Option("--decoder", metavar="FOLDER", show_default=False, help="The decoder of that bridge. Default: the starter."),
 ]
 Encoder = Annotated[
     Optional[str],
@@ -271,9 +263,7 @@ class Placement(Device):
             help="Keep a full-size model's parts off the GPU until they are needed, and decode in tiles: slower.",
         ),
     ] = False
-    compile: Annotated[
-        bool, Option("--compile", help="Compile the decoder first: worth it for many results.")
-    ] = False
+    compile: Annotated[bool, Option("--compile", help="Compile the decoder first: worth it for many results.")] = False
 
 
 def _forbid_bars(forbidden: bool) -> bool:
@@ -286,9 +276,9 @@ def _forbid_bars(forbidden: bool) -> bool:
 class Quiet:
     """What a command says while it works."""
 
-    quiet: Annotated[
-        bool, Option("-q", "--quiet", callback=_forbid_bars, help="Say nothing on stderr but errors.")
-    ] = field(default=False, metadata=FREE)
+    quiet: Annotated[bool, Option("-q", "--quiet", callback=_forbid_bars, help="Say nothing on stderr but errors.")] = (
+        field(default=False, metadata=FREE)
+    )
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ from mmx.tasks import task as find_task
 class AnyModels:
     """Which models are used."""
 
-    bridge: Annotated[
-        str, Option("--bridge", metavar="RUN", show_default=False, help="What mmx train-bridge made.")
-    ]
+    bridge: Annotated[str, Option("--bridge", metavar="RUN", show_default=False, help="What mmx train-bridge made.")]
     decoder: Decoder = None
     encoder: Encoder = None
 

@@ -38,9 +38,7 @@ class Sitter:
 
     mesh: Annotated[
         Path,
-        Argument(
-            metavar="MESH", help="A mesh, or a folder of them, which is a motion of one.", show_default=False
-        ),
+        Argument(metavar="MESH", help="A mesh, or a folder of them, which is a motion of one.", show_default=False),
     ]
     query: Annotated[
         str,

@@ -100,9 +100,7 @@ class Writing:
     ] = False
     batch: Annotated[
         int,
-        Option(
-            min=1, max=256, help="Inputs that are captioned side by side: faster, but the last bits may differ."
-        ),
+        Option(min=1, max=256, help="Inputs that are captioned side by side: faster, but the last bits may differ."),
     ] = 1
     seed: Seed = 0
 

@@ -31,14 +31,10 @@ IMAGES = "starter/image"  # the starter decoder that draws anything
 class Wish:
     """What is edited, and toward what."""
 
-    picture: Annotated[
-        str, Argument(metavar="PICTURE", help="A picture, a folder, a glob, or -.", show_default=False)
-    ]
+    picture: Annotated[str, Argument(metavar="PICTURE", help="A picture, a folder, a glob, or -.", show_default=False)]
     wish: Annotated[
         Optional[str],
-        Argument(
-            metavar="[TEXT]", help="What it is to become; for several terms as in search.", show_default=False
-        ),
+        Argument(metavar="[TEXT]", help="What it is to become; for several terms as in search.", show_default=False),
     ] = None
     sound: Annotated[
         Optional[str],

@@ -30,12 +30,8 @@ EACH = 5.0  # seconds between two notes on how far it is
 class Folders:
     """What is indexed, and where the index is."""
 
-    inputs: Annotated[
-        list[str], Argument(metavar="FOLDER...", help="Folders, files or globs.", show_default=False)
-    ]
-    output: Annotated[
-        Path, Option("-o", "--output", metavar="INDEX", show_default=False, help="The index, a folder.")
-    ]
+    inputs: Annotated[list[str], Argument(metavar="FOLDER...", help="Folders, files or globs.", show_default=False)]
+    output: Annotated[Path, Option("-o", "--output", metavar="INDEX", show_default=False, help="The index, a folder.")]
 
     def sources(self) -> list[Source]:
         """The files. Raises UsageError."""
@@ -98,9 +94,7 @@ class Query:
     """What is searched for, and where."""
 
     index: Annotated[Path, Argument(metavar="INDEX", help="What mmx index made.", show_default=False)]
-    query: Annotated[
-        str, Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)
-    ]
+    query: Annotated[str, Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)]
     top: Annotated[int, Option(min=1, help="Show at most so many.")] = 10
     modality: Annotated[
         Optional[str], Option(show_default=False, help="Only of image, sound, text or array. Default: all.")

@@ -23,9 +23,7 @@ class Where:
     image: Annotated[Path, Argument(metavar="IMAGE", help="A picture.", show_default=False)]
     query: Annotated[
         str,
-        Argument(
-            metavar="QUERY", help="A sound, a text, - for stdin, or a sum as of mmx search.", show_default=False
-        ),
+        Argument(metavar="QUERY", help="A sound, a text, - for stdin, or a sum as of mmx search.", show_default=False),
     ]
     output: Annotated[
         Optional[Path],

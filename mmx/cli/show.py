@@ -54,9 +54,7 @@ class Looking:
     ] = None
     words: Annotated[
         Optional[str],
-        Option(
-            metavar="FOLDER", show_default=False, help="Vectors of words by mmx train-words. Default: the starter."
-        ),
+        Option(metavar="FOLDER", show_default=False, help="Vectors of words by mmx train-words. Default: the starter."),
     ] = None
     overwrite: Overwrite = False
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 class Signed:
     """What is signed, and where it goes."""
 
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A PNG, WAV or MP4 that mmx made.", show_default=False)
-    ]
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A PNG, WAV or MP4 that mmx made.", show_default=False)]
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="The signed file, or -.")
     ]

@@ -209,9 +209,9 @@ class Labels:
         Optional[str],
         Option(metavar="A,B,C", show_default=False, help="What to choose from. Default: what the space knows."),
     ] = None
-    labels_file: Annotated[
-        Optional[Path], Option(metavar="FILE", show_default=False, help="The same, one a line.")
-    ] = None
+    labels_file: Annotated[Optional[Path], Option(metavar="FILE", show_default=False, help="The same, one a line.")] = (
+        None
+    )
     top: Annotated[int, Option(min=1, help="Name at most so many.")] = 3
     threshold: Annotated[float, Option(min=0.0, max=1.0, help="Name none of a smaller share.")] = 0.0
 

@@ -78,6 +78,7 @@ def translation(command: str, folder: Path) -> Callable[[str | None, float, floa
 
     Raises gr.Error, which the page shows.
     """
+
     def translate(given: str | None, seed: float, count: float) -> tuple[Any, dict[str, float]]:
         with errors_shown():
             done = run(load(command), _job(command, given, int(seed), int(count)))
