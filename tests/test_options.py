@@ -57,7 +57,7 @@ LINES = {
     "train-bridge sound2img": "--data {data} -o {tmp}/run",
     "eval": "sound2img --data {data} -o {tmp}/report",
     "pairs": "{video} -o {tmp}/out",
-    "data speak": "{data} -o {tmp}/out",
+    "data speak": "{data} -o {tmp}/out --sentences {sentences}",
     "data edges": "{data} -o {tmp}/out",
     "data check": "{data}",
     "models ls": "",
@@ -152,7 +152,7 @@ ELSEWHERE = {
     "reproduce": {"--space"},
     "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
     "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,
-    "train-decoder speech": {"--family", "--gan-steps", "--init", "--space-steps", "--teacher"}
+    "train-decoder speech": {"--family", "--gan-steps", "--space-steps", "--teacher"}
     | {"--denoiser-steps", "--finish-steps"}
     | TEXTS,
     "train-decoder text": {"--family", "--gan-steps", "--space-steps", "--teacher", "--codec-steps"}
@@ -355,6 +355,7 @@ class Folders:
     def __post_init__(self) -> None:
         (self.root / "data").mkdir()
         (self.root / "other" / "teacher" / "text_encoder").mkdir(parents=True)
+        (self.root / "other" / "units").mkdir()
         (self.root / "other" / "model.safetensors").write_bytes(b"")
         (self.root / "video.mp4").write_bytes(b"")
         (self.root / "made.png").write_bytes(artifact())
@@ -362,6 +363,7 @@ class Folders:
         (self.root / "made" / "made.png").write_bytes(artifact())
         (self.root / "mesh.obj").write_bytes(QUAD)
         (self.root / "words.txt").write_text("elk\nyak\n")
+        (self.root / "sentences.txt").write_text("".join(f"{k} elks\n" for k in range(9)))
         (self.root / "draws").mkdir()
         (self.root / "draws" / "config.json").write_text('{"task": "sound2img"}')
 
@@ -370,7 +372,8 @@ class Folders:
         self.runs += 1
         self.out.mkdir()
         names = {"data": "data", "other": "other", "video": "video.mp4", "made": "made.png", "tmp": self.out.name}
-        names |= {"mesh": "mesh.obj", "words": "words.txt", "made_in": "made", "draws": "draws"}
+        names |= {"mesh": "mesh.obj", "words": "words.txt", "sentences": "sentences.txt"}
+        names |= {"made_in": "made", "draws": "draws"}
         paths = {name: self.root / path for name, path in names.items()}
         return [word.format(bark=BARK, sea=SEA, photo=PHOTO, samples=BARK.parent, **paths) for word in line.split()]
 

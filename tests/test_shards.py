@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import mmx.data.spoken_captions
+import mmx.data.synthesisers
 from mmx.data.photos import load_photos, load_sounds
 from mmx.data.shards import find_shards, located, stream, write_shard
 from mmx.data.spoken_captions import load_spoken, make_corpus
@@ -81,16 +82,20 @@ def test_photos_and_sounds_come_with_their_metadata(tmp_path: Path) -> None:
 
 def test_a_corpus_is_made_to_the_same_bytes_and_read_back(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mmx.data.spoken_captions, "SHARD", 5)
-    monkeypatch.setattr(mmx.data.spoken_captions, "say", lambda text, voice: Waveform(tone(0.1, 200 + len(text)), RATE))
+    monkeypatch.setattr(mmx.data.synthesisers, "flite", lambda text, voice: Waveform(tone(0.1, 200 + len(text)), RATE))
     metas = [{"synset": f"n{k}", "words": f"thing{k}, other", "concept": "c"} for k in range(2)]
     photos = [(f"{k}", {"png": png(k), "json": json.dumps(meta).encode()}) for k, meta in enumerate(metas)]
     write_shard(tmp_path / "images-000.tar", [*photos, ("bare", {"png": png(9)})])
     for name in ("one", "two"):
-        assert make_corpus(tmp_path, tmp_path / name, ["v"]) == 12
+        assert make_corpus(tmp_path, tmp_path / name, ["v"], ["It rains.", "It snows.", "Hm."]) == 15
     shards = [sorted((tmp_path / name).iterdir()) for name in ("one", "two")]
-    assert [path.name for path in shards[0]] == [f"spoken-00{k}.tar" for k in range(3)]
+    assert [path.name for path in shards[0]] == ["sentences-000.tar", *(f"spoken-00{k}.tar" for k in range(3))]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*shards, strict=True))
-    clips = list(load_spoken(tmp_path / "one"))
+    *clips, rain, _, hm = load_spoken(tmp_path / "one")
+    assert rain[1] | {"split": ""} == {"text": "It rains.", "voice": "v", "split": "", "key": "000000"} | {
+        "kind": "sentences"
+    }
+    assert np.abs(np.fft.rfft(hm[0].samples)).argmax() * RATE / len(hm[0].samples) == pytest.approx(203, abs=10)
     assert [meta["key"] for _, meta in clips] == [f"{k:06d}" for k in range(12)]
     assert [meta["split"] for _, meta in clips].count("val") == 1 and {meta["name"] for _, meta in clips} == {
         "thing0",

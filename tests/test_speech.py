@@ -16,7 +16,18 @@ from PIL import Image
 from mmx.decoders.speech import EDGE, PEAK, SpeechDecoder, load_vocoder, polished
 from mmx.errors import UsageError
 from mmx.media.audio import Waveform
-from mmx.nets.speech import HOP, MELS, SAMPLE_RATE, Codebook, UnitCodec, Vocos, collapse, expand, speech_mel
+from mmx.nets.speech import (
+    HOP,
+    MELS,
+    SAMPLE_RATE,
+    Codebook,
+    UnitCodec,
+    Vocos,
+    collapse,
+    expand,
+    speech_mel,
+    with_mel,
+)
 from mmx.nets.writer import Sampling, UnitWriter
 from tests.conftest import ROOT, tone
 
@@ -50,6 +61,36 @@ def test_a_vocoder_of_transformers_fits_in_the_same_place(tmp_path: Path) -> Non
     mel = torch.randn(2, 12, MELS)
     theirs, ours = load_vocoder(tmp_path)(mel), Vocos(16, 16, 1)(mel)
     assert theirs.shape == ours.shape == (2, 12 * HOP)
+
+
+def test_a_waveform_is_brought_to_a_mel() -> None:
+    """One that has the mel already stays; another comes nearer with each round."""
+    draws = np.random.default_rng(0)
+    envelope = 1 + 0.8 * np.sin(np.arange(40 * HOP) / 2000)
+    whole = torch.from_numpy((envelope * draws.standard_normal(40 * HOP) * 0.1).astype(np.float32))[None]
+    mel = speech_mel(whole)[:, :40]
+    inner = slice(2 * HOP, -2 * HOP)  # the last frame of the spectrum is beyond the mel
+    torch.testing.assert_close(with_mel(whole, mel)[:, inner], whole[:, inner], atol=5e-3, rtol=0)
+    other, errors = torch.from_numpy(tone(40 * HOP / SAMPLE_RATE, 300.0))[None], []
+    other = other + 1e-3 * torch.from_numpy(draws.standard_normal(40 * HOP).astype(np.float32))
+    for _ in range(5):
+        errors.append((speech_mel(other)[:, :40] - mel).abs().mean().item())
+        other = with_mel(other, mel)
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.1 * errors[0]
+
+
+def test_rounds_bring_a_vocoder_to_its_mel() -> None:
+    torch.manual_seed(0)
+    plain, again = Vocos(16, 16, 1), Vocos(16, 16, 1, rounds=3)
+    again.load_state_dict(plain.state_dict())
+    mel = speech_mel(torch.from_numpy(tone(1.0, 440.0))[None])[:, :-1] + 0.01
+    samples, better = plain(mel), again(mel)
+    by_hand = with_mel(with_mel(with_mel(samples, mel), mel), mel)
+    assert torch.equal(better, by_hand)
+    before, after = ((speech_mel(x)[:, :-1] - mel).abs().mean() for x in (samples, better))
+    assert after < before / 3
+    better.square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in again.parameters())
 
 
 def test_collapsing_is_undone_by_expanding() -> None:

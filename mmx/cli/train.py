@@ -75,7 +75,7 @@ def _train_units(options: DecoderOptions, common: dict[str, Any]) -> None:
     from mmx.training.decoders.speech import SpeechRecipe, train_speech_decoder
 
     steps = {"units" if stage == "codec" else stage: count for stage, count in options.steps.items()}
-    train_speech_decoder(SpeechRecipe(**common | {"steps": steps}))
+    train_speech_decoder(SpeechRecipe(start=options.init, **common | {"steps": steps}))
 
 
 def _train_text(options: DecoderOptions, common: dict[str, Any]) -> None:

@@ -6,12 +6,8 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import soundfile
@@ -19,7 +15,8 @@ import soundfile
 from mmx.data.captions import words_of
 from mmx.data.items import split_named
 from mmx.data.shards import find_shards, stream, write_shard
-from mmx.errors import InputError, ModelError
+from mmx.data.synthesisers import spoken
+from mmx.errors import InputError
 from mmx.media.audio import Waveform, read_audio
 from mmx.nets.speech import SAMPLE_RATE
 
@@ -55,20 +52,9 @@ def captions_of(metas: Sequence[dict]) -> dict[str, dict]:
     return found
 
 
-def say(text: str, voice: str) -> Waveform:
-    """A text spoken by flite. Raises ModelError where it is not installed or has no such voice."""
-    if shutil.which("flite") is None:
-        raise ModelError("flite is not installed", hint="apt-get install flite")
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        done = subprocess.run(["flite", "-voice", voice, "-t", text, "-o", file.name], capture_output=True, check=False)
-        data = Path(file.name).read_bytes()
-    if done.returncode or not data:
-        raise ModelError(f"flite can't speak with the voice {voice}", hint="flite -lv lists the voices")
-    return read_audio(data, sample_rate=SAMPLE_RATE, name=text)
-
-
-def make_corpus(data: Path, output: Path, voices: Sequence[str], workers: int = 4) -> int:
-    """Speak the captions of `data`'s photos into `output`/spoken-*.tar: KEY.flac and KEY.json. Returns how many.
+def make_corpus(data: Path, output: Path, voices: Sequence[str], sentences: Sequence[str] = ()) -> int:
+    """Speak the captions of `data`'s photos into `output`/spoken-*.tar: KEY.flac and KEY.json, and sentences that
+    belong to no photo into sentences-*.tar, each by the next voice. Returns how many.
 
     The same photos and voices give the same samples in the same order.
     """
@@ -76,13 +62,14 @@ def make_corpus(data: Path, output: Path, voices: Sequence[str], workers: int = 
     if not any("words" in meta for meta in metas):
         raise InputError(f"{data}: the photos' .json have no `words` to speak")
     jobs = [(meta, voice) for meta in captions_of(metas).values() for voice in voices]
-    with ThreadPoolExecutor(workers) as pool:
-        waves = pool.map(lambda job: say(job[0]["text"], job[1]), jobs)
-        for start in range(0, len(jobs), SHARD):
-            spoken = zip(range(start, len(jobs)), jobs[start : start + SHARD], islice(waves, SHARD), strict=False)
-            samples = ((f"{index:06d}", _files(index, *job, wave)) for index, job, wave in spoken)
-            write_shard(output / f"spoken-{start // SHARD:03d}.tar", samples)
-    return len(jobs)
+    lines = [({"text": text}, voice) for text, voice in zip(sentences, cycle(voices), strict=False)]
+    speech = spoken([(meta["text"], voice) for meta, voice in (*jobs, *lines)])
+    for prefix, part in (("spoken", jobs), ("sentences", lines)):
+        for start in range(0, len(part), SHARD):
+            own = zip(range(start, len(part)), part[start : start + SHARD], islice(speech, SHARD), strict=False)
+            samples = ((f"{index:06d}", _files(index, meta, *said)) for index, (meta, _), said in own)
+            write_shard(output / f"{prefix}-{start // SHARD:03d}.tar", samples)
+    return len(jobs) + len(lines)
 
 
 def _files(index: int, meta: dict, voice: str, wave: Waveform) -> dict[str, bytes]:
@@ -94,14 +81,14 @@ def _files(index: int, meta: dict, voice: str, wave: Waveform) -> dict[str, byte
 
 
 def load_spoken(folder: Path) -> Iterator[tuple[Waveform, dict]]:
-    """The utterances of spoken-*.tar (captions) and, where they are there, of speech-*.tar (people who read).
+    """The utterances of spoken-*.tar (captions) and, where they are there, of sentences-*.tar (of no photo) and of
+    speech-*.tar (people who read).
 
-    Each comes with its metadata, and `kind`: "spoken" or "speech". People's own split is one of speakers, so it is not
-    kept.
+    Each comes with its metadata, and `kind`, the prefix. People's own split is one of speakers, so it is not kept.
     """
     index = 0
-    for prefix in ("spoken", "speech"):
-        if prefix == "speech" and not list(folder.glob("speech-*.tar")):
+    for prefix in ("spoken", "sentences", "speech"):
+        if prefix != "spoken" and not list(folder.glob(f"{prefix}-*.tar")):
             continue
         for sample in (sample for path in find_shards(folder, prefix) for sample in stream(path)):
             payload = sample.of("sound")

@@ -34,13 +34,22 @@ def mel_filters() -> Tensor:
     return _tables()[0]
 
 
+def _spectrum(samples: Tensor) -> Tensor:
+    """Waveforms (B, T) → their short-time spectra (B, 513, T // 256 + 1), complex."""
+    return torch.stft(samples, FFT, HOP, FFT, _tables()[1].to(samples.device), center=True, return_complex=True)
+
+
+def _inverted(spectrum: Tensor) -> Tensor:
+    """The inverse: (B, 513, F) → (B, 256 (F - 1))."""
+    return torch.istft(spectrum, FFT, HOP, FFT, _tables()[1].to(spectrum.device), center=True)
+
+
 def speech_mel(samples: Tensor) -> Tensor:
     """Waveforms (B, T) at 16 kHz → log10-mel magnitudes (B, T // 256 + 1, 80), as SpeechT5's feature extractor makes
     them.
     """
-    filters, window = (table.to(samples.device) for table in _tables())
-    spectrum = torch.stft(samples, FFT, HOP, FFT, window, center=True, pad_mode="reflect", return_complex=True)
-    return torch.log10((spectrum.abs().transpose(1, 2) @ filters).clamp(min=FLOOR))
+    filters = mel_filters().to(samples.device)
+    return torch.log10((_spectrum(samples).abs().transpose(1, 2) @ filters).clamp(min=FLOOR))
 
 
 class ConvNeXt(nn.Module):
@@ -135,14 +144,32 @@ class UnitCodec(nn.Module):
         return self.render(self.book.rows[units], voice)
 
 
+def with_mel(samples: Tensor, mel: Tensor) -> Tensor:
+    """Waveforms (B, 256 F) brought nearer to a log10-mel (B, F, 80): a gain for each bin of their spectra, the mean of
+    the gains that the mel filters over it ask for. Phases and what lies between the filters stay, so that it is less
+    rigid than the projection on magnitudes of Griffin and Lim (1984).
+    """
+    filters = mel_filters().to(samples.device)
+    weights = filters.sum(1)
+    spectrum = _spectrum(samples)
+    # the spectrum has one frame more
+    wanted = torch.cat((mel, mel[:, -1:]), 1)
+    gains = (wanted - (spectrum.abs().transpose(1, 2) @ filters).clamp(min=FLOOR).log10()).clamp(-3, 3)
+    gains = (gains @ filters.T) / weights.clamp(min=1e-3)  # none outside of all filters
+    return _inverted(spectrum * (10**gains).transpose(1, 2))
+
+
 class Vocos(nn.Module):
     """A vocoder that predicts a spectrogram's magnitudes and phases, and inverts it (Siuzdak 2023).
 
-    Takes the place of transformers' SpeechT5HifiGan: log10-mel (B, F, 80) → waveforms (B, 256 F).
+    Takes the place of transformers' SpeechT5HifiGan: log10-mel (B, F, 80) → waveforms (B, 256 F). Spectra that are
+    predicted frame by frame don't agree where frames overlap, and what is heard is none of them: in `rounds` the
+    waveform is brought back to the mel.
     """
 
-    def __init__(self, width: int = 192, hidden: int = 576, depth: int = 6) -> None:
+    def __init__(self, width: int = 192, hidden: int = 576, depth: int = 6, rounds: int = 0) -> None:
         super().__init__()
+        self.rounds = rounds
         self.into = nn.Conv1d(MELS, width, 7, padding=3)
         self.first = nn.LayerNorm(width)
         self.blocks = nn.Sequential(*(ConvNeXt(width, hidden, 1 / depth) for _ in range(depth)))
@@ -155,8 +182,10 @@ class Vocos(nn.Module):
         log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=6.0).exp()
         spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin()).transpose(1, 2)
-        spectrum = F.pad(spectrum, (0, 1))  # F frames end F - 1 hops after the first; one more makes whole hops
-        return torch.istft(spectrum, FFT, HOP, FFT, _tables()[1].to(x.device), center=True)
+        samples = _inverted(F.pad(spectrum, (0, 1)))  # F frames end F - 1 hops after the first; one more: whole hops
+        for _ in range(self.rounds):
+            samples = with_mel(samples, spectrogram)
+        return samples
 
 
 def collapse(units: Tensor) -> tuple[Tensor, Tensor]:

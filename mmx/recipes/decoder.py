@@ -90,7 +90,7 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
             "--init",
             metavar="DECODER",
             show_default=False,
-            help="--family gan: go on from its weights. text: the decoder whose texts are trained anew.",
+            help="--family gan, speech: go on from its weights. text: the decoder whose texts are trained anew.",
         ),
     ] = None
     teacher: Annotated[
@@ -143,14 +143,15 @@ class DecoderOptions(Quiet, Notes, Network, Device, StageSteps, RunFolder, Decod
     def _check_models(self, family: str) -> None:
         for option, folder, families in (
             ("--teacher", self.teacher, ("diffusion", "gan")),
-            ("--init", self.init, ("gan", "text")),
+            ("--init", self.init, ("gan", "text", "units")),
         ):
             if folder is not None and family not in families:
                 raise UsageError(
                     f"{option} {folder}: {self.what} of family {family} takes none", hint=" or ".join(families)
                 )
-            if folder is not None and not (folder / "teacher").is_dir():
-                raise UsageError(f"{option} {folder}: no decoder folder with a teacher/ in it")
+            part = "units" if family == "units" else "teacher"
+            if folder is not None and not (folder / part).is_dir():
+                raise UsageError(f"{option} {folder}: no decoder folder with a {part}/ in it")
         if (self.what, family) == ("face", "gan") and self.teacher is None:
             raise UsageError(
                 "a generator of faces wants --teacher DECODER",

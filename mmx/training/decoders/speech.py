@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.spoken_captions import load_spoken
-from mmx.decoders.speech import SpeechDecoder, save_speech_decoder
+from mmx.decoders.base import fingerprint
+from mmx.decoders.speech import PARTS, SpeechDecoder, save_speech_decoder
 from mmx.device import device_of
 from mmx.models.store import seal
 from mmx.nets.speech import HOP, UnitCodec, Vocos, speech_mel
 from mmx.training.card import speech_card
 from mmx.training.decoders.stages import Stages, data_digest
+from mmx.training.engine.initial import take_fitting
 from mmx.training.engine.loop import LoopConfig
 
 FRAMES = 96  # of mel in a training crop of the codec: 1.5 s
@@ -37,15 +39,18 @@ class Clips:
 
 @dataclass
 class SpeechRecipe:
-    """Everything `mmx train-decoder speech` was asked for."""
+    """Everything `mmx train-decoder speech` was asked for. start: a finished decoder, whose weights are gone on from
+    where they fit.
+    """
 
     data: Path
     run: Path
     seed: int = 0
     device: str = "cpu"
     steps: dict[str, int] = field(default_factory=dict)
-    units: dict = field(default_factory=lambda: {"units": 256})
-    vocoder: dict = field(default_factory=dict)
+    start: Path | None = None
+    units: dict = field(default_factory=lambda: {"units": 512})
+    vocoder: dict = field(default_factory=lambda: {"rounds": 4})
     quiet: bool = False
     command: str = ""
     notes: str = ""
@@ -230,9 +235,17 @@ def train_speech_decoder(recipe: SpeechRecipe) -> SpeechDecoder:
     train, val, voices = load_clips(recipe.data)
     configs = {"units": recipe.units | {"voices": len(voices)}, "vocoder": recipe.vocoder}
     data = data_digest((*train.waves, *val.waves), train.meta + val.meta)
-    stages = Stages(recipe, {"family": "speech", "data": data, **configs})
-    codec = stages.train(UnitTask(train, val, configs["units"], recipe.seed))
-    vocoder = stages.train(VocoderTask(train, val, codec, configs["vocoder"], recipe.seed))
+    first = recipe.start and SpeechDecoder.load(recipe.start)
+    init = recipe.start and fingerprint(recipe.start, PARTS)
+    stages = Stages(recipe, {"family": "speech", "data": data, "init": init, **configs})
+    units = UnitTask(train, val, configs["units"], recipe.seed)
+    if first:
+        take_fitting(units.module, first.codec.state_dict())
+    codec = stages.train(units)
+    vocoding = VocoderTask(train, val, codec, configs["vocoder"], recipe.seed)
+    if first:
+        take_fitting(vocoding.module, first.vocoder.state_dict())
+    vocoder = stages.train(vocoding)
     folder = recipe.run / "decoder"
     save_speech_decoder(folder, codec.cpu(), vocoder.cpu(), configs, voices, name="starter-speech/units")
     card = {
