@@ -22,9 +22,19 @@ def _forbid_network(forbidden: bool) -> bool:
 class Network:
     """Whether a command may fetch what is not on disk. It is heeded when the line is read: nobody has to ask."""
 
+    server: ClassVar[str | None] = None  # of commands that no server is for
+
     offline: Annotated[
         bool, Option("--offline", callback=_forbid_network, help="Fetch nothing: models and data must be here.")
     ] = field(default=False, metadata=FREE)
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether it is computed on a cluster."""
+        return False
+
+    def check(self) -> None:
+        """Raise UsageError for options that have no meaning together, before any work."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,6 @@ class Serving(Network):
 @dataclass(frozen=True)
 class Clustered(Network):
     """On which machines a command's jobs are computed."""
-
-    server: ClassVar[str | None] = None  # of commands that no server is for
 
     engine: Annotated[
         str,
@@ -78,6 +86,11 @@ class Clustered(Network):
         Optional[float],
         Option("--gpus", min=0.0, max=64.0, show_default=False, help="GPUs of each worker, such as 0.25. Default: 1."),
     ] = field(default=None, metadata=FREE)
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether it is computed on a cluster."""
+        return self.engine == "ray"
 
     def check(self) -> None:
         """Raise UsageError for options that have no meaning together, before any work."""

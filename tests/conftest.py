@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +190,17 @@ def small_bridges(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in (sound.SoundBridgeTask, voice.VoiceBridgeTask):
         monkeypatch.setattr(task, "prior_sizes", {"width": 32, "depth": 1})
     monkeypatch.setattr(image, "WRITER", {"width": 32, "depth": 1, "heads": 2})
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts servers in this process (`tests.running_server`)."""
+    from tests.running_server import servers
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with servers() as run:
+        yield run
 
 
 @pytest.fixture

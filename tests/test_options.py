@@ -231,6 +231,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
     from mmx.models.doctor import Check
+    from mmx.spaces.answers import Consulted
     from mmx.spaces.base import Calibration
     from mmx.spaces.indexing import Indexed
     from mmx.spaces.parts import Part
@@ -238,7 +239,16 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     from tests.small_space import small_space
 
     problems = ("unreadable", "silent", "short", "duplicate", "leak", "alone")
-    served = SimpleNamespace(place="elsewhere", notice="", models={}, run=lambda job: run_job(None, job))
+    lm = SimpleNamespace(at=SimpleNamespace(name="lm", as_dict=lambda: {"name": "lm"}))
+    consulted = Consulted(small_space(), lm)
+    served = SimpleNamespace(
+        place="elsewhere",
+        notice="",
+        models=consulted.models,
+        facts=vars(consulted.facts),
+        run=lambda job: run_job(None, job),
+        ask=lambda question: list(consulted.run(question)),
+    )
     pool = SimpleNamespace(**vars(served), width=1, close=lambda: None)
     listener = SimpleNamespace(where="here", token="", files=(), close=lambda: None)
     checked = SimpleNamespace(counts={"sources": 3}, unusable=0, names={name: [] for name in problems})
@@ -270,8 +280,8 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.training.language.train_language_model": Path("run"),
         "mmx.training.mapper.train_mapper": Path("run"),
         "mmx.training.words.train_words": Path("run"),
-        "mmx.guided.language.load_language_model": SimpleNamespace(at=SimpleNamespace(name="lm", as_dict=dict)),
-        "mmx.guided.captioner.Captioner": lambda space, lm, guidance, **_: captioner(found, space, lm, guidance),
+        "mmx.guided.language.load_language_model": lm,
+        "mmx.guided.captioning.Captioner": lambda space, lm, guidance, **_: captioner(found, space, lm, guidance),
         "mmx.training.decoders.unclip.train_decoder": None,
         "mmx.training.decoders.gan_stages.train_gan_decoder": None,
         "mmx.training.decoders.text_stage.train_text": None,
@@ -285,7 +295,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.guided.avatar_job.portrait": lambda _, job: drawn(job),
         "mmx.guided.avatar_job.artifact": b"a mesh",
         "mmx.guided.avatar_job.preview_bytes": b"how it looks by now",
-        "mmx.spaces.parts.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
+        "mmx.spaces.answers.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
         "mmx.spaces.calibration.calibrate": Calibration("f" * 64),
         "mmx.spaces.indexing.update": Indexed(rows=1),
         "mmx.spaces.search.find": [],

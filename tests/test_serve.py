@@ -14,9 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -34,74 +32,11 @@ from mmx.serving.wire import ANYWHERE, Asked, pack, pack_job, unpack_done
 from tests.conftest import ROOT
 
 pytest.importorskip("starlette")
-from mmx.serving.app import Guard, Limits, make_app
-from mmx.serving.listen import Listener, listen, on_port, on_socket, server_of
+from mmx.serving.app import Limits, make_app
+from mmx.serving.listen import listen, on_port, on_socket
 from mmx.serving.openapi import document, page
 from mmx.serving.query import parameters
 from mmx.tasks import TASKS
-
-
-@dataclass
-class Running:
-    """A server in a thread of this process."""
-
-    app: Guard
-    listener: Listener
-
-    @property
-    def where(self) -> str:
-        return self.listener.where
-
-    def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """An answer's status and body."""
-        connection = self.connect()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request("GET" if body is None else "POST", path, body, named)
-        answer = connection.getresponse()
-        found = answer.status, answer.read()
-        connection.close()
-        return found
-
-    def connect(self) -> HTTPConnection:
-        connection = HTTPConnection("localhost")
-        connection.sock = self.raw()
-        return connection
-
-    def raw(self) -> socket.socket:
-        own = self.listener.socket
-        found = socket.socket(own.family)
-        found.settimeout(60)
-        found.connect(own.getsockname())
-        return found
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    ends = []
-
-    def run(limits: Limits = Limits(), port: bool = False) -> Running:
-        listener = on_port("127.0.0.1", 0) if port else on_socket(None)
-        app = make_app(limits, token=listener.token)
-        server = server_of(app)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener.socket])))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-        running = Running(app, listener)
-
-        def end() -> None:
-            server.should_exit = True
-            thread.join()
-            listener.close()
-
-        ends.append(end)
-        return running
-
-    yield run
-    for end in ends:
-        end()
 
 
 def asked_for(models: tuple[Path, Path]) -> Asked:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-from mmx.cli.spaces import SpaceChoice, own_file
+from mmx.cli.consult import SpaceChoice
+from mmx.cli.spaces import own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
 from mmx.declared import Argument, Option
@@ -19,6 +20,7 @@ from mmx.media.files import Source, Target, given_file, is_stream
 from mmx.media.formats import MESHES
 from mmx.media.given import Given
 from mmx.media.names import walk
+from mmx.network import Network
 from mmx.options import Overwrite, Saying
 from mmx.recipes.avatar import AvatarOptions
 from mmx.spaces.query import Term, parse_query
@@ -95,7 +97,7 @@ class Sitter:
 
 
 @takes
-def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, saying: Saying) -> None:
+def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, network: Network, saying: Saying) -> None:
     """Colour and shape a mesh until it looks like what a text says, or what a sound is of.
 
     mmx avatar spot.obj "a red police van" -o van.glb -o van.gif

@@ -8,11 +8,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from mmx.cli.spaces import SpaceChoice, own_file
+from mmx.cli.consult import SpaceChoice
+from mmx.cli.spaces import own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
 from mmx.errors import UsageError
 from mmx.media.files import Target
+from mmx.network import Network
 from mmx.options import Overwrite, Saying
 
 
@@ -48,7 +50,7 @@ class Calibrating:
 
 
 @takes
-def calibrate(what: Calibrating, choice: SpaceChoice, saying: Saying) -> None:
+def calibrate(what: Calibrating, choice: SpaceChoice, network: Network, saying: Saying) -> None:
     """Measure from which similarity on a space may say that something is there.
 
     mmx calibrate data/ --space runs/image/decoder

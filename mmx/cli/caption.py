@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 from mmx.cli.batch import each
-from mmx.cli.spaces import Cutting, SpaceChoice
+from mmx.cli.consult import Consultation, Language, SpaceChoice, consulting
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.declared import Argument, Option
 from mmx.errors import MmxError, PartialFailure, UsageError
 from mmx.guided.asked import Asked, asked
 from mmx.media.files import Target, is_stream
-from mmx.models.store import missing
-from mmx.options import Overwrite, Saying, Seed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmx.guided.captioner import Captioner
+from mmx.network import Spread
+from mmx.options import Overwrite, Saying
+from mmx.recipes.asking import Captioning, Captions, Cutting, Writing
+from mmx.spaces.question import Answer, Question
 
 SCHEMA = "mmx.caption/1"
 SUFFIXES = (".txt", ".jsonl")
+Numbered = tuple[int, Asked]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Captioned:
             help="Also into a file: .txt, a caption a line, or .jsonl, with what made each. Default: stdout alone.",
         ),
     ] = None
-    num: Annotated[int, Option("-n", "--num", min=1, max=64, help="How many captions of each input.")] = 1
+    num: Captions = 1
     overwrite: Overwrite = False
 
     def target(self) -> Target | None:
@@ -67,68 +65,24 @@ class Captioned:
 
 
 @dataclass(frozen=True)
-class Writing:
-    """How a caption is written."""
+class SideBySide(Writing):
+    """How captions are written, and of how many inputs at a time."""
 
-    prefix: Annotated[
-        Optional[str],
-        Option(
-            metavar="TEXT",
-            show_default=False,
-            help='What captions begin with. Default: "Image of a", of sounds "The sound of a".',
-        ),
-    ] = None
-    steps: Annotated[
-        Optional[int],
-        Option(
-            min=0,
-            max=100,
-            show_default=False,
-            help="Gradient steps a token; 0 leaves the language model alone, and the space only chooses. With --fast "
-            "the times a sentence is gone over. Default: 5; with --fast 3.",
-        ),
-    ] = None
-    candidates: Annotated[
-        int,
-        Option(min=2, max=100_000, help="Of so many likely next tokens the space says how they fit."),
-    ] = 128
-    beam: Annotated[
-        int, Option(min=1, max=64, help="Captions that are written side by side; the space chooses among them.")
-    ] = 5
-    fast: Annotated[
-        bool, Option("--fast", help="Draw captions by Gibbs sampling instead, without gradients: rougher ones.")
-    ] = False
     batch: Annotated[
         int,
         Option(min=1, max=256, help="Inputs that are captioned side by side: faster, but the last bits may differ."),
     ] = 1
-    seed: Seed = 0
-
-
-@dataclass(frozen=True)
-class Language:
-    """Which language model writes, and in what it computes."""
-
-    lm: Annotated[
-        Optional[str],
-        Option(
-            metavar="FOLDER",
-            show_default=False,
-            help="A causal language model: what mmx train-lm made, or any of the transformers library; hf-hub: ids, "
-            "too. Default: the starter.",
-        ),
-    ] = None
-    dtype: Annotated[str, Option("--dtype", help="Of the language model: auto, fp32, bf16 or fp16.")] = "auto"
-
-    def check(self) -> None:
-        """Raise UsageError for a folder that is not there, before any work."""
-        if missing(self.lm):
-            raise UsageError(f"--lm {missing(self.lm)}: no such model folder")
 
 
 @takes
 def caption(
-    what: Captioned, writing: Writing, language: Language, cutting: Cutting, choice: SpaceChoice, saying: Saying
+    what: Captioned,
+    writing: SideBySide,
+    language: Language,
+    cutting: Cutting,
+    choice: SpaceChoice,
+    spread: Spread,
+    saying: Saying,
 ) -> None:
     """Say in words what pictures, sounds and sums of them show, by a language model that a space guides.
 
@@ -141,93 +95,110 @@ def caption(
     target, things = what.target(), asked(what.inputs)
     choice.check()
     language.check()
+    spread.check()
+    if spread.on_ray and writing.batch > 1:
+        raise UsageError("--batch is for one machine", hint="--engine ray captions inputs side by side as it is")
     say = Speaker(saying)
-    captioner = _captioner(what, writing, language, choice)
-    made = Made(what, writing, captioner, say)
-    pending: list[tuple[Asked, Tensor]] = []
+    written = {option.name: getattr(writing, option.name) for option in fields(Writing)}
+    options = Captioning(**written, num=what.num, every=cutting.every)
+    with consulting("caption", choice, spread, say, language=language) as space:
+        made = Made(space, options)
+        try:
+            if writing.batch > 1:
+                _side_by_side(made, things, writing.batch)
+            else:
+                _one_by_one(made, things)
+        finally:
+            if target is not None and made.of:
+                target.write(made.payload(target))
+        say.note(f"written by {space.models['lm']['name']}, guided in the space {space.facts.name}; synthetic")
 
-    def work(thing: Asked) -> None:
-        pending.append((thing, captioner.compass.query(thing.terms, thing.stdin, cutting.cuts())))
-        if len(pending) >= writing.batch:
+
+def _one_by_one(made: Made, things: list[Asked]) -> None:
+    """Caption everything, each for itself. Raises as `each` does."""
+
+    def work(numbered: Numbered) -> list[Answer]:
+        return made.space.ask(Question("caption", made.options, numbered[1].contents()))
+
+    def said(numbered: Numbered, answers: list[Answer]) -> None:
+        (answer,) = made.space.told(answers)
+        made.add(numbered, answer.results[0])
+
+    made.each(things, work, said, width=min(made.space.width, max(len(things), 1)))
+
+
+def _side_by_side(made: Made, things: list[Asked], batch: int) -> None:
+    """Caption everything, several that can be read at a time. Raises as `each` does."""
+    pending: list[tuple[Numbered, bytes]] = []
+
+    def work(numbered: Numbered) -> None:
+        question = Question("point", made.options, numbered[1].contents())
+        pending.append((numbered, made.space.one(question).blobs[0]))
+        if len(pending) >= batch:
             made.caption(pending)
-
-    def failed(thing: Asked, error: MmxError) -> None:
-        report(error, as_json=saying.as_json, input=thing.name)
 
     try:
-        try:
-            each(things, work, name=lambda thing: thing.name, failed=failed)
-        except PartialFailure:
-            made.caption(pending)
-            raise
+        made.each(things, work)
+    except PartialFailure:
         made.caption(pending)
-    finally:
-        if target is not None and made.lines:
-            target.write(made.payload(target))
-    say.note(f"written by {captioner.lm.at.name}, guided in the space {captioner.space.name}; synthetic")
-
-
-def _captioner(what: Captioned, writing: Writing, language: Language, choice: SpaceChoice) -> Captioner:
-    """From here on it is slow: torch and the models."""
-    from mmx.device import placed
-    from mmx.guided.caption import Guidance
-    from mmx.guided.captioner import Captioner
-    from mmx.guided.gibbs import SWEEPS
-    from mmx.guided.language import load_language_model
-
-    space = choice.load()
-    lm = load_language_model(language.lm, placed(choice.device, language.dtype))
-    steps = writing.steps if writing.steps is not None else SWEEPS if writing.fast else Guidance().steps
-    guidance = Guidance(steps=steps, candidates=writing.candidates, beam=max(writing.beam, what.num))
-    captioner = Captioner(space, lm, guidance, fast=writing.fast)
-    if writing.prefix is not None:
-        captioner.begin(writing.prefix)
-    return captioner
+        raise
+    made.caption(pending)
 
 
 class Made:
-    """The captions so far, said as they come. lines: objects of the schema."""
+    """The captions so far, said as they come. of: by the input's number, objects of the schema."""
 
-    def __init__(self, what: Captioned, writing: Writing, captioner: Captioner, say: Speaker) -> None:
-        self.what, self.writing, self.captioner, self.say = what, writing, captioner, say
-        self.lines: list[dict[str, Any]] = []
+    def __init__(self, space: Consultation, options: Captioning) -> None:
+        self.space, self.options = space, options
+        self.guidance: dict[str, int] = space.one(Question("caption", options)).results[0]
+        self.of: dict[int, dict[str, Any]] = {}
 
-    def caption(self, pending: list[tuple[Asked, Tensor]]) -> None:
+    def each(self, things: list[Asked], work: Any, said: Any = lambda numbered, result: None, width: int = 1) -> None:
+        """`work` on everything and its number. Raises as `mmx.cli.batch.each` does."""
+
+        def failed(numbered: Numbered, error: MmxError) -> None:
+            report(error, as_json=self.space.say.saying.as_json, input=numbered[1].name)
+
+        numbered = list(enumerate(things))
+        each(numbered, work, name=lambda own: own[1].name, failed=failed, said=said, width=width)
+
+    def caption(self, pending: list[tuple[Numbered, bytes]]) -> None:
         """All that is pending, side by side where it begins alike; then nothing is."""
-        import torch
-
         given, pending[:] = list(pending), []
-        for prefix in dict.fromkeys(self._prefix(thing) for thing, _ in given):
-            own = [(thing, point) for thing, point in given if self._prefix(thing) == prefix]
-            points = torch.stack([point for _, point in own])
-            found = self.captioner.captions(points, prefix, self.what.num, seed=self.writing.seed)
-            for (thing, _), captions in zip(own, found, strict=True):
-                about = self._about(thing, prefix) | {"captions": [vars(caption) for caption in captions]}
-                self.lines.append(about)
-                self.say.result(about, "\n".join(f"{thing.name}: {caption.text}" for caption in captions))
+        for prefix in dict.fromkeys(self._prefix(numbered[1]) for numbered, _ in given):
+            own = [(numbered, point) for numbered, point in given if self._prefix(numbered[1]) == prefix]
+            options = replace(self.options, prefix=prefix)
+            found = self.space.one(Question("caption", options, blobs=tuple(point for _, point in own))).results
+            for (numbered, _), result in zip(own, found, strict=True):
+                self.add(numbered, result)
+
+    def add(self, numbered: Numbered, result: dict[str, Any]) -> None:
+        """Say what was written of a thing, and keep it."""
+        number, thing = numbered
+        about = self._about(thing, self._prefix(thing)) | result
+        self.of[number] = about
+        self.space.say.result(about, "\n".join(f"{thing.name}: {caption['text']}" for caption in result["captions"]))
 
     def _prefix(self, thing: Asked) -> str:
-        return thing.opening if self.writing.prefix is None else self.writing.prefix
+        return thing.opening if self.options.prefix is None else self.options.prefix
 
     def _about(self, thing: Asked, prefix: str) -> dict[str, Any]:
         import mmx
 
-        captioner = self.captioner
-        settings = {"prefix": prefix, "seed": self.writing.seed, "fast": self.writing.fast}
-        settings |= {name: getattr(captioner.guidance, name) for name in ("steps", "candidates", "beam")}
         return {
             "schema": SCHEMA,
             "version": mmx.__version__,
             "synthetic": True,
             "input": thing.name,
             "inputs": thing.about(),
-            "settings": settings,
-            "lm": captioner.lm.at.as_dict(),
-            "space": {"name": captioner.space.name, "sha256": captioner.space.fingerprint},
+            "settings": {"prefix": prefix, "seed": self.options.seed, "fast": self.options.fast} | self.guidance,
+            "lm": self.space.models["lm"],
+            "space": {"name": self.space.facts.name, "sha256": self.space.facts.fingerprint},
         }
 
     def payload(self, target: Target) -> bytes:
-        """What goes into the file: an object a line, or a caption a line."""
+        """What goes into the file, in the inputs' order: an object a line, or a caption a line."""
+        lines = [self.of[number] for number in sorted(self.of)]
         if str(target.path).lower().endswith(".jsonl"):
-            return "".join(f"{json.dumps(line)}\n" for line in self.lines).encode()
-        return "".join(f"{caption['text']}\n" for line in self.lines for caption in line["captions"]).encode()
+            return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        return "".join(f"{caption['text']}\n" for line in lines for caption in line["captions"]).encode()

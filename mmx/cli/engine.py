@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmx.errors import NetworkError, UsageError
 from mmx.extras import require
 from mmx.launch import launched
-from mmx.network import Clustered
+from mmx.network import Clustered, Network
 from mmx.options import BridgeAndDecoder, Settings
 from mmx.serving.address import Address, find_server
 
 if TYPE_CHECKING:
     from mmx.media.given import Done, Job
     from mmx.serving.wire import Asked
+    from mmx.spaces.question import Answer, Question
+
+T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -65,45 +68,64 @@ class Here:
 
 
 class Elsewhere:
-    """The models in a server, and in this process from the moment on that a server which need not be there is gone."""
+    """The models in a server, and in this process from the moment on that a server which need not be there is gone.
+
+    names: of models and folders, as the user gave them. here: loads the models in this process.
+    """
 
     width = 1
 
-    def __init__(self, address: Address, command: str, models: BridgeAndDecoder, settings: Settings) -> None:
+    def __init__(self, address: Address, asked: Asked, names: Iterable[str | None], here: Callable[[], Any]) -> None:
         from mmx.serving.client import Served, folders_in
 
-        self.given = (command, models, settings)
-        folders = {known: given for name in asdict(models).values() for known, given in folders_in(name).items()}
-        self.engine: Engine = Served(address, _asked(*self.given, threads=_threads()), folders)
-        self.required, self.place = address.required, self.engine.place
-        self.notice, self.models = self.engine.notice, self.engine.models
+        folders = {known: given for name in names for known, given in folders_in(name).items()}
+        self.engine: Any = Served(address, asked, folders)
+        self.here: Callable[[], Any] | None = None if address.required else here
+        self.place, self.notice = self.engine.place, self.engine.notice
+        self.models, self.facts = self.engine.models, self.engine.facts
 
     def run(self, job: Job) -> Done:
         """As `mmx.translate.job.run`, elsewhere."""
+        return self._either(lambda engine: engine.run(job))
+
+    def ask(self, question: Question) -> Iterable[Answer]:
+        """As `Consulted.run`, elsewhere."""
+        return self._either(lambda engine: engine.ask(question))
+
+    def _either(self, call: Callable[[Any], T]) -> T:
         try:
-            return self.engine.run(job)
+            return call(self.engine)
         except NetworkError:
-            if self.required or isinstance(self.engine, Here):
+            if self.here is None:
                 raise
-        self.engine = Here(*self.given)
-        return self.engine.run(job)
+        self.engine, self.here = self.here(), None
+        return call(self.engine)
 
     def close(self) -> None:
         """They stay loaded, there."""
 
 
-def _asked(command: str, models: BridgeAndDecoder, settings: Settings, *, threads: int | None) -> Asked:
-    """The models as another process finds them."""
-    from mmx.serving.client import absolute
-    from mmx.serving.wire import Asked
+@dataclass(frozen=True)
+class Wants:
+    """What a command wants to compute with: models by role, as the user names them, and where they compute. folders:
+    that errors of a server may name, too. here: loads them in this process."""
 
-    named = {role: absolute(name) for role, name in asdict(models).items()}
-    return Asked(command, named, settings.placement, threads)
+    command: str
+    models: Mapping[str, str | None]
+    placement: Mapping[str, Any]
+    here: Callable[[], Any]
+    folders: tuple[str, ...] = ()
+
+    def asked(self, threads: int | None) -> Asked:
+        """The models as another process finds them."""
+        from mmx.serving.client import absolute
+        from mmx.serving.wire import Asked
+
+        named = {role: absolute(name) for role, name in self.models.items()}
+        return Asked(self.command, named, dict(self.placement), threads)
 
 
-def _pool(
-    spread: Clustered, command: str, models: BridgeAndDecoder, settings: Settings, note: Callable[[str], None]
-) -> Engine:
+def _pool(spread: Clustered, wants: Wants, note: Callable[[str], None]) -> Any:
     """The models on the machines of a cluster. Raises UsageError, NetworkError, ModelError."""
     require("--engine ray", "ray")
     if launched().world > 1:
@@ -113,7 +135,7 @@ def _pool(
     from mmx.cluster.pool import Pool, Wanted
 
     # as many threads as a run here would have: other threads sum in another order
-    asked = _asked(command, models, settings, threads=torch.get_num_threads())
+    asked = wants.asked(torch.get_num_threads())
     return Pool(asked, Wanted(spread.address, spread.workers, spread.gpus), note)
 
 
@@ -126,23 +148,30 @@ def _threads() -> int | None:
 def open_engine(
     spread: Clustered, command: str, models: BridgeAndDecoder, settings: Settings, note: Callable[[str], None]
 ) -> Engine:
+    """What a translating command computes with. note, and what is raised: as of `connected`."""
+    here = partial(Here, command, models, settings)
+    return connected(spread, Wants(command, asdict(models), settings.placement, here), note)
+
+
+def connected(spread: Network, wants: Wants, note: Callable[[str], None]) -> Any:
     """What a command computes with. note: is told what the user should know while it waits.
 
     Raises UsageError, ModelError, and NetworkError where a server or a cluster that must answer does not. What a server
     would have to fetch is left to this process.
     """
-    if spread.engine == "ray":
-        return _pool(spread, command, models, settings, note)
+    if spread.on_ray:
+        assert isinstance(spread, Clustered)
+        return _pool(spread, wants, note)
     from mmx.serving.client import Gone
 
     address = find_server(spread.server)
     if address is None:
-        return Here(command, models, settings)
+        return wants.here()
     try:
-        return Elsewhere(address, command, models, settings)
+        return Elsewhere(address, wants.asked(_threads()), (*wants.models.values(), *wants.folders), wants.here)
     except Gone:
         if address.required:
             raise
     except NetworkError:
         pass
-    return Here(command, models, settings)
+    return wants.here()

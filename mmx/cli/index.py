@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+from mmx.cli.consult import SpaceChoice, consulting
 from mmx.cli.preview import Told, counting
-from mmx.cli.spaces import Cutting, SpaceChoice, far_texts, fitting, own_file
+from mmx.cli.spaces import fitting, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.declared import Argument, Option
 from mmx.errors import PartialFailure, UsageError
 from mmx.media.files import Source, Target, expand
 from mmx.media.formats import MODALITIES, SUFFIXES
+from mmx.network import Network, Serving
 from mmx.options import Overwrite, Saying
+from mmx.recipes.asking import Cutting, Exact, Modality, MostHits, Searching
 from mmx.spaces.query import parse_query
+from mmx.spaces.question import Facts, Hit, Question, with_stdin
 
 if TYPE_CHECKING:
     from mmx.spaces.indexing import Indexed
-    from mmx.spaces.search import Hit
 
 EACH = 5.0  # seconds between two notes on how far it is
 
@@ -43,7 +46,7 @@ class Folders:
 
 
 @takes
-def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, network: Network, saying: Saying) -> None:
     """Index pictures, sounds, texts and videos, so that `mmx search` finds them.
 
     mmx index photos/ recordings/ -o my.idx
@@ -56,10 +59,12 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, saying: Sayin
     space, say = choice.load(), Speaker(saying)
     from mmx.spaces.indexing import update
     from mmx.spaces.near import LARGE, usable
+    from mmx.spaces.parts import Cuts
 
-    paths = [source.path for source in fitting(sources, space, say) if source.path]
+    facts = Facts(space.name, space.fingerprint, space.dim, space.modalities)
+    paths = [source.path for source in fitting(sources, facts, say) if source.path]
     with counting(shown=not saying.quiet) as told:
-        done = update(folders.output, space, paths, cutting.cuts(), say=told or _notes(say))
+        done = update(folders.output, space, paths, Cuts(cutting.every), say=told or _notes(say))
     for path, error in done.unreadable:
         report(error, as_json=saying.as_json, input=path)
     about = {name: value for name, value in vars(done).items() if name != "unreadable"}
@@ -95,15 +100,13 @@ class Query:
 
     index: Annotated[Path, Argument(metavar="INDEX", help="What mmx index made.", show_default=False)]
     query: Annotated[str, Argument(metavar="QUERY", help="A text, a file, - for stdin, or a sum.", show_default=False)]
-    top: Annotated[int, Option(min=1, help="Show at most so many.")] = 10
-    modality: Annotated[
-        Optional[str], Option(show_default=False, help="Only of image, sound, text or array. Default: all.")
-    ] = None
+    top: MostHits = 10
+    modality: Modality = None
     sheet: Annotated[
         Optional[Path],
         Option(metavar="OUT.png", show_default=False, help="Draw the hits as a contact sheet, too."),
     ] = None
-    exact: Annotated[bool, Option("--exact", help="Compare with every row, however large the index is.")] = False
+    exact: Exact = False
     overwrite: Overwrite = False
 
     def check(self) -> Target | None:
@@ -116,7 +119,7 @@ class Query:
 
 
 @takes
-def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+def search(query: Query, cutting: Cutting, choice: SpaceChoice, serving: Serving, saying: Saying) -> None:
     """Find what is nearest to a text, a picture, a sound, or a sum of them.
 
     mmx search my.idx "a dog in the snow"
@@ -130,24 +133,14 @@ def search(query: Query, cutting: Cutting, choice: SpaceChoice, saying: Saying) 
     target = query.check()
     terms = parse_query(query.query)
     choice.check()
-    space, say = choice.load(), Speaker(saying)
-    from mmx.spaces.index import Index
-    from mmx.spaces.search import find
-
-    hits = find(
-        lambda: Index.open(query.index),
-        space,
-        terms,
-        top=query.top,
-        modality=query.modality,
-        cuts=cutting.cuts(),
-        stdin=Source(None, Path("stdin")).read,
-        exact=query.exact,
-    )
-    far = far_texts(space, [term.value for term in terms if term.kind == "text"], say)
-    found = [_about(hit) for hit in hits]
-    about = {"schema": "mmx.hits/1", "query": query.query, "space": space.name, "far": far, "hits": found}
-    say.result(about, "\n".join(map(_line, found)))
+    say, index = Speaker(saying), str(query.index)
+    options = Searching(index, query.top, query.modality, query.exact, cutting.every)
+    with consulting("search", choice, serving, say, folders=(index,)) as space:
+        (answer,) = space.one(Question("search", options, with_stdin(terms))).results
+        hits = [Hit(*hit) for hit in answer["hits"]]
+        found = [_about(hit) for hit in hits]
+        about = {"schema": "mmx.hits/1", "query": query.query, "space": space.facts.name}
+        say.result(about | {"far": answer["far"], "hits": found}, "\n".join(map(_line, found)))
     if not hits:
         say.note("nothing was found")
     if target is not None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
-from mmx.cli.spaces import SpaceChoice, own_file
+from mmx.cli.consult import SpaceChoice, consulting
+from mmx.cli.spaces import own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
 from mmx.declared import Argument, Option
 from mmx.errors import UsageError
-from mmx.media.files import Source, Target
+from mmx.media.files import Target
+from mmx.network import Serving
 from mmx.options import Overwrite, Saying
-from mmx.spaces.query import parse_query
+from mmx.recipes.asking import Locating
+from mmx.spaces.query import Term, parse_query
+from mmx.spaces.question import Question, with_stdin
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Where:
 
 
 @takes
-def localize(where: Where, choice: SpaceChoice, saying: Saying) -> None:
+def localize(where: Where, choice: SpaceChoice, serving: Serving, saying: Saying) -> None:
     """Say where in a picture something is that a sound or a text is about.
 
     mmx localize street.jpg siren.wav -o heat.png
@@ -57,17 +61,17 @@ def localize(where: Where, choice: SpaceChoice, saying: Saying) -> None:
     drawings = where.targets()
     terms = parse_query(where.query)
     choice.check()
-    space, say = choice.load(), Speaker(saying)
-    from mmx.media.image import png_bytes, read_image
-    from mmx.spaces.place import draw_mask, draw_place, find_place
+    say, image = Speaker(saying), str(where.image)
+    options = Locating(*(drawing is not None for drawing in drawings))
+    with consulting("localize", choice, serving, say) as space:
+        answer = space.one(Question("localize", options, (Term("file", image), *with_stdin(terms))))
+        for target, drawn in zip(filter(None, drawings), answer.blobs, strict=True):
+            target.write(drawn)
+        (place,) = answer.results
+        say.result({"schema": "mmx.place/1", "input": image, "query": where.query} | place, _line(image, place))
+        say.note(f"looked at in the space {space.facts.name}")
 
-    picture = read_image(where.image)
-    place = find_place(space, picture, terms, Source(None, Path("stdin")).read)
-    for target, draw in zip(drawings, (draw_place, draw_mask), strict=True):
-        if target is not None:
-            target.write(png_bytes(draw(picture, place)))
-    about = {"schema": "mmx.place/1", "input": str(where.image), "query": where.query, "here": place.here}
-    about |= {"peak": list(place.peak), "box": list(place.box), "score": place.score}
-    here = "not here; at most" if place.here is False else "here:"
-    say.result(about, f"{where.image}: {here} {place.peak}, box {place.box}, score {place.score:.3f}")
-    say.note(f"looked at in the space {space.name}")
+
+def _line(image: str, place: dict[str, Any]) -> str:
+    here = "not here; at most" if place["here"] is False else "here:"
+    return f"{image}: {here} {tuple(place['peak'])}, box {tuple(place['box'])}, score {place['score']:.3f}"

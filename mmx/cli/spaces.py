@@ -2,85 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Any, Optional
 
 from mmx.cli.batch import each
+from mmx.cli.consult import Consultation, SpaceChoice, consulting
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.declared import Argument, Option
 from mmx.errors import MmxError, UsageError
-from mmx.media.files import Source, Target, expand, given_file, output_file
+from mmx.media.files import Source, Target, Text, expand, given_file, output_file
 from mmx.media.formats import SUFFIXES
-from mmx.models.store import missing
-from mmx.network import Network
-from mmx.options import Device, Files, Overwrite, Saying
-
-if TYPE_CHECKING:
-    from mmx.spaces.base import Space
-    from mmx.spaces.parts import Cuts, Part
-
-
-@dataclass(frozen=True)
-class SpaceChoice(Network, Device):
-    """Which joint embedding is used."""
-
-    space: Annotated[
-        Optional[str],
-        Option(
-            "--space",
-            metavar="FOLDER",
-            show_default=False,
-            help="An image decoder's folder, or one of CLIP, SigLIP or CLAP; hf-hub: ids, too. Default: the starter.",
-        ),
-    ] = None
-    bridge: Annotated[
-        Optional[str],
-        Option(
-            "--bridge",
-            metavar="FOLDER",
-            show_default=False,
-            help="By which sounds, or arrays, come into an image decoder's space. Default: the starter, for sounds.",
-        ),
-    ] = None
-
-    def check(self) -> None:
-        """Raise UsageError for a folder that is not there, before any work."""
-        for option, name in (("--space", self.space), ("--bridge", self.bridge)):
-            if missing(name):
-                raise UsageError(f"{option} {missing(name)}: no such model folder")
-
-    def load(self) -> Space:
-        """The space. From here on it is slow: torch and the models."""
-        from mmx.spaces.load import load_space
-
-        return load_space(self.space, bridge=self.bridge, device=self.device)
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """How videos are cut."""
-
-    every: Annotated[
-        float, Option("--every", min=0.05, metavar="s", help="Of videos: a frame and its sound each so often.")
-    ] = 2.0
-
-    def cuts(self) -> Cuts:
-        """As what reads files takes it."""
-        from mmx.spaces.parts import Cuts
-
-        return Cuts(self.every)
-
-
-def each_source(sources: Iterable[Source], work: Callable[[Source], None], saying: Saying) -> None:
-    """`work` on every source. Raises as `each` does."""
-
-    def failed(source: Source, error: MmxError) -> None:
-        report(error, as_json=saying.as_json, input=source.name)
-
-    each(sources, work, name=lambda source: source.name, failed=failed)
+from mmx.network import Serving, Spread
+from mmx.options import Files, Overwrite, Saying
+from mmx.recipes.asking import Cutting, MostTags, Tagging, Threshold
+from mmx.spaces.query import Term
+from mmx.spaces.question import Answer, Facts, Question, term_of
 
 
 def own_file(path: Path | None, suffix: str, option: str, *, overwrite: bool) -> Target | None:
@@ -94,36 +34,12 @@ def own_file(path: Path | None, suffix: str, option: str, *, overwrite: bool) ->
     return target
 
 
-def fitting(sources: list[Source], space: Space, say: Speaker) -> list[Source]:
+def fitting(sources: list[Source], space: Facts, say: Speaker) -> list[Source]:
     """The inputs that a space may have an encoder for; all where it has one for none, so that it is said of them."""
-    from mmx.spaces.parts import may_hold
-
-    able = [source for source in sources if source.path is None or may_hold(source.path, space)]
+    able = [source for source in sources if source.path is None or space.may_hold(source.path)]
     if 0 < len(able) < len(sources):
         say.note(f"{len(sources) - len(able)} files left out: the space {space.name} has no encoder for them")
     return able or sources
-
-
-def far_texts(space: Space, texts: list[str], say: Speaker) -> list[str]:
-    """Which texts are far from everything that a space was trained on, and a note on each."""
-    from mmx.decoders.horizon import FAR
-
-    if space.are_far is None or not texts:
-        return []
-    far = [text for text, is_far in zip(texts, space.are_far(texts), strict=True) if is_far]
-    for text in far:
-        say.note(f"{text}: {FAR}")
-    return far
-
-
-def read_parts(space: Space, source: Source, cuts: Cuts, say: Speaker) -> Iterable[Part]:
-    """An input's parts, with notes on what is unusual about them."""
-    from mmx.spaces.parts import notes_on, parts_of
-
-    for part in parts_of(space, source.path or source.read(), source.name, cuts):
-        for note in notes_on(source.name, [part]):
-            say.note(note)
-        yield part
 
 
 @dataclass(frozen=True)
@@ -164,8 +80,29 @@ class Inputs:
     ] = None
 
 
+class Rows:
+    """Rows of a vectors file, in the inputs' order whatever the order in which they come."""
+
+    def __init__(self, space: Facts) -> None:
+        self.space = space
+        self.of: dict[int, list[tuple[dict[str, Any], bytes]]] = {}
+
+    def add(self, place: int, answer: Answer) -> list[dict[str, Any]]:
+        """An input's rows → as `--json` says them."""
+        (blob,), size = answer.blobs, 4 * self.space.dim
+        rows = [blob[start : start + size] for start in range(0, len(blob), size)]
+        self.of[place] = list(zip(answer.results, rows, strict=True))
+        head = {"schema": "mmx.vectors/1", "space": self.space.name}
+        return [head | about | {"vector": array("f", row).tolist()} for about, row in self.of[place]]
+
+    def all(self) -> list[tuple[dict[str, Any], bytes]]:
+        return [row for place in sorted(self.of) for row in self.of[place]]
+
+
 @takes
-def embed(files: Inputs, vectors: Vectors, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+def embed(
+    files: Inputs, vectors: Vectors, cutting: Cutting, choice: SpaceChoice, spread: Spread, saying: Saying
+) -> None:
     """Embed pictures, sounds, texts and videos in one space.
 
     mmx embed photos/ bark.wav --text "a dog" -o vectors.safetensors
@@ -175,30 +112,49 @@ def embed(files: Inputs, vectors: Vectors, cutting: Cutting, choice: SpaceChoice
     """
     target = vectors.target(saying)
     choice.check()
+    spread.check()
     if not files.inputs and not vectors.text:
         raise UsageError("there is nothing to embed", hint="give files, or --text")
-    sources = expand(files.inputs or [], *SUFFIXES)
-    space, say, done = choice.load(), Speaker(saying), []
-    from mmx.spaces.parts import Part, embedded
-    from mmx.spaces.vectors import vector_bytes
+    sources, say = expand(files.inputs or [], *SUFFIXES), Speaker(saying)
+    with consulting("embed", choice, spread, say) as space:
+        rows = Rows(space.facts)
+        try:
+            _embed(space, [Text(None, Path(), text) for text in vectors.text], rows, cutting)
+            _embed(space, fitting(sources, space.facts, say), rows, cutting)
+        finally:
+            if target is not None and rows.of:
+                from mmx.spaces.vectors import vector_bytes
 
-    def add(name: str, parts: Iterable[Part]) -> None:
-        for part, vector in list(embedded(space, parts)):
-            about = {"id": name} | part.about()
-            done.append((about, vector))
-            say.result({"schema": "mmx.vectors/1", "space": space.name} | about | {"vector": vector.tolist()})
+                found = rows.all()
+                target.write(vector_bytes(space.facts, found))
+                say.note(f"{target.path or 'stdout'}: {len(found)} vectors of the space {space.facts.name}")
 
-    def work(source: Source) -> None:
-        add(source.name, read_parts(space, source, cutting.cuts(), say))
 
-    for text in vectors.text:
-        add(text, [Part("text", text)])
-    try:
-        each_source(fitting(sources, space, say), work, saying)
-    finally:
-        if target is not None and done:
-            target.write(vector_bytes(space, done))
-            say.note(f"{target.path or 'stdout'}: {len(done)} vectors of the space {space.name}")
+def _embed(space: Consultation, sources: list[Source], rows: Rows, cutting: Cutting) -> None:
+    """Texts, or files, some at a time where that is possible. Raises as `each` does."""
+    begun = len(rows.of)
+
+    def work(numbered: tuple[int, Source]) -> list[Answer]:
+        source = numbered[1]
+        term = Term("text", source.text) if isinstance(source, Text) else term_of(source)
+        return space.ask(Question("embed", cutting, (term,)))
+
+    def said(numbered: tuple[int, Source], answers: list[Answer]) -> None:
+        for answer in space.told(answers):
+            for about in rows.add(begun + numbered[0], answer):
+                space.say.result(about)
+
+    each_source(sources, space, work=work, said=said)
+
+
+def each_source(sources: list[Source], space: Consultation, *, work: Any, said: Any) -> None:
+    """`work` on every source and its number, and `said` of what comes of it. Raises as `each` does."""
+
+    def failed(numbered: tuple[int, Source], error: MmxError) -> None:
+        report(error, as_json=space.say.saying.as_json, input=numbered[1].name)
+
+    width = min(space.width, max(len(sources), 1))
+    each(list(enumerate(sources)), work, name=lambda own: own[1].name, failed=failed, said=said, width=width)
 
 
 @dataclass(frozen=True)
@@ -212,8 +168,8 @@ class Labels:
     labels_file: Annotated[Optional[Path], Option(metavar="FILE", show_default=False, help="The same, one a line.")] = (
         None
     )
-    top: Annotated[int, Option(min=1, help="Name at most so many.")] = 3
-    threshold: Annotated[float, Option(min=0.0, max=1.0, help="Name none of a smaller share.")] = 0.0
+    top: MostTags = 3
+    threshold: Threshold = 0.0
 
     def given(self) -> list[str]:
         """The labels, each once. Raises UsageError where some are asked for and none is there."""
@@ -236,7 +192,7 @@ def _lines_of(path: Path) -> list[str]:
 
 
 @takes
-def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, saying: Saying) -> None:
+def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, serving: Serving, saying: Saying) -> None:
     """Name what pictures, sounds and videos are of, by labels that you choose.
 
     mmx tag bark.wav cat.jpg
@@ -245,26 +201,23 @@ def tag(files: Files, labels: Labels, cutting: Cutting, choice: SpaceChoice, say
     """
     wanted = labels.given()
     choice.check()
-    sources = expand(files.inputs, "image", "sound", "video")
-    space, say = choice.load(), Speaker(saying)
-    from mmx.spaces.parts import embedded
-    from mmx.spaces.tags import Tagger, refuse_texts
+    sources, say = expand(files.inputs, "image", "sound", "video"), Speaker(saying)
+    with consulting("tag", choice, serving, say) as space:
+        options = Tagging(tuple(wanted), labels.top, labels.threshold, cutting.every)
+        space.one(Question("labels", options))
 
-    tagger = Tagger(space, wanted)
-    say.note(f"{len(tagger.labels)} labels in the space {space.name}")
-    far = far_texts(space, tagger.labels, say)
+        def work(numbered: tuple[int, Source]) -> Iterable[Answer]:
+            return space.each(Question("tag", options, (term_of(numbered[1]),)))
 
-    def work(source: Source) -> None:
-        for part, vector in embedded(space, read_parts(space, source, cutting.cuts(), say)):
-            refuse_texts(part, source.name)
-            found = [t for t in tagger.tags(vector, part.modality, labels.top) if t.share >= labels.threshold]
-            at = "" if part.start is None else f" at {part.start:g} s"
-            words = ", ".join(f"{t.label} {t.share:.2f}" for t in found) or "nothing that is so likely"
-            none = tagger.none_of_these(vector, part.modality)
-            words = f"none of these; nearest: {words}" if none else words
-            about = {"schema": "mmx.tags/1", "input": source.name} | part.about()
-            about |= {"tags": [vars(t) for t in found], "none_of_these": none}
-            about |= {"far": [t.label for t in found if t.label in far]}
-            say.result(about, f"{source.name}{at}: {words}")
+        def said(numbered: tuple[int, Source], answers: Iterable[Answer]) -> None:
+            for about in (about for answer in answers for about in answer.results):
+                say.result(about, _line(about))
 
-    each_source(fitting(sources, space, say), work, saying)
+        each_source(fitting(sources, space.facts, say), space, work=work, said=said)
+
+
+def _line(about: dict[str, Any]) -> str:
+    """What was found in a part of a file, for people."""
+    at = f" at {about['start']:g} s" if "start" in about else ""
+    words = ", ".join(f"{own['label']} {own['share']:.2f}" for own in about["tags"]) or "nothing that is so likely"
+    return f"{about['input']}{at}: {'none of these; nearest: ' if about['none_of_these'] else ''}{words}"

@@ -17,6 +17,7 @@ from mmx.cluster.worker import Worker
 from mmx.errors import InputError, MmxError, ModelError, NetworkError, UsageError
 from mmx.media.given import Done, Job
 from mmx.serving.wire import Asked
+from mmx.spaces.question import Answer, Question
 
 TRIES = 3  # of a job: whoever takes the worker with it so often is at fault itself
 LOADS = 3  # of a worker that dies before its models are loaded
@@ -65,14 +66,22 @@ class Pool:
             raise
         assert self.opened is not None
         self.notice, self.models = self.opened["notice"], self.opened["models"]
+        self.facts: dict[str, Any] = self.opened.get("facts", {})
         self.place = f"{self.workers} workers of Ray, each {self.opened['place']}"
 
     def run(self, job: Job) -> Done:
         """As `mmx.translate.job.run`, by any worker. Raises InputError for a job that every worker dies of."""
+        return self._done(job, job.inputs[0].name)
+
+    def ask(self, question: Question) -> list[Answer]:
+        """As `Consulted.run`, by any worker and all at once. Raises InputError for what every worker dies of."""
+        return [self._done(question.sent(), question.name)]
+
+    def _done(self, work: Job | Question, name: str) -> Any:
         for _ in range(TRIES):
             worker = self._take()
             try:
-                answer = self.ray.get(worker.run.remote(job))
+                answer = self.ray.get(worker.run.remote(work))
             except self.ray.exceptions.RayTaskError as error:
                 self.idle.put(worker)
                 raise MmxError(f"the worker's answer can't be read: {error.cause}") from None
@@ -84,9 +93,7 @@ class Pool:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        raise InputError(
-            f"{job.inputs[0].name}: {TRIES} workers died of it", hint="it may need more memory than they have"
-        )
+        raise InputError(f"{name}: {TRIES} workers died of it", hint="it may need more memory than they have")
 
     def close(self) -> None:
         """Leave the cluster, which ends the workers. No thread may ask Ray for anything any more: it would crash."""

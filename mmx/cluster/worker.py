@@ -9,6 +9,7 @@ from typing import Any
 import mmx
 from mmx.media.given import Done, Job
 from mmx.serving.wire import Asked
+from mmx.spaces.question import Answer, Question
 
 
 class Worker:
@@ -24,15 +25,15 @@ class Worker:
         try:
             from mmx.serving.shelf import Shelf
 
-            self.shelf = Shelf(1)
+            self.shelf = Shelf(2)  # a space and a language model
             return {"version": mmx.__version__, "host": os.uname().nodename, **self.shelf.open(self.asked)}
         except Exception as error:
             return portable(error)
 
-    def run(self, job: Job) -> Done | Exception:
-        """A job's result, by the function that makes it on one machine."""
+    def run(self, work: Job | Question) -> Done | Answer | Exception:
+        """A job's result, or a question's answer, by the function that makes it on one machine."""
         try:
-            return self.shelf.run(self.asked, job)
+            return self.shelf.run(self.asked, work)
         except Exception as error:
             return portable(error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ class Asked:
             self.read[name] = Source(None if name == "-" else Path(name), Path("stdin")).read()
         return self.read[name]
 
+    def contents(self) -> tuple[Term, ...]:
+        """The terms, with what can be read once. Raises InputError."""
+        return tuple(replace(term, data=self.stdin()) if term.kind == "stdin" else term for term in self.terms)
+
     @property
     def opening(self) -> str:
         """What its caption begins with: of a sum of nothing but sounds, of a sound."""
-        kinds = {kind_of_file(Path(term.value)) for term in self.terms if term.kind == "file"}
-        return OPENINGS["sound" if kinds == {"sound"} else "image"]
+        return opening(self.terms)
 
     def about(self) -> list[dict[str, Any]]:
         """The inputs as provenance keeps them: names without folders, and digests. Raises InputError."""
@@ -48,6 +51,12 @@ class Asked:
         data = self.stdin() if term.kind == "stdin" else Source(Path(term.value), Path(term.value)).read()
         name = "stdin" if term.kind == "stdin" else printable(Path(term.value).name)
         return {"name": name, "sha256": sha256(data), "weight": term.weight}
+
+
+def opening(terms: Iterable[Term]) -> str:
+    """What a caption of a sum begins with."""
+    kinds = {kind_of_file(Path(term.value)) for term in terms if term.kind == "file"}
+    return OPENINGS["sound" if kinds == {"sound"} else "image"]
 
 
 def asked(inputs: Iterable[str]) -> list[Asked]:

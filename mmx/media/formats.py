@@ -56,5 +56,6 @@ MAX_SECONDS = 4 * 3600  # of a sound
 
 # Seconds
 HEARD_WINDOW = 5.0  # of a longer recording, its loudest stretch of this length is translated
+SHORTEST = 0.02  # between moments of a video that has none otherwise
 VOICE_WINDOW = 60.0  # in which speech is looked for
 VOICE_SPEECH = 10.0  # of speech that a voice is judged by

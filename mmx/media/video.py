@@ -40,13 +40,17 @@ class Moment:
     sound: Waveform | None
 
 
-def moments(path: Path, *, every: float, window: float, sample_rate: int, needs_sound: bool = True) -> Iterator[Moment]:
+def moments(
+    path: Path, *, every: float, window: float, sample_rate: int, needs_sound: bool = True, name: str = ""
+) -> Iterator[Moment]:
     """A moment each `every` seconds, with `window` seconds of mono sound around it. A video without a sound that can be
-    heard is an error, or, unless it `needs_sound`, one of pictures alone. Raises InputError."""
+    heard is an error, or, unless it `needs_sound`, one of pictures alone. name: what errors call it, if that is not
+    its path. Raises InputError."""
+    name = name or str(path)
     with seekable(path) as place:
-        heard = _timed(place, str(path), sample_rate, needs_sound)
-        with open_av(str(place), str(path)) as container:
-            yield from _moments(container, heard, every, window, name=str(path))
+        heard = _timed(place, name, sample_rate, needs_sound)
+        with open_av(str(place), name) as container:
+            yield from _moments(container, heard, every, window, name=name)
 
 
 def _moments(

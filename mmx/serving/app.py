@@ -24,11 +24,23 @@ import mmx
 from mmx.errors import InputError, MmxError, UsageError
 from mmx.faults import unexpected
 from mmx.media.given import Done
+from mmx.serving.asking import question_of, shown
 from mmx.serving.line import Full, Left, Line
 from mmx.serving.openapi import document, page
 from mmx.serving.query import Part, job_of
 from mmx.serving.shelf import Shelf
-from mmx.serving.wire import ANYWHERE, SCHEMA, Asked, asked_of, pack_done, unpack, unpack_job
+from mmx.serving.wire import (
+    ANYWHERE,
+    SCHEMA,
+    Asked,
+    asked_of,
+    pack_answer,
+    pack_done,
+    unpack,
+    unpack_job,
+    unpack_question,
+)
+from mmx.spaces.question import ASKING, raised
 from mmx.tasks import TASKS
 
 STATUS = {2: 400, 3: 422, 4: 409, 5: 502}  # by an error's exit code; 500 for all others
@@ -128,7 +140,7 @@ async def health(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     state: State = request.app.state.ours
-    return JSONResponse({"commands": list(TASKS), "loaded": state.shelf.loaded()})
+    return JSONResponse({"commands": [*TASKS, *ASKING], "loaded": state.shelf.loaded()})
 
 
 async def open_models(request: Request) -> Response:
@@ -145,6 +157,15 @@ async def jobs(request: Request) -> Response:
     asked, job = asked_of(_ours(header)), unpack_job(header, blobs)
     done = await state.work(request, lambda: _run(state.shelf, asked, job))
     return Response(pack_done(done), media_type="application/octet-stream")
+
+
+async def questions(request: Request) -> Response:
+    """A command's question."""
+    state: State = request.app.state.ours
+    header, blobs = unpack(await body_of(request, state.limits))
+    asked, question = asked_of(_ours(header)), unpack_question(header, blobs)
+    answer = await state.work(request, lambda: state.shelf.run(asked, question))
+    return Response(pack_answer(answer), media_type="application/octet-stream")
 
 
 def _run(shelf: Shelf, asked: Any, job: Any) -> Done:
@@ -168,12 +189,28 @@ class _Other(UsageError):
         return super().as_dict() | {"version": mmx.__version__}
 
 
-async def translate(request: Request) -> Response:
-    """A request that anybody can write: the artifact, or with `Accept: application/json` all that is known of it."""
+async def command(request: Request) -> Response:
+    """A request that anybody can write."""
+    name = request.path_params["command"]
+    if name in ASKING:
+        return await consult(request, name)
+    if name in TASKS:
+        return await translate(request, name)
+    return told(UsageError(f"{name}: no such command", hint=", ".join((*TASKS, *ASKING))), 404)
+
+
+async def consult(request: Request, command: str) -> Response:
+    """What a space says, as JSON."""
     state: State = request.app.state.ours
-    command = request.path_params["command"]
-    if command not in TASKS:
-        return told(UsageError(f"{command}: no such command", hint=", ".join(TASKS)), 404)
+    parts = await _parts(request, state.limits)
+    asked, question = question_of(command, request.query_params, parts)
+    answer = await state.work(request, partial(state.shelf.run, asked, question))
+    return JSONResponse(shown(command, raised(answer)))
+
+
+async def translate(request: Request, command: str) -> Response:
+    """The artifact, or with `Accept: application/json` all that is known of it."""
+    state: State = request.app.state.ours
     parts = await _parts(request, state.limits)
     asked, job = job_of(command, request.query_params, parts)
     as_json = "application/json" in request.headers.get("accept", "")
@@ -256,7 +293,7 @@ def make_app(limits: Limits, *, token: str = "", preload: tuple[str, ...] = ()) 
 
     pages = [("/health", health, "GET"), ("/models", models, "GET"), ("/openapi.json", schema, "GET")]
     pages += [("/", docs, "GET"), ("/v1/open", open_models, "POST"), ("/v1/jobs", jobs, "POST")]
-    pages += [("/v1/{command}", translate, "POST")]
+    pages += [("/v1/questions", questions, "POST"), ("/v1/{command}", command, "POST")]
     routes = [Route(path, guarded(page), methods=[method]) for path, page, method in pages]
     app = Starlette(routes=routes, lifespan=life)
     app.state.ours = state

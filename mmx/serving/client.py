@@ -10,10 +10,19 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import mmx
-from mmx.errors import NetworkError, UsageError
+from mmx.errors import MmxError, NetworkError, UsageError
 from mmx.media.given import Done, Job
 from mmx.serving.address import Address
-from mmx.serving.wire import Asked, error_of, pack, pack_job, unpack_done
+from mmx.serving.wire import (
+    Asked,
+    error_of,
+    pack,
+    pack_job,
+    pack_question,
+    unpack_answer,
+    unpack_done,
+)
+from mmx.spaces.question import Answer, Question
 
 CONNECT = 5.0  # seconds that a server may take to accept
 TRIES = 600  # of a job that a full queue does not take, a tenth of a second to a second apart
@@ -48,10 +57,18 @@ class Served:
         self.address, self.asked, self.given = address, asked, given or {}
         about = json.loads(self._post("/v1/open", pack(asked.as_dict(), ())))
         self.place, self.notice, self.models = about["place"], about["notice"], about["models"]
+        self.facts: dict[str, Any] = about.get("facts", {})
 
     def run(self, job: Job) -> Done:
         """As `mmx.translate.job.run`, elsewhere."""
         return unpack_done(self._post("/v1/jobs", pack_job(self.asked, job)))
+
+    def ask(self, question: Question) -> list[Answer]:
+        """As `Consulted.run`, elsewhere, and all at once."""
+        answer = unpack_answer(self._post("/v1/questions", pack_question(self.asked, question.sent())))
+        if isinstance(answer.error, MmxError):
+            self._as_written(answer.error)
+        return [answer]
 
     def _post(self, path: str, body: bytes) -> bytes:
         """The answer. Raises the error that it tells of."""
@@ -75,11 +92,14 @@ class Served:
                 f"the server at {self.address} is mmx {about['version']}, this is {mmx.__version__}",
                 hint="start it again, or --server none",
             )
-        error = error_of(about)
+        raise self._as_written(error_of(about))
+
+    def _as_written(self, error: MmxError) -> MmxError:
+        """An error that calls folders what the user calls them."""
         for known, written in self.given.items():
             error.message = error.message.replace(known, written)
             error.hint = error.hint.replace(known, written)
-        raise error
+        return error
 
     def _once(self, path: str, body: bytes) -> tuple[int, bytes]:
         to = self.address

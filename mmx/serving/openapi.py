@@ -7,10 +7,24 @@ from functools import cache
 from typing import Any
 
 import mmx
+from mmx.serving.asking import question_parameters
 from mmx.serving.query import Parameter, parameters
+from mmx.spaces.question import ASKING
 from mmx.tasks import TASKS
 
-TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", tuple: "string"}
+SAYS = {
+    "embed": ("Unit vectors of a picture, a sound, a text or a video.", "@photo.jpg", "?name=photo.jpg"),
+    "tag": ("What a picture, a sound or a video is of.", "@bark.wav", "?labels=dog,cat,car"),
+    "search": ("What of an index is nearest to a text, a file or a sum.", "''", "?index=FOLDER&query=dog"),
+    "localize": ("Where in a picture something is.", "@street.jpg", "?query=dog"),
+    "caption": ("A picture, a sound or a sum in words.", "@photo.jpg", "?name=photo.jpg"),
+}
+PARTS = {
+    "search": "Nothing beside query=, a file, or a form: query, query:0.5, query:-1.",
+    "localize": "The picture, or a form: source, and query, query:0.5, query:-1.",
+    "caption": "The input itself, or a form: source, source:0.5, source:-1.",
+}
 INPUTS = {"sound": "audio/*", "image": "image/*", "text": "text/plain"}
 ERRORS = {
     "400": "A parameter that makes no sense.",
@@ -34,6 +48,8 @@ def document(size: int) -> dict[str, Any]:
     }
     for name in TASKS:
         paths[f"/v1/{name}"] = {"post": _operation(name)}
+    for name in ASKING:
+        paths[f"/v1/{name}"] = {"post": _question(name)}
     about = f"Models that stay loaded, on this machine. Requests of at most {size} bytes."
     return {
         "openapi": "3.1.0",
@@ -71,6 +87,24 @@ def _operation(command: str) -> dict[str, Any]:
     }
 
 
+def _question(command: str) -> dict[str, Any]:
+    form = {"type": "object", "properties": {"source": {"type": "string", "format": "binary"}}}
+    return {
+        "summary": SAYS[command][0],
+        "operationId": command,
+        "parameters": [_parameter(one) for one in question_parameters(command).values()],
+        "requestBody": {
+            "required": command != "search",
+            "description": PARTS.get(command, "The input itself, or a form: source."),
+            "content": {"application/octet-stream": {}, "multipart/form-data": {"schema": form}},
+        },
+        "responses": {
+            "200": {"description": "Objects as --json prints them.", "content": {"application/json": {}}},
+            **{status: {"description": text} for status, text in ERRORS.items()},
+        },
+    }
+
+
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": TYPES[one.kind]}
     schema |= {"default": one.default} if one.default is not None else {}
@@ -95,6 +129,9 @@ def page(about: dict[str, Any]) -> str:
 
 
 def _example(command: str) -> str:
+    if command in ASKING:
+        _, data, query = SAYS[command]
+        return f"curl --unix-socket SOCKET --data-binary {data} 'http://mmx/v1/{command}{query}'"
     task = TASKS[command]
     data = "'a photo of a seashore'" if task.source.modality == "text" else "@input"
     out = "out.wav" if task.target.modality == "sound" else "out.png"

@@ -22,7 +22,7 @@ MAX_RESULTS = 64  # of one request
 
 @dataclass(frozen=True)
 class Parameter:
-    """One that a request's query may have: what it is, and between which numbers."""
+    """One that a request's query may have: what it is (tuple: texts with commas between), and between which numbers."""
 
     name: str
     kind: type
@@ -37,6 +37,8 @@ class Parameter:
             if text.lower() not in ("", "0", "1", "true", "false"):
                 raise UsageError(f"{self.name}={text}: 0 or 1")
             return text.lower() in ("1", "true")
+        if self.kind is tuple:
+            return tuple(one.strip() for one in text.split(",") if one.strip())
         try:
             value = self.kind(text)
         except ValueError:
@@ -80,9 +82,8 @@ class Part:
     is_text: bool = False
 
 
-def read_query(command: str, query: Mapping[str, str]) -> dict[str, Any]:
+def read_query(command: str, query: Mapping[str, str], known: Mapping[str, Parameter]) -> dict[str, Any]:
     """A query → values by name, defaults for those that it lacks. Raises UsageError."""
-    known = parameters(command)
     unknown = sorted(query.keys() - known.keys())
     if unknown:
         raise UsageError(f"{unknown[0]}: {command} has no such parameter", hint=", ".join(known))
@@ -91,7 +92,7 @@ def read_query(command: str, query: Mapping[str, str]) -> dict[str, Any]:
 
 def job_of(command: str, query: Mapping[str, str], parts: Iterable[Part]) -> tuple[Asked, Job]:
     """A request → what it is for, and its job. Raises UsageError, InputError."""
-    values = read_query(command, query)
+    values = read_query(command, query, parameters(command))
     inputs = tuple(_given(command, part, values["name"]) for part in parts)
     sources = [given for given in inputs if given.role == "source"]
     if not sources or (len(sources) > 1 and not values.get("average")):

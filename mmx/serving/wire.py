@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,8 +13,13 @@ from mmx import errors
 from mmx.errors import InputError, MmxError
 from mmx.media.given import Artifact, Done, Given, Job
 from mmx.options import Settings
+from mmx.recipes.asking import filled
+from mmx.spaces.query import Term
+from mmx.spaces.question import KINDS, Answer, Question
 
 SCHEMA = "mmx.error/1"
+ROLES = {"bridge", "decoder", "encoder", "space", "lm"}
+TERMS = ("text", "file", "array", "stdin", "stream")
 ANYWHERE = {
     "device": "auto",
     "dtype": "auto",
@@ -74,7 +80,7 @@ def asked_of(header: dict[str, Any]) -> Asked:
         good = isinstance(asked.command, str) and asked.threads in (None, *range(1, 1025))
         names = {**asked.models}
         good = good and all(value is None or isinstance(value, str) for value in names.values())
-        good = good and names.keys() <= {"bridge", "decoder", "encoder"}
+        good = good and names.keys() <= ROLES
         good = good and asked.placement.keys() == ANYWHERE.keys()
         good = good and all(type(asked.placement[name]) is type(usual) for name, usual in ANYWHERE.items())
         hash(asked.key)
@@ -123,6 +129,52 @@ def unpack_done(data: bytes) -> Done:
     artifacts = [Artifact(blob, record) for blob, record in zip(blobs, header["records"], strict=True)]
     heard = [[(label, share) for label, share in one] for one in header["heard"]]
     return Done(artifacts, heard, header["seconds"], header["notes"])
+
+
+def pack_question(asked: Asked, question: Question) -> bytes:
+    """A question, with the contents of all files in it, and what it is put to → bytes."""
+    terms = [{"kind": term.kind, "value": term.value, "weight": term.weight} for term in question.terms]
+    about = {"question": question.kind, "options": asdict(question.options), "terms": terms}
+    data = [term.data for term in question.terms if isinstance(term.data, bytes)]
+    return pack(asked.as_dict() | about, (*data, *question.blobs))
+
+
+def unpack_question(header: dict[str, Any], blobs: list[bytes]) -> Question:
+    """The question in a request. Raises InputError."""
+    try:
+        left, kind = iter(blobs), header["question"]
+        terms = tuple(_term(about, left) for about in header["terms"])
+        return Question(kind, filled(KINDS[kind].options, header["options"]), terms, tuple(left))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("the request holds no question") from None
+
+
+def _term(about: dict[str, Any], left: Iterator[bytes]) -> Term:
+    kind, value, weight = about["kind"], about["value"], float(about["weight"])
+    value.encode()
+    if kind not in TERMS or "\0" in value or not math.isfinite(weight):
+        raise ValueError("no such term")
+    return Term(kind, value, weight, None if kind == "text" else _next(left))
+
+
+def _next(left: Iterator[bytes]) -> bytes:
+    for blob in left:
+        return blob
+    raise ValueError("a content is missing")
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """An answer → bytes."""
+    error = answer.error
+    told = error.as_dict() if isinstance(error, MmxError) else None
+    return pack({"results": answer.results, "notes": answer.notes, "told": told}, answer.blobs)
+
+
+def unpack_answer(data: bytes) -> Answer:
+    """What `pack_answer` made. Raises InputError for anything else."""
+    header, blobs = unpack(data)
+    error = error_of(header["told"]) if header["told"] else None
+    return Answer(header["results"], blobs, header["notes"], error)
 
 
 def error_of(about: dict[str, Any]) -> MmxError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +58,8 @@ class Space:
     size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. continued: reads texts that
     begin alike without reading the beginning again; None where it can't. calibration: what was measured of it, if
     anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they hold.
-    are_far: whether texts are far from everything that it was trained on; None where nobody measured that.
+    are_far: whether texts are far from everything that it was trained on; None where nobody measured that. files: the
+    files and folders that it was made of, there or not.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Space:
     extends: tuple[str, ...] = ()
     are_far: Callable[[Sequence[str]], list[bool]] | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
+    files: tuple[Path, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:

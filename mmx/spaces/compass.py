@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +34,9 @@ class Compass:
         if term.kind == "text":
             return self.direction([Part("text", term.value)])
         if term.kind == "array":
-            return self.direction([Part("array", read_array(Path(term.value), term.value))])
-        source, name = (stdin(), "stdin") if term.kind == "stdin" else (Path(term.value), term.value)
-        return self.direction(list(parts_of(self.space, source, name, cuts)))
+            return self.direction([Part("array", read_array(term.source, term.value))])
+        source = stdin() if term.kind == "stdin" and term.data is None else term.source
+        return self.direction(list(parts_of(self.space, source, term.name, cuts)))
 
     def query(self, terms: Sequence[Term], stdin: Callable[[], bytes] = bytes, cuts: Cuts = Cuts()) -> Tensor:
         """Terms → their weighted sum, a unit vector (D,). Raises InputError, ModelError, UsageError where nothing is

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -73,6 +74,7 @@ def _with_sounds(space: Space, bridge: PointBridge, at: Located) -> Space:
         labels=tuple(bridge.config.labels),
         rate=SAMPLE_RATE,
         models=[*space.models, bridge],
+        files=(*space.files, *_files(at, bridge)),
     )
 
 
@@ -91,7 +93,14 @@ def _with_arrays(space: Space, bridge: PointBridge, at: Located) -> Space:
         scale={**space.scale, "array": space.scale["image"]},
         prompts={**space.prompts, "array": PHOTO_PROMPTS},
         models=[*space.models, bridge],
+        files=(*space.files, *_files(at, bridge)),
     )
+
+
+def _files(at: Located, bridge: PointBridge) -> list[Path]:
+    """The folders of a bridge and its encoder."""
+    source = bridge.config.source
+    return [at.folder] + ([locate(source["name"], "sound2img", "encoder").folder] if source else [])
 
 
 ADDED: dict[str, Callable[[Space, PointBridge, Located], Space]] = {"sound": _with_sounds, "array": _with_arrays}

@@ -11,15 +11,14 @@ from mmx.device import pick_device
 from mmx.errors import UsageError
 from mmx.models.store import Located, locate
 from mmx.spaces.base import Space
-from mmx.spaces.calibration import find_calibration
+from mmx.spaces.calibration import find_calibration, kept_at
 from mmx.spaces.faces import open_faces
 from mmx.spaces.joint import open_joint
 from mmx.spaces.pretrained import open_pretrained
 
 
-@lru_cache(maxsize=2)
-def load_space(name: str | None = None, *, bridge: str | None = None, device: str = "auto") -> Space:
-    """The space of a name, loaded once for each set of arguments.
+def load_space_anew(name: str | None = None, *, bridge: str | None = None, device: str = "auto") -> Space:
+    """The space of a name.
 
     name: None is the starter; an image decoder's folder, a CLIP, SigLIP or CLAP folder, a short name or hf-hub: id.
     bridge: what sounds, or arrays, come into an image decoder's space by; None is the starter, for sounds.
@@ -30,8 +29,15 @@ def load_space(name: str | None = None, *, bridge: str | None = None, device: st
     if bridge is not None and not (at.folder / "teacher" / "text_encoder").is_dir():
         raise UsageError(f"--bridge {bridge}: {at.name} is no image decoder's space", hint="leave it out")
     space = _opened(at, bridge, where)
-    found = (find_calibration(at.folder, own) for own in (space.fingerprint, *space.extends[::-1]))
-    return replace(space, calibration=next(filter(None, found), None))
+    known = (space.fingerprint, *space.extends[::-1])
+    found = (find_calibration(at.folder, own) for own in known)
+    folders = [at.folder, *([at.companion] if at.companion else [])]
+    files = (*folders, *space.files, *map(kept_at, known))
+    return replace(space, calibration=next(filter(None, found), None), files=files)
+
+
+# loaded once for each set of arguments
+load_space = lru_cache(maxsize=2)(load_space_anew)
 
 
 def _opened(at: Located, bridge: str | None, where: str) -> Space:

@@ -15,16 +15,16 @@ from mmx.errors import InputError
 from mmx.media.arrays import read_array
 from mmx.media.audio import read_audio
 from mmx.media.files import Source, is_stream, kind_of_file
+from mmx.media.formats import SHORTEST
 from mmx.media.image import read_image
 from mmx.media.notes import notes_of
 from mmx.media.texts import MAX_TEXT
 from mmx.media.video import moments
 from mmx.spaces.base import Space
+from mmx.spaces.question import NEEDS
 
 T = TypeVar("T")
-NEEDS = {kind: (kind,) for kind in ("image", "sound", "text", "array")} | {"video": ("image", "sound")}
 SILENT = -80.0  # dB; a video's sound is left out where it is weaker
-SHORTEST = 0.02  # seconds, of a video that has no moment otherwise
 HEAD = 4096  # bytes, by which a text is known
 BATCH = 32  # parts that are encoded at once
 
@@ -118,7 +118,7 @@ def _lines(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterato
 
 def _moments(space: Space, source: Path | bytes, name: str, cuts: Cuts) -> Iterator[Part]:
     assert isinstance(source, Path)
-    options = {"window": space.window, "sample_rate": space.rate, "needs_sound": False}
+    options = {"window": space.window, "sample_rate": space.rate, "needs_sound": False, "name": name}
     found = moments(source, every=cuts.every, **options)
     first = next(found, None) or next(moments(source, every=SHORTEST, **options), None)
     for moment in chain(() if first is None else (first,), found):
@@ -166,9 +166,3 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while batch := list(islice(left, size)):
         yield batch
-
-
-def may_hold(path: Path, space: Space) -> bool:
-    """Whether a file may hold what a space has encoders for, by its suffix."""
-    kind = kind_of_file(path)
-    return kind is None or bool(set(NEEDS[kind]) & set(space.modalities))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,11 +14,13 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from mmx.errors import ModelError
-from mmx.media.image import to_rgb
+from mmx.media.image import png_bytes, read_image, to_rgb
 from mmx.media.show import INKS
+from mmx.spaces.answers import Consulted, Note
 from mmx.spaces.base import Space
 from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.query import Term
+from mmx.spaces.question import Answer, Question
 
 FINE = 8  # times as many rows and columns as there are cells, in which a place is looked for
 LEVEL = 0.5  # of the way from a heat map's middle to its peak: what is warmer belongs to the place
@@ -102,3 +104,13 @@ def draw_mask(picture: Image.Image, place: Place) -> Image.Image:
     """White where the place is, black elsewhere; of the picture's size."""
     mask = Image.fromarray((place.mask * 255).astype(np.uint8))
     return mask.resize(picture.size, Image.Resampling.NEAREST).convert("RGB")
+
+
+def localize(consulted: Consulted, question: Question, note: Note) -> Iterator[Answer]:
+    """Where in a picture, the first of the terms, the others are; what is to be drawn of it, in the options' order."""
+    options, (term, *terms) = question.options, question.terms
+    picture = read_image(term.source, name=term.name)
+    place = find_place(consulted.space, picture, terms)
+    wanted = [draw for draw, asked in ((draw_place, options.heat), (draw_mask, options.mask)) if asked]
+    about = {"here": place.here, "peak": list(place.peak), "box": list(place.box), "score": place.score}
+    yield Answer([about], [png_bytes(draw(picture, place)) for draw in wanted])

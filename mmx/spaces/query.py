@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from mmx.errors import UsageError
 from mmx.media.files import MEDIA, is_file
@@ -18,11 +19,23 @@ HOW = "such as: bark.wav + 0.5*beach.jpg - 'rain'"
 
 @dataclass(frozen=True)
 class Term:
-    """A summand. kind: "text", "file", "array" or "stdin"; value: the text or the path."""
+    """A summand. kind: "text", "file", "array", "stdin", or "stream" of a pipe's content; value: the text or the path.
+    data: the content, or where it lies now, if that is not the path."""
 
     kind: str
     value: str
     weight: float = 1.0
+    data: bytes | Path | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "stdin" if self.kind == "stdin" else self.value
+
+    @property
+    def source(self) -> bytes | Path:
+        """Its content, or where that lies."""
+        return Path(self.value) if self.data is None else self.data
 
 
 def parse_query(query: str) -> list[Term]:

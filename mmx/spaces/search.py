@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmx.decoders.horizon import FAR
 from mmx.errors import ModelError
+from mmx.spaces.answers import Consulted, Note, far_texts
 from mmx.spaces.base import MODALITIES, Space
 from mmx.spaces.compass import Compass, known_means
 from mmx.spaces.index import TRIES, Index
 from mmx.spaces.near import Graph
 from mmx.spaces.parts import Cuts
 from mmx.spaces.query import Term
-from mmx.spaces.shards import Row, Shard
+from mmx.spaces.question import Answer, Hit, Question
+from mmx.spaces.shards import Shard
 
 BLOCK = 1024  # rows that are compared at a time
 MORE = 4  # times as many rows are taken from a graph as are wanted, and compared exactly
 SAMPLE = 512  # rows of a modality, by which it is known what is usual there
 FEW = 16  # rows of a modality; of fewer, the mean is taken to be nearer to nothing
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A row of the index. score: the cosine with the query, both less the means of their modalities. standing: the same
-    in units of what is usual between the query and rows of that modality, by which hits of several are ordered."""
-
-    score: float
-    row: Row
-    standing: float
 
 
 class Searcher(Compass):
@@ -162,3 +155,21 @@ def find(
             if not left:
                 raise ModelError(f"{index.folder}: a shard is missing", hint="index the files anew") from None
     raise AssertionError
+
+
+def search(consulted: Consulted, question: Question, note: Note) -> Iterator[Answer]:
+    """What an index holds that is nearest to a query: hits as [score, row, standing], and which texts are far."""
+    options = question.options
+    hits = find(
+        lambda: Index.open(Path(options.index)),
+        consulted.space,
+        question.terms,
+        top=options.top,
+        modality=options.modality,
+        cuts=Cuts(options.every),
+        exact=options.exact,
+    )
+    far = far_texts(consulted.space, [term.value for term in question.terms if term.kind == "text"])
+    for text in far:
+        note(f"{text}: {FAR}")
+    yield Answer([{"far": far, "hits": [[hit.score, hit.row, hit.standing] for hit in hits]}])

@@ -16,10 +16,9 @@ import numpy as np
 
 from mmx.errors import ModelError
 from mmx.spaces.base import MODALITIES
+from mmx.spaces.question import Row
 
 VECTORS, CODES, OFFSETS, SUMS, ROWS = "vectors.npy", "codes.npy", "offsets.npy", "sums.npy", "rows.jsonl"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

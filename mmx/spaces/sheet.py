@@ -12,13 +12,11 @@ from mmx.errors import InputError
 from mmx.media.arrays import picture_of, read_array
 from mmx.media.audio import read_audio
 from mmx.media.files import kind_of_file
-from mmx.media.formats import HEARD_WINDOW
+from mmx.media.formats import HEARD_WINDOW, SHORTEST
 from mmx.media.image import grid, read_image
 from mmx.media.show import View, draw_sound
 from mmx.media.video import moments
-from mmx.spaces.parts import SHORTEST
-from mmx.spaces.search import Hit
-from mmx.spaces.shards import Row
+from mmx.spaces.question import Hit, Row
 
 SIDE, CAPTION, LETTERS = 192, 30, 31  # pixels of a cell and of the lines below it; letters in one of those
 

@@ -1,0 +1,143 @@
+"""What spaces are asked, and how each question is answered: options that commands and requests share."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Optional, Union, get_args, get_origin, get_type_hints
+
+from mmx.declared import Declared, Option
+from mmx.options import Seed
+
+Every = Annotated[
+    float, Option("--every", min=0.05, metavar="s", help="Of videos: a frame and its sound each so often.")
+]
+MostTags = Annotated[int, Option("--top", min=1, help="Name at most so many.")]
+Threshold = Annotated[float, Option(min=0.0, max=1.0, help="Name none of a smaller share.")]
+MostHits = Annotated[int, Option("--top", min=1, help="Show at most so many.")]
+Modality = Annotated[
+    Optional[str], Option(show_default=False, help="Only of image, sound, text or array. Default: all.")
+]
+Exact = Annotated[bool, Option("--exact", help="Compare with every row, however large the index is.")]
+Captions = Annotated[int, Option("-n", "--num", min=1, max=64, help="How many captions of each input.")]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How videos are cut."""
+
+    every: Every = 2.0
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """labels: what is told apart; none are those that the space brings."""
+
+    labels: Annotated[tuple[str, ...], Option(help="What to choose from: A,B,C. Default: what the space knows.")] = ()
+    top: MostTags = 3
+    threshold: Threshold = 0.0
+    every: Every = 2.0
+
+
+@dataclass(frozen=True)
+class Searching:
+    """index: a folder that mmx index made."""
+
+    index: Annotated[str, Option(help="The folder that mmx index made.")] = ""
+    top: MostHits = 10
+    modality: Modality = None
+    exact: Exact = False
+    every: Every = 2.0
+
+
+@dataclass(frozen=True)
+class Locating:
+    """What is drawn of a place."""
+
+    heat: Annotated[bool, Option(help="Draw the picture under its heat, with the box.")] = False
+    mask: Annotated[bool, Option(help="Draw the place in white on black.")] = False
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a caption is written."""
+
+    prefix: Annotated[
+        Optional[str],
+        Option(
+            metavar="TEXT",
+            show_default=False,
+            help='What captions begin with. Default: "Image of a", of sounds "The sound of a".',
+        ),
+    ] = None
+    steps: Annotated[
+        Optional[int],
+        Option(
+            min=0,
+            max=100,
+            show_default=False,
+            help="Gradient steps a token; 0 leaves the language model alone, and the space only chooses. With --fast "
+            "the times a sentence is gone over. Default: 5; with --fast 3.",
+        ),
+    ] = None
+    candidates: Annotated[
+        int, Option(min=2, max=100_000, help="Of so many likely next tokens the space says how they fit.")
+    ] = 128
+    beam: Annotated[
+        int, Option(min=1, max=64, help="Captions that are written side by side; the space chooses among them.")
+    ] = 5
+    fast: Annotated[
+        bool, Option("--fast", help="Draw captions by Gibbs sampling instead, without gradients: rougher ones.")
+    ] = False
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Captioning(Writing):
+    """How captions are written, and how many."""
+
+    num: Captions = 1
+    every: Every = 2.0
+
+
+def kind_of(typed: Any) -> tuple[type, bool]:
+    """A field's type → int, float, bool, str or tuple (of texts), and whether it may be None."""
+    inner = get_args(typed)[0] if get_origin(typed) is Annotated else typed
+    optional = get_origin(inner) in (Union, types.UnionType)
+    if optional:
+        inner = next(part for part in get_args(inner) if part is not type(None))
+    return get_origin(inner) or inner, optional
+
+
+def filled(options: type, values: Mapping[str, Any]) -> Any:
+    """Options from what another process sent. Raises ValueError, TypeError for what none of them may be."""
+    hints, found = get_type_hints(options, include_extras=True), {}
+    for option in fields(options):
+        kind, optional = kind_of(hints[option.name])
+        value = values[option.name]
+        if not (value is None and optional):
+            found[option.name] = _fits(kind, value, get_args(hints[option.name])[1])
+    if values.keys() - hints.keys():
+        raise ValueError("unknown options")
+    return options(**found)
+
+
+def _fits(kind: type, value: Any, ours: Declared) -> Any:
+    if kind is tuple:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise TypeError(f"{value!r} is no list of texts")
+        return tuple(value)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a text with a NUL")
+        value.encode()
+    elif (
+        not (ours.min if ours.min is not None else float("-inf"))
+        <= value
+        <= (ours.max if ours.max is not None else float("inf"))
+    ):
+        raise ValueError(f"{value} is out of bounds")
+    return value
