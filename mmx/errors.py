@@ -38,6 +38,10 @@ class DamagedError(InputError):
     """Of a picture, or of a sound where that is asked for, a part is missing or can't be decoded."""
 
 
+class DeadlyError(InputError):
+    """Every process that took this input died."""
+
+
 class OutputError(MmxError):
     """An output could not be written. Nothing half-written is left behind."""
 

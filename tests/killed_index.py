@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mmx.spaces import indexing
+from mmx.spaces import embedding, indexing
 from mmx.spaces.index import ABOUT, Index
 from tests.small_space import small_space
 
@@ -46,7 +46,7 @@ def rows_of(folder: Path) -> list[str]:
 
 
 def main(data: Path, folder: Path) -> None:
-    indexing.SHARD, indexing.BATCH = 4, 2
+    indexing.SHARD, embedding.BATCH = 4, 2
     expected, found = sorted(path.name for path in data.glob("*.png")), []
     for step in range(1, STEPS):
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmx.cluster.worker import Worker
 from mmx.media.given import Done, Job
+from mmx.spaces.question import Answer, Question
 
 
 class MortalWorker(Worker):
@@ -20,9 +21,11 @@ class MortalWorker(Worker):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().open()
 
-    def run(self, job: Job) -> Done | Exception:
-        name, died = Path(job.inputs[0].name).name, Path(os.environ["MMX_CACHE"]) / "died"
-        if name.startswith("deadly") or (name.startswith("once") and not died.exists()):
+    def run(self, work: Job | Question) -> Done | Answer | Exception:
+        names = [Path(own.name).name for own in (work.terms if isinstance(work, Question) else work.inputs)]
+        died = Path(os.environ["MMX_CACHE"]) / "died"
+        once = any(name.startswith("once") for name in names) and not died.exists()
+        if once or any(name.startswith("deadly") for name in names):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(job)
+        return super().run(work)

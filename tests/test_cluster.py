@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from safetensors.numpy import load
 
 from mmx.cluster import pool
 from mmx.cluster.worker import Worker, portable
@@ -20,9 +22,11 @@ from mmx.media import stores
 from mmx.media.given import Given, Job
 from mmx.options import Settings
 from mmx.serving.wire import ANYWHERE, Asked
+from mmx.spaces import embedding, indexing
 from tests.conftest import ROOT
 from tests.flaky_store import FlakyFileSystem, empty
 from tests.mortal_worker import MortalWorker
+from tests.small_language import small_lm
 
 pytest.importorskip("ray")
 
@@ -158,6 +162,68 @@ def test_edits_go_to_a_cluster_too(address, mmx_in_process, debug_models, tmp_pa
     for where, spread in (("here", ()), ("ray", ("--engine", "ray", "--address", address))):
         assert mmx_in_process(*line, "-o", tmp_path / where, *spread)[0] == 0
     assert files(tmp_path / "ray") == files(tmp_path / "here") and len(files(tmp_path / "ray")) == 2
+
+
+@pytest.fixture
+def media(tmp_path: Path, bark: Path) -> Path:
+    """Pictures, a sound, a text, a video, and what can't be read."""
+    from tests.test_video import video
+
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for number in range(5):
+        Image.radial_gradient("L").resize((40 + number, 30)).convert("RGB").save(folder / f"{number}.png")
+    shutil.copy(bark, folder / "once.wav")
+    (folder / "words.txt").write_text("a dog\na cat\n")
+    (folder / "junk.png").write_bytes(b"\x89PNG no")
+    video(folder / "clip.mkv", seconds=2.0)
+    return folder
+
+
+def test_an_index_and_its_workers_that_die(
+    address, mortal, mmx_in_process, one_step_models, media: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The same shards, whichever worker embeds what; the same said; what kills every worker is as if it could not be
+    read."""
+    monkeypatch.setattr(indexing, "SETTLED", 0)
+    monkeypatch.setattr(embedding, "BATCH", 4)
+    line = ("index", media, "--every", "1", "--space", one_step_models[1], "--bridge", one_step_models[0])
+    (media / "deadly.png").write_bytes(b"\x89PNG no")  # read here, it is no picture
+    here = mmx_in_process(*line, "-o", tmp_path / "here.idx")
+    code, _, err = mmx_in_process(*line, "-o", tmp_path / "ray.idx", "--engine", "ray", "--address", address)
+    assert here[0] == code == 6 and b"deadly.png: 3 workers died of it" in err and b"a worker was lost" in err
+    assert here[2].splitlines()[-2] == err.splitlines()[-2].replace(b"ray.idx", b"here.idx")  # 8 embedded, ...
+    made = [
+        {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+        for folder in (tmp_path / "here.idx", tmp_path / "ray.idx")
+    ]
+    assert made[0] == made[1] and len(made[0]) > 3
+
+
+def test_vectors_and_captions_from_a_cluster_and_a_store_that_fails(
+    address, flaky, mmx_in_process, one_step_models, media: Path, tmp_path: Path
+) -> None:
+    space = ("--space", one_step_models[1], "--bridge", one_step_models[0])
+    spread, out = ("--engine", "ray", "--address", address), tmp_path / "v.safetensors"
+    here = mmx_in_process("embed", media, "--text", "a dog", "-o", out, *space)
+    for path in media.iterdir():
+        while not flaky().exists(f"/in/{path.name}"):
+            try:
+                flaky().pipe_file(f"/in/{path.name}", path.read_bytes())
+            except OSError:
+                continue
+    flaky.written.clear()
+    line = ("embed", "flaky://in", "--text", "a dog", "-o", "flaky://out/v.safetensors", *space, *spread)
+    code, _, err = mmx_in_process(*line)
+    assert here[0] == code == 6 and b"flaky://in/junk.png" in err
+    made = load(flaky.store["/out/v.safetensors"].getvalue())["vectors"]
+    assert made.tobytes() == load(out.read_bytes())["vectors"].tobytes() and set(flaky.written.values()) == {1}
+    own = (*space, "--lm", small_lm(tmp_path / "lm"), "--steps", "1", "--candidates", "20", "-o")
+    for name, where in (("here", ()), ("ray", spread)):
+        pictures = (media / "0.png", media / "once.wav", media / "4.png")
+        assert mmx_in_process("caption", *pictures, *own, tmp_path / f"{name}.jsonl", *where)[0] == 0
+    assert (tmp_path / "here.jsonl").read_bytes() == (tmp_path / "ray.jsonl").read_bytes()
+    assert mmx_in_process("caption", media / "0.png", "--batch", "2", *spread)[0] == 2
 
 
 def test_a_line_that_makes_no_sense_costs_no_cluster(mmx_in_process, bark: Path, tmp_path: Path, monkeypatch) -> None:

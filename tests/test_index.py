@@ -21,7 +21,7 @@ from PIL import Image
 from mmx.errors import InputError, ModelError, OutputError, UsageError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import read_image
-from mmx.spaces import indexing
+from mmx.spaces import embedding, indexing
 from mmx.spaces.base import MODALITIES
 from mmx.spaces.index import Index, writing
 from mmx.spaces.indexing import Indexed, update
@@ -54,13 +54,13 @@ def data(tmp_path: Path) -> Path:
 def counted(monkeypatch) -> list[str]:
     """The paths that are embedded, as they come."""
     seen: list[str] = []
-    parts_of = indexing.parts_of
+    parts_of = embedding.parts_of
 
     def counting(space, source, name, cuts):
         seen.append(Path(name).name)
         return parts_of(space, source, name, cuts)
 
-    monkeypatch.setattr(indexing, "parts_of", counting)
+    monkeypatch.setattr(embedding, "parts_of", counting)
     return seen
 
 
@@ -170,7 +170,7 @@ def test_a_video_is_indexed_by_its_moments(tmp_path: Path) -> None:
 
 def test_shards_are_filled_and_small_ones_become_one(tmp_path: Path, data: Path, monkeypatch) -> None:
     monkeypatch.setattr(indexing, "SHARD", 4)
-    monkeypatch.setattr(indexing, "BATCH", 2)
+    monkeypatch.setattr(embedding, "BATCH", 2)
     index_of(tmp_path / "a.idx", data)
     sizes = [len(shard) for shard in Index.open(tmp_path / "a.idx").shards]
     assert sum(sizes) == 10 and max(sizes) <= 4 and sum(size < 2 for size in sizes) <= 1
@@ -197,7 +197,7 @@ def test_killed_at_any_step_an_index_is_whole_and_goes_on(python, tmp_path: Path
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, data: Path, monkeypatch) -> None:
-    monkeypatch.setattr(indexing, "BATCH", 2)
+    monkeypatch.setattr(embedding, "BATCH", 2)
 
     def interrupting(done: int, of: int) -> None:
         if done == 4:
@@ -230,7 +230,7 @@ def test_a_reader_that_breaks_breaks_no_other_file(tmp_path: Path, data: Path, m
         if name.endswith("green.png"):
             raise ValueError("odd")
 
-    monkeypatch.setattr(indexing, "parts_of", breaking)
+    monkeypatch.setattr(embedding, "parts_of", breaking)
     done = index_of(tmp_path / "a.idx", data)
     assert [(Path(path).name, error.exit_code) for path, error in done.unreadable] == [("green.png", 3)]
     assert done.rows == 8

@@ -17,11 +17,11 @@ from mmx.declared import Argument, Option
 from mmx.errors import PartialFailure, UsageError
 from mmx.media.files import Source, Target, expand
 from mmx.media.formats import MODALITIES, SUFFIXES
-from mmx.network import Network, Serving
+from mmx.network import Clustered, Serving
 from mmx.options import Overwrite, Saying
 from mmx.recipes.asking import Cutting, Exact, Modality, MostHits, Searching
 from mmx.spaces.query import parse_query
-from mmx.spaces.question import Facts, Hit, Question, with_stdin
+from mmx.spaces.question import Hit, Question, with_stdin
 
 if TYPE_CHECKING:
     from mmx.spaces.indexing import Indexed
@@ -46,7 +46,7 @@ class Folders:
 
 
 @takes
-def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, network: Network, saying: Saying) -> None:
+def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, spread: Clustered, saying: Saying) -> None:
     """Index pictures, sounds, texts and videos, so that `mmx search` finds them.
 
     mmx index photos/ recordings/ -o my.idx
@@ -56,19 +56,23 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, network: Netw
     """
     sources = folders.sources()
     choice.check()
-    space, say = choice.load(), Speaker(saying)
-    from mmx.spaces.indexing import update
-    from mmx.spaces.near import LARGE, usable
-    from mmx.spaces.parts import Cuts
+    spread.check()
+    say = Speaker(saying)
+    with consulting("index", choice, spread, say) as space:
+        from mmx.cli.workers import Workers
+        from mmx.spaces.indexing import update
+        from mmx.spaces.near import LARGE, usable
+        from mmx.spaces.parts import Cuts
 
-    facts = Facts(space.name, space.fingerprint, space.dim, space.modalities)
-    paths = [source.path for source in fitting(sources, facts, say) if source.path]
-    with counting(shown=not saying.quiet) as told:
-        done = update(folders.output, space, paths, Cuts(cutting.every), say=told or _notes(say))
+        paths = [source.path for source in fitting(sources, space.facts, say) if source.path]
+        by = Workers(space, cutting) if spread.on_ray else None
+        own = space.facts if by else space.engine.consulted.space
+        with counting(shown=not saying.quiet) as told:
+            done = update(folders.output, own, paths, Cuts(cutting.every), say=told or _notes(say), by=by)
     for path, error in done.unreadable:
         report(error, as_json=saying.as_json, input=path)
     about = {name: value for name, value in vars(done).items() if name != "unreadable"}
-    say.result({"schema": "mmx.indexed/1", "index": str(folders.output), "space": space.name} | about)
+    say.result({"schema": "mmx.indexed/1", "index": str(folders.output), "space": space.facts.name} | about)
     say.note(f"{folders.output}: {_summary(done)}")
     if done.rows >= LARGE and not usable():
         say.note("searching so many is faster with pip install 'mmx[search]', and mmx index once more")

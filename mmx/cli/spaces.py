@@ -14,8 +14,9 @@ from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.declared import Argument, Option
 from mmx.errors import MmxError, UsageError
-from mmx.media.files import Source, Target, Text, expand, given_file, output_file
+from mmx.media.files import Source, Target, Text, given_file, output_file
 from mmx.media.formats import SUFFIXES
+from mmx.media.stores import expand, place_of
 from mmx.network import Serving, Spread
 from mmx.options import Files, Overwrite, Saying
 from mmx.recipes.asking import Cutting, MostTags, Tagging, Threshold
@@ -36,7 +37,7 @@ def own_file(path: Path | None, suffix: str, option: str, *, overwrite: bool) ->
 
 def fitting(sources: list[Source], space: Facts, say: Speaker) -> list[Source]:
     """The inputs that a space may have an encoder for; all where it has one for none, so that it is said of them."""
-    able = [source for source in sources if source.path is None or space.may_hold(source.path)]
+    able = [source for source in sources if space.may_hold(Path(source.name))]
     if 0 < len(able) < len(sources):
         say.note(f"{len(sources) - len(able)} files left out: the space {space.name} has no encoder for them")
     return able or sources
@@ -65,7 +66,7 @@ class Vectors:
             return None
         if self.output == "-" and saying.as_json:
             raise UsageError("--json and the vectors both want stdout", hint="give -o FILE")
-        target = output_file(self.output, ".safetensors")
+        target = place_of(self.output, ".safetensors")
         target.check(overwrite=self.overwrite)
         return target
 
@@ -127,7 +128,7 @@ def embed(
 
                 found = rows.all()
                 target.write(vector_bytes(space.facts, found))
-                say.note(f"{target.path or 'stdout'}: {len(found)} vectors of the space {space.facts.name}")
+                say.note(f"{target.name}: {len(found)} vectors of the space {space.facts.name}")
 
 
 def _embed(space: Consultation, sources: list[Source], rows: Rows, cutting: Cutting) -> None:

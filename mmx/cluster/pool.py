@@ -14,7 +14,7 @@ from typing import Any
 
 import mmx
 from mmx.cluster.worker import Worker
-from mmx.errors import InputError, MmxError, ModelError, NetworkError, UsageError
+from mmx.errors import DeadlyError, MmxError, ModelError, NetworkError, UsageError
 from mmx.media.given import Done, Job
 from mmx.serving.wire import Asked
 from mmx.spaces.question import Answer, Question
@@ -70,11 +70,11 @@ class Pool:
         self.place = f"{self.workers} workers of Ray, each {self.opened['place']}"
 
     def run(self, job: Job) -> Done:
-        """As `mmx.translate.job.run`, by any worker. Raises InputError for a job that every worker dies of."""
+        """As `mmx.translate.job.run`, by any worker. Raises DeadlyError for a job that every worker dies of."""
         return self._done(job, job.inputs[0].name)
 
     def ask(self, question: Question) -> list[Answer]:
-        """As `Consulted.run`, by any worker and all at once. Raises InputError for what every worker dies of."""
+        """As `Consulted.run`, by any worker and all at once. Raises DeadlyError for what every worker dies of."""
         return [self._done(question.sent(), question.name)]
 
     def _done(self, work: Job | Question, name: str) -> Any:
@@ -93,7 +93,7 @@ class Pool:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        raise InputError(f"{name}: {TRIES} workers died of it", hint="it may need more memory than they have")
+        raise DeadlyError(f"{name}: {TRIES} workers died of it", hint="it may need more memory than they have")
 
     def close(self) -> None:
         """Leave the cluster, which ends the workers. No thread may ask Ray for anything any more: it would crash."""

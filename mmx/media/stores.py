@@ -226,6 +226,16 @@ def _matches(store: Store, pattern: str) -> list[str]:
         raise UsageError(f"{shown(store.url)}{pattern}: {_said(error)}") from None
 
 
+def place_of(output: str, suffix: str) -> Target:
+    """As `mmx.media.files.output_file`, in a store, too. Raises UsageError."""
+    output = local(output)
+    target = files.output_file(output, suffix)
+    if not is_store(output):
+        return target
+    parent, _, name = output.rpartition("/")
+    return Place(None, Store(parent), name)
+
+
 def plan(sources: list[Source], output: str | None, count: int, suffix: str) -> list[list[Target]]:
     """As `mmx.media.files.plan`, into stores, too. Raises UsageError."""
     output = output and local(output)

@@ -13,7 +13,7 @@ from mmx.errors import InputError, MmxError
 from mmx.faults import unexpected
 from mmx.media.given import Done, Job
 from mmx.serving.wire import Asked
-from mmx.spaces.question import ASKING, Answer, Question, on_disk
+from mmx.spaces.question import CONSULTING, Answer, Question
 from mmx.tasks import task
 
 State = tuple[tuple[str, int, int], ...]  # of files: path, size in bytes, time of the last change in ns
@@ -47,7 +47,7 @@ class Shelf:
     def take(self, asked: Asked) -> Any:
         """A translator, or what questions are put to, loaded now where it is not there or its files changed since.
         Raises ModelError, UsageError."""
-        if asked.command in ASKING:
+        if asked.command in CONSULTING:
             return self._consulted(asked)
         task(asked.command)
         return self._taken(asked.key, lambda: _translator(asked))
@@ -55,7 +55,7 @@ class Shelf:
     def open(self, asked: Asked) -> dict[str, Any]:
         """What a command says of its models before it runs them."""
         found = self.take(asked)
-        if asked.command in ASKING:
+        if asked.command in CONSULTING:
             place = pick_device(asked.placement["device"])
             return {"place": place, "notice": "", "models": found.models, "facts": asdict(found.facts)}
         where = placed(asked.placement["device"], asked.placement["dtype"])
@@ -81,12 +81,12 @@ class Shelf:
         return [{"command": key[0], "models": kept.names} for key, kept in reversed(list(self._kept.items()))]
 
     def _answer(self, asked: Asked, question: Question) -> Answer:
-        if asked.command not in ASKING or (question.kind in ("point", "caption") and asked.command != "caption"):
+        if asked.command not in CONSULTING or (question.kind in ("point", "caption") and asked.command != "caption"):
             raise InputError("the request does not say which models it is for")
         consulted, found = self.take(asked), Answer()
-        with threads(asked.threads), on_disk(question) as own:
+        with threads(asked.threads):
             try:
-                for answer in consulted.run(own):
+                for answer in consulted.run(question):
                     found.add(answer)
             except Exception as error:
                 found.error = error if isinstance(error, MmxError) else unexpected(error, question.name)

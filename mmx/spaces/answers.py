@@ -16,7 +16,7 @@ from mmx.errors import MmxError
 from mmx.spaces.base import Space
 from mmx.spaces.parts import Cuts, Part, embedded, notes_on, parts_of
 from mmx.spaces.query import Term
-from mmx.spaces.question import KINDS, Answer, Facts, Question
+from mmx.spaces.question import KINDS, Answer, Facts, Question, on_disk
 from mmx.spaces.tags import Tagger, refuse_texts
 from mmx.tasks import find
 
@@ -72,9 +72,10 @@ class Consulted:
         raised."""
         notes: list[str] = []
         try:
-            for answer in find(KINDS[question.kind].answered)(self, question, notes.append):
-                answer.notes, notes[:] = [*notes, *answer.notes], []
-                yield answer
+            with on_disk(question) as own:
+                for answer in find(KINDS[question.kind].answered)(self, own, notes.append):
+                    answer.notes, notes[:] = [*notes, *answer.notes], []
+                    yield answer
         except MmxError as error:
             yield Answer(notes=list(notes), error=error)
             return

@@ -13,40 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mmx.errors import InputError, MmxError
 from mmx.media.files import kind_of_file
 from mmx.spaces import near
 from mmx.spaces.base import Space
+from mmx.spaces.compass import known_means
+from mmx.spaces.embedding import Elsewhere, Embedded, File, Key, chunked, embedded
 from mmx.spaces.index import Index, writing
-from mmx.spaces.parts import BATCH, Cuts, Part, parts_of, vectors_of
-from mmx.spaces.search import means_of
+from mmx.spaces.parts import Cuts
+from mmx.spaces.question import Facts
+from mmx.spaces.search import drawn_means
 from mmx.spaces.shards import Row, Shard
 
 SHARD = 4096  # rows, at most
 FLUSH = 30.0  # seconds of work that a kill may cost
 SETTLED = 2_000_000_000  # ns: what changed less than this ago might change again within one tick of the file system
-
-Key = tuple[str, float]  # what a file's rows follow from: its sha256, and how videos are cut
-
-
-@dataclass(frozen=True)
-class File:
-    """A file as it is now. state: its size and times, None where they may not tell the next change."""
-
-    path: str
-    sha256: str
-    every: float
-    state: list[int] | None
-
-    @property
-    def key(self) -> Key:
-        return self.sha256, self.every
-
-    def row(self, about: Row) -> Row:
-        """A row of it; about: what in it this is."""
-        return {"path": self.path} | about | {"sha256": self.sha256, "every": self.every, "state": self.state}
 
 
 @dataclass
@@ -84,23 +66,27 @@ class Plan:
 
 def update(
     folder: Path,
-    space: Space,
+    space: Space | Facts,
     paths: Sequence[Path],
     cuts: Cuts = Cuts(),
     *,
     say: Callable[[int, int], None] = lambda done, of: None,
+    by: Elsewhere | None = None,
 ) -> Indexed:
     """Bring an index up to date with these files. Files of it that were not named stay, as long as they are there.
 
     Killed at any moment, it leaves an index, and what is missing in it is at most a shard's work. say: is told how many
-    files are done, and of how many. Raises UsageError, OutputError, ModelError, but not for a file that is unreadable.
+    files are done, and of how many. by: what embeds files, if it is not the space in this
+    process. Raises UsageError, OutputError, ModelError, but not for a file that is unreadable.
     """
     report = Indexed()
     with writing(folder, space) as index:
         known = _known(index)
         plan = _plan(known, paths, cuts, report)
         index = _without_the_old(index, known, plan, report)
-        index = _embed(index, space, plan.new, cuts, report=report, say=say)
+        chunks = chunked(plan.new)
+        done = by.embedded(chunks) if by else (embedded(space, chunk, cuts) for chunk in chunks)
+        index = _embed(index, done, plan.new, report=report, say=say)
         small = [shard for shard in index.shards if len(shard) < SHARD // 2]
         if len(small) > 1:
             index = _merged(index, small)
@@ -108,7 +94,7 @@ def update(
         if not index.made:
             index = index.commit((), 0)  # an empty index is one, too
         if len(index) >= near.LARGE:
-            near.refreshed(index, means_of(index, space))
+            near.refreshed(index, drawn_means(index, by.means() if by else known_means(space)))
     return report
 
 
@@ -161,7 +147,7 @@ def _looked_at(path: str, every: float) -> File:
     with open(path, "rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     settled = time.time_ns() - max(state[1:]) > SETTLED
-    return File(path, digest, every, state if settled else None)
+    return File(path, digest, every, state if settled else None, state[0])
 
 
 def _without_the_old(index: Index, known: dict[str, Known], plan: Plan, report: Indexed) -> Index:
@@ -195,34 +181,26 @@ def _stacked(vectors: Sequence[np.ndarray], dim: int) -> np.ndarray:
     return np.stack(vectors) if vectors else np.zeros((0, dim), np.float16)
 
 
-@dataclass
-class _Slot:
-    """A file in work, and the rows that it has so far."""
-
-    file: File
-    rows: list[Row] = field(default_factory=list)
-    vectors: list[np.ndarray] = field(default_factory=list)
-    failed: MmxError | None = None
-
-
 def _embed(
     index: Index,
-    space: Space,
+    done: Iterator[Iterable[Embedded]],
     files: Sequence[File],
-    cuts: Cuts,
     *,
     report: Indexed,
     say: Callable[[int, int], None],
 ) -> Index:
-    """Embed new files, and commit a shard whenever there are enough rows or seconds in it."""
+    """Take in what is embedded of the files, and commit a shard whenever there are enough rows or seconds in it."""
     rows: list[Row] = []
     vectors: list[np.ndarray] = []
     since = time.monotonic()
-    with closing(_finished(space, files, cuts, report)) as finished:
+    with closing(done):
         try:
-            for slot in finished:
-                rows += slot.rows
-                vectors += slot.vectors
+            for own in (own for chunk in done for own in chunk):
+                if own.failed:
+                    report.unreadable.append((own.file.path, own.failed))
+                    continue
+                rows += own.rows
+                vectors += own.vectors
                 report.embedded += 1
                 say(report.embedded + len(report.unreadable), len(files))
                 if len(rows) >= SHARD or time.monotonic() - since > FLUSH:
@@ -232,47 +210,6 @@ def _embed(
             if rows:
                 index = index.changed((), rows, _stacked(vectors, index.dim), SHARD)
     return index
-
-
-def _finished(space: Space, files: Sequence[File], cuts: Cuts, report: Indexed) -> Iterator[_Slot]:
-    """Files, each when all of it is embedded: small ones together, big ones a batch at a time."""
-    waiting: list[tuple[_Slot, Part]] = []
-    read: list[_Slot] = []  # to their ends
-
-    def encode() -> Iterator[_Slot]:
-        vectors = vectors_of(space, [part for _, part in waiting]).half().numpy()
-        for (slot, part), vector in zip(waiting, vectors, strict=True):
-            slot.rows.append(slot.file.row(part.about()))
-            slot.vectors.append(vector)
-        waiting.clear()
-        yield from read
-        read.clear()
-
-    for file in files:
-        slot = _Slot(file)
-        for part in _parts(space, slot, cuts):
-            waiting.append((slot, part))
-            if len(waiting) == BATCH:
-                yield from encode()
-        if slot.failed:
-            waiting[:] = [(other, part) for other, part in waiting if other is not slot]
-            report.unreadable.append((file.path, slot.failed))
-        else:
-            read.append(slot)
-    yield from encode()
-
-
-def _parts(space: Space, slot: _Slot, cuts: Cuts) -> Iterator[Part]:
-    """The parts of a file; whatever is wrong with it is noted, and the others are read."""
-    path = slot.file.path
-    try:
-        yield from parts_of(space, Path(path), path, cuts)
-    except MmxError as error:
-        slot.failed = error
-    except (GeneratorExit, torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        slot.failed = InputError(f"{path}: it can't be read", hint=f"{type(error).__name__}: {error}")
 
 
 def _merged(index: Index, small: Sequence[Shard]) -> Index:

@@ -15,6 +15,7 @@ from mmx.recipes.asking import Captioning, Cutting, Locating, Searching, Tagging
 from mmx.spaces.query import Term
 
 Row = dict[str, Any]  # what a row of an index is of: path, modality, sha256, ...
+STDIN = "stdin"
 NEEDS = {kind: (kind,) for kind in ("image", "sound", "text", "array")} | {"video": ("image", "sound")}
 
 
@@ -32,10 +33,13 @@ KINDS = {
     "embed": Kind(Cutting, "mmx.spaces.answers:embed"),
     "search": Kind(Searching, "mmx.spaces.search:search"),
     "localize": Kind(Locating, "mmx.spaces.place:localize"),
+    "rows": Kind(Cutting, "mmx.spaces.embedding:rows"),
+    "means": Kind(Cutting, "mmx.spaces.embedding:means"),
     "point": Kind(Captioning, "mmx.guided.captioning:point"),
     "caption": Kind(Captioning, "mmx.guided.captioning:caption"),
 }
-ASKING = ("embed", "tag", "search", "localize", "caption")  # commands that ask
+ASKING = ("embed", "tag", "search", "localize", "caption")  # commands that ask a server
+CONSULTING = (*ASKING, "index")  # commands that ask anybody
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,12 @@ class Hit:
 
 
 def term_of(source: Source) -> Term:
-    """A source as what is asked about; stdin is read now. Raises InputError."""
-    if source.path is None:
-        return Term("stdin", "-", data=source.read())
-    return Term("file", str(source.path))
+    """A source as what is asked about; stdin, and what lies in a store, is read now. Raises InputError,
+    NetworkError."""
+    if source.path is not None:
+        return Term("file", str(source.path))
+    kind = "stdin" if source.name == STDIN else "file"  # what lies in a store has a name
+    return Term(kind, source.name, data=source.read())
 
 
 def with_stdin(terms: Iterable[Term]) -> tuple[Term, ...]:

@@ -123,10 +123,15 @@ def _products(vectors: Tensor, ways: Tensor) -> Tensor:
 
 
 def means_of(index: Index, space: Space) -> Tensor:
-    """(M, D): the mean of the vectors of each modality; of a modality with few rows it is drawn to a mean of what the
-    space knows, or to nothing."""
+    """(M, D): the mean of the vectors of each modality, drawn to what the space knows of it."""
+    return drawn_means(index, known_means(space))
+
+
+def drawn_means(index: Index, known: Tensor) -> Tensor:
+    """(M, D): the mean of the vectors of each modality; of a modality with few rows it is drawn to what is known of it
+    (M, D), or to nothing."""
     counts = torch.tensor([index.counts[modality] for modality in MODALITIES])[:, None]
-    return (torch.from_numpy(index.sums).float() + FEW * known_means(space)) / (counts + FEW)
+    return (torch.from_numpy(index.sums).float() + FEW * known) / (counts + FEW)
 
 
 def find(
