@@ -180,18 +180,16 @@ def media(tmp_path: Path, bark: Path) -> Path:
     return folder
 
 
-def test_an_index_and_its_workers_that_die(
+def test_an_index_by_workers_of_which_one_dies(
     address, mortal, mmx_in_process, one_step_models, media: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """The same shards, whichever worker embeds what; the same said; what kills every worker is as if it could not be
-    read."""
+    """The same shards, whichever worker embeds what, and the same said."""
     monkeypatch.setattr(indexing, "SETTLED", 0)
     monkeypatch.setattr(embedding, "BATCH", 4)
     line = ("index", media, "--every", "1", "--space", one_step_models[1], "--bridge", one_step_models[0])
-    (media / "deadly.png").write_bytes(b"\x89PNG no")  # read here, it is no picture
     here = mmx_in_process(*line, "-o", tmp_path / "here.idx")
     code, _, err = mmx_in_process(*line, "-o", tmp_path / "ray.idx", "--engine", "ray", "--address", address)
-    assert here[0] == code == 6 and b"deadly.png: 3 workers died of it" in err and b"a worker was lost" in err
+    assert here[0] == code == 6 and (mortal / "died").exists() and b"a worker was lost" in err
     assert here[2].splitlines()[-2] == err.splitlines()[-2].replace(b"ray.idx", b"here.idx")  # 8 embedded, ...
     made = [
         {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.*"))}

@@ -329,7 +329,9 @@ def test_bad_requests_are_told_so_and_take_nothing_down(asking, debug_models, th
         {"terms": [{"kind": "folder", "value": "a", "weight": 1.0}]},
         {"terms": [{"kind": "file", "value": "a\0", "weight": 1.0}]},
         {"terms": [{"kind": "file", "value": "\ud800", "weight": 1.0}]},
+        {"terms": []},
         {"terms": good["terms"] * 2},
+        {"terms": [{"kind": "text", "value": "/etc/hostname", "weight": 1.0}]},  # it would be read there
         {"options": {}},
         {"options": good["options"] | {"top": 0}},
         {"options": good["options"] | {"top": True}},
@@ -337,7 +339,7 @@ def test_bad_requests_are_told_so_and_take_nothing_down(asking, debug_models, th
         {"options": good["options"] | {"more": 1}},
         {"command": "sound2img"},
     ):
-        status, answer = asking.running.ask("/v1/questions", pack(asked.as_dict() | good | wrong, [b"a"]))
+        status, answer = asking.running.ask("/v1/questions", pack(asked.as_dict() | good | wrong, [b"a", b"b"]))
         assert status == 422 and b"bug" not in answer, (wrong, answer)
     assert asking("tag", "", (things / "media" / "red.png").read_bytes())[0] == 200
     assert asking.running.app.state.line.waiting == 0

@@ -142,9 +142,11 @@ def pack_question(asked: Asked, question: Question) -> bytes:
 def unpack_question(header: dict[str, Any], blobs: list[bytes]) -> Question:
     """The question in a request. Raises InputError."""
     try:
-        left, kind = iter(blobs), header["question"]
+        left, kind = iter(blobs), KINDS[header["question"]]
         terms = tuple(_term(about, left) for about in header["terms"])
-        return Question(kind, filled(KINDS[kind].options, header["options"]), terms, tuple(left))
+        if not kind.fits(terms):
+            raise ValueError("other terms")
+        return Question(header["question"], filled(kind.options, header["options"]), terms, tuple(left))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("the request holds no question") from None
 

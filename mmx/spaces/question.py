@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,21 +21,29 @@ NEEDS = {kind: (kind,) for kind in ("image", "sound", "text", "array")} | {"vide
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of question: its options, and "module:function" of what answers it."""
+    """A kind of question: its options, "module:function" of what answers it, how few and how many terms it has, and how
+    many of the first of them are files."""
 
     options: type
     answered: str
+    least: int = 0
+    most: int = 1_000_000
+    files: int = 0
+
+    def fits(self, terms: Sequence[Term]) -> bool:
+        """Whether a question may have these terms."""
+        return self.least <= len(terms) <= self.most and all(term.kind != "text" for term in terms[: self.files])
 
 
 KINDS = {
     "labels": Kind(Tagging, "mmx.spaces.answers:labels"),
-    "tag": Kind(Tagging, "mmx.spaces.answers:tag"),
-    "embed": Kind(Cutting, "mmx.spaces.answers:embed"),
-    "search": Kind(Searching, "mmx.spaces.search:search"),
-    "localize": Kind(Locating, "mmx.spaces.place:localize"),
-    "rows": Kind(Cutting, "mmx.spaces.embedding:rows"),
+    "tag": Kind(Tagging, "mmx.spaces.answers:tag", 1, 1, files=1),
+    "embed": Kind(Cutting, "mmx.spaces.answers:embed", 1, 1),
+    "search": Kind(Searching, "mmx.spaces.search:search", 1),
+    "localize": Kind(Locating, "mmx.spaces.place:localize", 2, files=1),
+    "rows": Kind(Cutting, "mmx.spaces.embedding:rows", 1, files=1_000_000),
     "means": Kind(Cutting, "mmx.spaces.embedding:means"),
-    "point": Kind(Captioning, "mmx.guided.captioning:point"),
+    "point": Kind(Captioning, "mmx.guided.captioning:point", 1),
     "caption": Kind(Captioning, "mmx.guided.captioning:caption"),
 }
 ASKING = ("embed", "tag", "search", "localize", "caption")  # commands that ask a server

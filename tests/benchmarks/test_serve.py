@@ -91,3 +91,25 @@ def test_a_warm_command_beside_the_bare_job(benchmark, server, tmp_path: Path) -
     benchmark.pedantic(lambda: command(*line, where), rounds=1)
     assert mean_served < 1.3 * mean_own
     assert min(took["client"]) + mean_served < 0.5 * min(took["cold"])
+
+
+@pytest.mark.parametrize("asks", ["tag", "search"])
+def test_a_warm_question_beside_a_cold_one(benchmark, server, tmp_path: Path, asks: str) -> None:
+    """Client and server together, in processor time: at most a quarter of the command without a server."""
+    pid, where = server
+    command("index", BARK.parent, "-o", tmp_path / "my.idx", "-q")
+    line = {"tag": ("tag", BARK), "search": ("search", tmp_path / "my.idx", "a dog")}[asks]
+    command(*line, "--server", where)  # its models are loaded by now
+    took: dict[str, list[float]] = {"client": [], "clock": []}
+    before = processor_seconds(pid)
+    for _ in range(TIMES):
+        client, clock = command(*line, "--server", where)
+        took["client"].append(client)
+        took["clock"].append(clock)
+    served = (processor_seconds(pid) - before) / TIMES
+    cold = [command(*line, "--server", "none") for _ in range(2)]
+    warm = min(took["client"]) + served
+    benchmark.extra_info |= {"client": min(took["client"]), "served": served, "clock": min(took["clock"])}
+    benchmark.extra_info |= {"cold": min(cold)[0], "cold on the clock": min(clock for _, clock in cold)}
+    benchmark.pedantic(lambda: command(*line, "--server", where), rounds=1)
+    assert warm < 0.25 * min(cold)[0]
