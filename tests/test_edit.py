@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,19 +18,21 @@ from mmx.data.photos import Photos
 from mmx.decoders.face_words import KNOTS, FaceWords, age_weights, described
 from mmx.decoders.load import load_decoder
 from mmx.errors import InputError, ModelError
-from mmx.evaluation.edit import Ask, Judged, _row
+from mmx.evaluation.edit import Ask, Judged, _row, measure, traded
 from mmx.guided.edit import Editor
 from mmx.guided.edit_terms import WAY, Terms, Wanted, edited
+from mmx.guided.held import across, on_held_shell
 from mmx.guided.invert import invert, on_shell
 from mmx.guided.residual import Schedule
 from mmx.media.face_texts import Said, said
 from mmx.media.faces import find_face
 from mmx.media.provenance import read_record
 from mmx.models.store import Located, verify
+from mmx.nets.face import GENDERS
 from mmx.spaces.load import load_space
 from mmx.training.decoders.face_stage import train_face_texts
 from mmx.training.decoders.text_stage import TextRecipe
-from mmx.translate.base import Names, generator_for
+from mmx.translate.base import Blend, Names, generator_for
 from tests.debug import DIM, make_one_step_decoder, make_reading_faces, make_speech_decoder
 
 
@@ -270,16 +273,16 @@ def test_a_strip_goes_from_one_end_through_the_picture_itself_to_the_other(
 def test_ctrl_c_keeps_the_best_so_far_and_it_can_be_made_again(
     mmx_in_process, faces, picture, any_face, tmp_path, monkeypatch
 ):
-    made, see, looks = tmp_path / "old.png", Terms.wish, []
+    made, see, looks = tmp_path / "old.png", Terms.likeness, []
 
-    def wish(terms: Terms, seen) -> torch.Tensor:
+    def likeness(terms: Terms, seen) -> torch.Tensor:
         looks.append(1)
         if len(looks) == 3:
             signal.raise_signal(signal.SIGINT)
         return see(terms, seen)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Terms, "wish", wish)
+        patched.setattr(Terms, "likeness", likeness)
         code, _, _ = run(mmx_in_process, faces, picture, "-o", str(made), "--steps", "50")
     assert code == 130 and record_of(made)["settings"]["until"] == 2
     code, _, err = mmx_in_process("reproduce", made, picture, "--decoder", faces)
@@ -289,13 +292,13 @@ def test_ctrl_c_keeps_the_best_so_far_and_it_can_be_made_again(
 def test_a_loss_that_is_no_number_keeps_the_best_so_far(
     mmx_in_process, faces, picture, any_face, tmp_path, monkeypatch
 ):
-    wish, looks = Terms.wish, []
+    likeness, looks = Terms.likeness, []
 
     def broken(terms: Terms, seen) -> torch.Tensor:
         looks.append(1)
-        return wish(terms, seen) * (float("nan") if len(looks) > 2 else 1.0)
+        return likeness(terms, seen) * (float("nan") if len(looks) > 2 else 1.0)
 
-    monkeypatch.setattr(Terms, "wish", broken)
+    monkeypatch.setattr(Terms, "likeness", broken)
     code, _, err = run(mmx_in_process, faces, picture, "-o", str(tmp_path / "old.png"))
     assert code == 7 and b"no number" in err and record_of(tmp_path / "old.png")["synthetic"]
 
@@ -331,8 +334,91 @@ def test_a_picture_is_edited_toward_a_sound_and_a_sum(mmx_in_process, debug_mode
 
 
 def test_what_moves_and_what_stays_is_counted():
-    ask = Ask(torch.zeros(1), Image.new("RGB", (4, 4)), "", torch.zeros(1))
+    ask = Ask(torch.zeros(1), Image.new("RGB", (4, 4)), "", Wanted(torch.zeros(1)))
     asks = [replace(ask, old=True), replace(ask, old=False), replace(ask, male=True), replace(ask, male=False)]
     before = [Judged(1.0, False)] * 4
     after = [Judged(2.0, True), Judged(1.2, False), Judged(1.9, True), Judged(3.0, False)]
-    assert _row(asks, before, after) == {"age_moves": 0.5, "gender_stays": 0.5, "gender_moves": 1.0, "age_stays": 0.5}
+    row = _row(asks, before, after)
+    assert row == {"age_moves": 0.5, "gender_stays": 0.5, "gender_moves": 1.0, "age_stays": 0.5}
+    assert traded(row | {"likeness": 0.9}) == {"asked_moves": 0.75, "other_stays": 0.5, "likeness": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"), [(["an old person"], 1), (["a woman"], 4), (["an old woman"], 0), (["a woman", "aged 30"], 0)]
+)
+def test_what_a_text_says_nothing_of_stays_as_the_teacher_reads_it(faces, texts, count):
+    """`--direction` and an optimisation, against the classifier's own logits."""
+    editor = Editor.open("edit", Names(None, None), opened(faces), Located("faces", faces))
+    net = editor.decoder.teacher.net
+    wanted = editor.wanted([Blend(text, 1.0) for text in texts])
+    assert wanted.hold.shape == (count, DIM) and torch.allclose(
+        wanted.hold @ wanted.hold.T, torch.eye(count), atol=1e-5
+    )
+    torch.manual_seed(6)
+    start = on_shell(torch.randn(1, DIM), torch.full((1, DIM), 1.0))
+    steps = Schedule(3, 0.02)
+    for point in (editor.shifted(start, wanted, 2.0), editor.by_steps(start, wanted, steps, (0, 0))[0]):
+        assert torch.allclose(point.norm(), start.norm(), atol=1e-4) and (point - start).norm() > 0.05
+        logits = (net.classify(point) - net.classify(start)).detach().unflatten(-1, (2, len(net.ages)))[0]
+        genders, ages = logits.mean(1), logits.mean(0)
+        if count == 1:
+            assert torch.allclose(genders[0], genders[1], atol=1e-4)
+        if count == 4:
+            assert torch.allclose(ages, ages.mean().expand(len(ages)), atol=1e-4)
+
+
+def test_a_held_shell_keeps_the_norm_and_what_is_held():
+    torch.manual_seed(7)
+    like, hold = torch.randn(3, 8), torch.eye(8)[:2]
+    point = on_held_shell(like + torch.randn(3, 8), like, hold)
+    assert torch.allclose(point.norm(dim=-1), like.norm(dim=-1)) and torch.allclose(point[:, :2], like[:, :2])
+    assert across(torch.ones(8), hold).tolist() == pytest.approx([0, 0] + [6**-0.5] * 6)
+    moved = like + torch.randn(3, 8)
+    assert torch.allclose(on_held_shell(moved, like, torch.zeros(0, 8)), on_shell(moved, like))
+
+
+def test_an_edit_begins_where_most_of_what_is_asked_for_is_seen_already():
+    """And from the start itself where no point is nearer."""
+    torch.manual_seed(8)
+    start, direction = sphere(torch.randn(1, 16)) * 4, sphere(torch.randn(16))
+    near, far = start + 2 * direction, start - 2 * direction
+    wanted, schedule = Wanted(direction, 0.8, l2=0.0), Schedule(0, 0.02)
+
+    def of(*begins: torch.Tensor) -> torch.Tensor:
+        return edited(start, wanted, lambda c: c, sphere, schedule=schedule, begins=begins)[0]
+
+    assert torch.allclose(of(far, near), on_shell(near, start), atol=1e-5)
+    assert torch.allclose(of(far), start, atol=1e-5) and torch.allclose(of(), start, atol=1e-5)
+
+
+def test_the_protocol_measures_each_way_of_editing_and_what_l2_trades(faces, tmp_path, monkeypatch):
+    """The judge here tells a face's gender by whether it is bright, and its age not at all."""
+    bright = torch.arange(12) % 2 * 120
+    pixels = (torch.rand(12, 96, 96, 3, generator=torch.Generator().manual_seed(0)) * 120).byte()
+    pixels += bright[:, None, None, None].byte()
+    meta = [{"key": str(k), "age": 20 + 4 * k, "gender": GENDERS[k % 2], "split": "val"} for k in range(12)]
+
+    def judge(pictures) -> tuple[torch.Tensor, None]:
+        male = torch.tensor([float(np.asarray(picture).mean() > 120) for picture in pictures])
+        logits = torch.zeros(len(male), 2, 5)
+        logits[:, 1] = 20 * male[:, None] - 10
+        return logits.flatten(1), None
+
+    judge.name = "bright"
+    for name, value in {"load_photos": lambda *_: Photos(pixels, meta), "judge_for": lambda *_, **__: judge}.items():
+        monkeypatch.setattr(f"mmx.evaluation.edit.{name}", value)
+    for name, value in {"STEPS": 1, "INVERT": 0, "FACES": 1, "AT_ONCE": 3}.items():
+        monkeypatch.setattr(f"mmx.evaluation.edit.{name}", value)
+    editor = Editor.open("edit", Names(None, None), opened(faces), Located("faces", faces))
+    report = measure(editor, SimpleNamespace(data=tmp_path, split="val", limit=None, seed=0))
+    rows = report.tables["edits"]
+    counts = {name: row.get("count") for name, row in rows.items()}
+    assert {counts[name] for name in counts if name.startswith("edit")} == {4}
+    assert {counts["--direction"], counts["no edit"]} == {12} and counts["two different faces"] is None
+    assert rows["no edit"]["age_stays"] == 1 and rows["no edit"]["age_moves"] == 0
+    assert rows["no edit"]["likeness"] == pytest.approx(1, abs=1e-5)
+    assert rows["--direction"]["likeness"] < rows["no edit"]["likeness"]
+    assert list(report.tables["l2"]) == ["0", "0.05", "0.2", "0.5", "2"]
+    assert report.tables["l2"]["0.05"]["likeness"] == rows["edit"]["likeness"]
+    assert [len(example.results) for example in report.examples] == [8] * 4
+    assert report.tables["judge_on_real_faces"]["real faces"]["gender"] == 1

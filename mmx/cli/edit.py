@@ -43,7 +43,7 @@ class Wish:
     seed: Seed = 0
     steps: Annotated[
         Optional[int],
-        Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 60."),
+        Option("--steps", min=1, max=10_000, show_default=False, help="Steps of the edit. Default: 30."),
     ] = None
 
     def extras(self, mapper: str | None) -> tuple[Extra, ...]:

@@ -1,7 +1,7 @@
 """The protocol of edits of faces: whether age and gender move as asked, and all else stays.
 
 A judge that did not guide tells age and gender; likeness is the guiding teacher's own. Rows: the faces as the decoder
-draws them without an edit, a random direction, and edits without each of their terms.
+draws them without an edit, a random direction, and edits without each of their parts; and what --l2 trades.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,10 @@ from mmx.recipes.base import Measuring
 from mmx.translate.base import Blend, generator_for
 
 TAUGHT = 6000  # train faces that the judge learns from
-FACES, INVERT = 12, 40  # of a gender; steps of inversion
+FACES, AT_ONCE, INVERT = 12, 30, 40  # faces of a gender: of edits by steps, and of those without; steps of inversion
+CHOSEN = """The faces are the first of each gender. How far, how fast and what is held were chosen on the last 30 of
+each gender of the starter's val split, which are not among them."""
+L2 = (0.0, Wanted.l2, 0.2, 0.5, 2.0)  # the points of the curve
 OLD = 40  # years: from there on a face is asked to be young, below to be old
 NEAR = 1  # age bands by which a face may seem older or younger and still stays
 
@@ -40,7 +44,7 @@ class Ask:
     start: Tensor
     drawn: Image.Image
     text: str
-    direction: Tensor
+    wanted: Wanted
     old: bool | None = None
     male: bool | None = None
 
@@ -53,30 +57,56 @@ class Judged:
     male: bool
 
 
-def rows_of(editor: Editor, seed: int) -> dict[str, Callable[[Ask], Tensor]]:
-    """Each way of editing: → a conditioning (1, D)."""
+Way = Callable[[Ask], Tensor]  # an edit: → a conditioning (1, D)
+
+
+def by_steps(editor: Editor, seed: int, **changes: float | Tensor | None) -> Way:
+    """Edits by optimisation, with some of what is wanted changed."""
     schedule = Schedule(STEPS, LR)
+    return lambda ask: editor.by_steps(ask.start, replace(ask.wanted, **changes), schedule, (seed, 0))[0]
 
-    def by_steps(**changes: float) -> Callable[[Ask], Tensor]:
-        def way(ask: Ask) -> Tensor:
-            wanted = replace(Wanted(ask.direction), **changes)
-            return edited(ask.start, wanted, lambda c: editor.painted(seed, 0, c), editor.space.see, schedule=schedule)[
-                0
-            ]
 
-        return way
+def from_the_start(editor: Editor, seed: int) -> Way:
+    """Edits by optimisation that don't begin along the direction."""
+    paint = partial(editor.painted, seed, 0)
+    return lambda ask: edited(ask.start, ask.wanted, paint, editor.space.see, schedule=Schedule(STEPS, LR))[0]
+
+
+def straight(editor: Editor, **changes: float | Tensor | None) -> Way:
+    """Edits without any steps."""
+    return lambda ask: editor.shifted(ask.start, replace(ask.wanted, **changes), 1.0)
+
+
+def nothing_held(editor: Editor, way: Callable[[Ask], Tensor]) -> Way:
+    """An edit along what the text's direction is before anything is taken off it."""
+
+    def loose(ask: Ask) -> Tensor:
+        direction = editor.towards([Blend(ask.text, 1.0)]).to(ask.start.device)
+        return way(replace(ask, wanted=replace(ask.wanted, direction=direction, hold=None)))
+
+    return loose
+
+
+def steps_of(editor: Editor, seed: int) -> dict[str, Way]:
+    """Each way of editing by optimisation."""
+    return {
+        "edit": by_steps(editor, seed),
+        "edit: no likeness": by_steps(editor, seed, keep=0.0),
+        "edit: nothing held": nothing_held(editor, by_steps(editor, seed)),
+        "edit: not begun along the direction": from_the_start(editor, seed),
+    }
+
+
+def at_once_of(editor: Editor, seed: int) -> dict[str, Way]:
+    """Each way of editing without steps, and none."""
 
     def random(ask: Ask) -> Tensor:
-        draw = torch.randn(len(ask.direction), generator=generator_for(seed, len(ask.text)))
-        return editor.shifted(ask.start, F.normalize(draw, dim=0), 1.0)
+        draw = torch.randn(len(ask.wanted.direction), generator=generator_for(seed, len(ask.text)))
+        return editor.shifted(ask.start, Wanted(F.normalize(draw, dim=0)), 1.0)
 
     return {
-        "edit": by_steps(),
-        "edit: l2 x 10": by_steps(l2=10 * Wanted.l2),
-        "edit: l2 x 100": by_steps(l2=100 * Wanted.l2),
-        "edit: no l2": by_steps(l2=0.0),
-        "edit: no likeness": by_steps(keep=0.0),
-        "--direction": lambda ask: editor.shifted(ask.start, ask.direction, 1.0),
+        "--direction": straight(editor),
+        "--direction: nothing held": nothing_held(editor, straight(editor)),
         "random direction": random,
         "no edit": lambda ask: ask.start,
     }
@@ -88,28 +118,58 @@ def measure(editor: Editor, options: Measuring) -> Report:
         raise UsageError("this protocol measures edits of faces", hint="--decoder FACES")
     everything = load_photos(Path(options.data), editor.decoder.teacher.image_size, "faces")
     net = editor.decoder.teacher.net
-    bands, labels = len(net.ages), [f"{gender} {band}" for gender in GENDERS for band in net.ages]  # by class_of
+    labels = [f"{gender} {band}" for gender in GENDERS for band in net.ages]  # by class_of
     judge = judge_for(_taught(everything, net, labels), labels, options, key="both", device=editor.decoder.device)
-    asks = _asks(editor, everything.split(options.split), options.limit or FACES, options.seed)
-    before = _judged(judge, [ask.drawn for ask in asks], bands)
+    gauge, seed = Gauge(editor, judge, options.seed, len(net.ages)), options.seed
+    faces, few = everything.split(options.split), options.limit or FACES
+    some = _asks(editor, faces, range(few), seed)
+    asks = some + ([] if options.limit else _asks(editor, faces, range(few, AT_ONCE), seed))
     rows: Table = {}
-    pictures: list[list[Image.Image]] = [[] for _ in asks]
-    for name, way in rows_of(editor, options.seed).items():
+    made: list[list[Image.Image]] = []
+    for ways, of in ((steps_of(editor, seed), some), (at_once_of(editor, seed), asks)):
+        for name, way in ways.items():
+            rows[name], pictures = gauge.row(way, of)
+            made.append(pictures[: len(some)])
+    rows["two different faces"] = {"likeness": _apart(editor, asks)}
+    examples = [Example(ask.text, ask.drawn, own) for ask, *own in zip(some, *made, strict=True)]
+    curve = {
+        f"{l2:g}": rows["edit"] if l2 == Wanted.l2 else gauge.row(by_steps(editor, seed, l2=l2), some)[0] for l2 in L2
+    }
+    tables = {
+        "edits": rows,
+        "l2": {name: traded(row) for name, row in curve.items()},
+        "judge_on_real_faces": _of_judge(judge, everything, options, net),
+    }
+    return Report(tables, examples, {"judge": judge.name, "note": CHOSEN})
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What is measured of one way of editing. bands: how many age bands the judge tells apart."""
+
+    editor: Editor
+    judge: Judge
+    seed: int
+    bands: int
+
+    def row(self, way: Way, asks: Sequence[Ask]) -> tuple[dict[str, float], list[Image.Image]]:
+        """The row of a table, and the edited faces."""
         began = time.process_time()
         points = [way(ask) for ask in asks]
         took = (time.process_time() - began) / len(asks)
-        made = [_drawn(editor, point, options.seed) for point in points]
-        rows[name] = _row(asks, before, _judged(judge, made, bands))
-        rows[name] |= {"likeness": _likeness(editor, asks, made), "cpu_s": took}
-        for own, picture in zip(pictures, made, strict=True):
-            own.append(picture)
-    rows["two different faces"] = {"likeness": _apart(editor, asks)}
-    examples = [Example(ask.text, ask.drawn, own) for ask, own in zip(asks, pictures, strict=True)]
-    return Report(
-        {"edits": rows, "judge_on_real_faces": _of_judge(judge, everything, options, net)},
-        examples,
-        {"judge": judge.name},
-    )
+        made = [_drawn(self.editor, point, self.seed) for point in points]
+        before, after = (_judged(self.judge, p, self.bands) for p in ([ask.drawn for ask in asks], made))
+        found = _row(asks, before, after) | {"likeness": _likeness(self.editor, asks, made), "cpu_s": took}
+        return found | {"count": len(asks)}, made
+
+
+def traded(row: dict[str, float]) -> dict[str, float]:
+    """A row's shares as a point of the curve: what is asked for moves, the other stays, each a mean of two."""
+    return {
+        "asked_moves": (row["age_moves"] + row["gender_moves"]) / 2,
+        "other_stays": (row["gender_stays"] + row["age_stays"]) / 2,
+        "likeness": row["likeness"],
+    }
 
 
 def _taught(faces: Photos, net: FaceEncoder, labels: Sequence[str]) -> Photos:
@@ -122,17 +182,17 @@ def _taught(faces: Photos, net: FaceEncoder, labels: Sequence[str]) -> Photos:
     return Photos(faces.pixels[keep], meta)
 
 
-def _asks(editor: Editor, faces: Photos, count: int, seed: int) -> list[Ask]:
-    """Of the first faces of each gender: another age, and the other gender."""
+def _asks(editor: Editor, faces: Photos, places: range, seed: int) -> list[Ask]:
+    """Of the faces at some places among those of each gender: another age, and the other gender."""
     found = []
     for gender in GENDERS:
-        for i in [i for i, meta in enumerate(faces.meta) if meta["gender"] == gender][:count]:
+        for i in [i for i, meta in enumerate(faces.meta) if meta["gender"] == gender][places.start : places.stop]:
             start = editor.inverted(Image.fromarray(faces.pixels[i].numpy()), seed, 0, INVERT).conditioning
             drawn, young, male = _drawn(editor, start, seed), faces.meta[i]["age"] < OLD, gender == "male"
             age, other = ("an old person" if young else "a young person"), ("a woman" if male else "a man")
-            found.append(Ask(start, drawn, age, editor.towards([Blend(age, 1.0)]), old=young))
-            found.append(Ask(start, drawn, other, editor.towards([Blend(other, 1.0)]), male=not male))
-    if not found:
+            found.append(Ask(start, drawn, age, editor.wanted([Blend(age, 1.0)]), old=young))
+            found.append(Ask(start, drawn, other, editor.wanted([Blend(other, 1.0)]), male=not male))
+    if not found and not places.start:
         raise UsageError("the data has no such split")
     return found
 

@@ -20,9 +20,10 @@ from mmx.bridges.mapper import Mapper
 from mmx.decoders.base import Decoder
 from mmx.decoders.face_words import FaceWords
 from mmx.errors import InputError, ModelError, UsageError
-from mmx.guided.edit_terms import LR, STEPS, WAY, Wanted, edited
-from mmx.guided.invert import Inverted, invert, on_shell
-from mmx.guided.residual import Schedule, Step
+from mmx.guided.edit_terms import DRAWN, LR, STEPS, WAY, Wanted, edited
+from mmx.guided.held import across
+from mmx.guided.invert import Inverted, invert
+from mmx.guided.residual import Outcome, Schedule, Step
 from mmx.media.audio import Waveform, read_audio
 from mmx.media.faces import can_find, find_face
 from mmx.media.image import read_image, to_rgb
@@ -34,6 +35,7 @@ from mmx.spaces.parts import Part
 from mmx.translate.base import Alone, Blend, Excerpt, Names, Translation, Translator, generator_for
 
 TAKEN = "taken for an aligned face: none is looked for without OpenCV (pip install 'mmx[train]')"
+BEGINS = (0.5, 0.75, 1.0, 1.25)  # of where --direction ends
 STRIP = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 
@@ -111,14 +113,43 @@ class Editor(Translator):
             raise UsageError("what the picture is to become cancels itself", hint="give the terms other weights")
         return F.normalize(total, dim=-1)
 
-    def shifted(self, start: Tensor, direction: Tensor, strength: float) -> Tensor:
-        """Start (1, D) moved along the direction in the conditioning itself, without any steps (StyleCLIP's global
+    def wanted(self, shift: Sequence[Blend], strength: float = 1.0, keep: float = 1.0, l2: float = Wanted.l2) -> Wanted:
+        """What weighted terms ask for, and what they say nothing of is held, where the decoder's own space knows what
+        that is. Raises as `towards`."""
+        direction, texts = self.towards(shift), [blend.medium for blend in shift]
+        hold = None
+        if self.space_at is None and self.space.unsaid is not None and all(isinstance(text, str) for text in texts):
+            hold = self.space.unsaid(texts)
+            direction, hold = across(direction, hold), hold.to(self.decoder.device)
+        return Wanted(direction.to(self.decoder.device), strength, keep, l2, hold)
+
+    def shifted(self, start: Tensor, wanted: Wanted, strength: float) -> Tensor:
+        """Start (1, D) moved along what is wanted in the conditioning itself, without any steps (StyleCLIP's global
         directions). Raises UsageError where the space is not the decoder's."""
-        if direction.shape[-1] != start.shape[-1] or self.space_at is not None:
+        if not self._is_own(start, wanted):
             raise UsageError("--direction goes through the decoder's own space", hint="leave --space out")
         centre = self.centre.to(start)
-        length = WAY * strength * (start - centre).norm(dim=-1, keepdim=True)
-        return on_shell(start + length * direction.to(start), start)
+        length = WAY / DRAWN * strength * (start - centre).norm(dim=-1, keepdim=True)
+        return wanted.held(start + length * wanted.direction.to(start), start)
+
+    def _is_own(self, start: Tensor, wanted: Wanted) -> bool:
+        """Whether what is seen is what the decoder is driven by, so that a direction in one is one in the other."""
+        return wanted.direction.shape[-1] == start.shape[-1] and self.space_at is None
+
+    def by_steps(
+        self,
+        start: Tensor,
+        wanted: Wanted,
+        schedule: Schedule,
+        noise: tuple[int, int],
+        watch: Callable[[Step, Sequence[Tensor]], None] | None = None,
+    ) -> tuple[Tensor, Outcome]:
+        """Start (1, D) edited by optimisation, from the best of some points along the direction on. noise: seed and
+        index."""
+        shares = BEGINS if self._is_own(start, wanted) else ()
+        begins = [self.shifted(start, wanted, share * wanted.strength) for share in shares]
+        paint = partial(self.painted, *noise)
+        return edited(start, wanted, paint, self.space.see, schedule=schedule, begins=begins, watch=watch)
 
     def translate(
         self,
@@ -145,10 +176,10 @@ class Editor(Translator):
         mapper = self._mapper(shift, steps, direction)
         if not shift and mapper is None:
             raise UsageError("nothing says what the picture is to become", hint='mmx edit PICTURE "an old man"')
-        towards = self.towards(shift).to(self.decoder.device) if mapper is None else torch.zeros(self.space.dim)
+        wanted = self.wanted(shift, strength, keep, l2) if mapper is None else Wanted(torch.zeros(self.space.dim))
         schedule = Schedule(steps or STEPS, LR, until=until)
         strengths = STRIP if strip else (strength,) if direction or mapper else ()
-        along = mapper.edited if mapper else partial(self.shifted, direction=towards)
+        along = mapper.edited if mapper else partial(self.shifted, wanted=wanted)
         done = Translation([])
         for index in indices:
             begun = time.perf_counter()
@@ -159,7 +190,7 @@ class Editor(Translator):
             if strengths:
                 points = torch.cat([along(start, strength=strength) for strength in strengths])
             else:
-                points = self._by_steps(done, start, Wanted(towards, strength, keep, l2), schedule, (seed, index))
+                points = self._by_steps(done, start, wanted, schedule, (seed, index))
             draws = [generator_for(seed, index) for _ in points]
             done.media += self.decoder.decode(points.cpu(), generators=draws)
             done.conditioning = [*done.conditioning, *points.cpu()]
@@ -180,8 +211,7 @@ class Editor(Translator):
         self, done: Translation, start: Tensor, wanted: Wanted, schedule: Schedule, noise: tuple[int, int]
     ) -> Tensor:
         """An edit by optimisation, and what there is to say of it, into `done`."""
-        paint = partial(self.painted, *noise)
-        point, found = edited(start, wanted, paint, self.space.see, schedule=schedule, watch=self.watch)
+        point, found = self.by_steps(start, wanted, schedule, noise, self.watch)
         done.stopped, done.until = found.stopped, len(found.steps) - 1
         first, last = found.steps[0].losses, found.steps[min(found.step, len(found.steps) - 1)].losses
         done.notes.append(", ".join(f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last))

@@ -58,8 +58,9 @@ class Space:
     size → embeddings (B, D) of any norm, with gradients; None where it sees no pictures. continued: reads texts that
     begin alike without reading the beginning again; None where it can't. calibration: what was measured of it, if
     anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they hold.
-    are_far: whether texts are far from everything that it was trained on; None where nobody measured that. files: the
-    files and folders that it was made of, there or not.
+    are_far: whether texts are far from everything that it was trained on; None where nobody measured that. unsaid:
+    texts → orthonormal directions (H, D), along which is read what none of them speaks about; None where nobody knows.
+    files: the files and folders that it was made of, there or not.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Space:
     calibration: Calibration | None = None
     extends: tuple[str, ...] = ()
     are_far: Callable[[Sequence[str]], list[bool]] | None = None
+    unsaid: Callable[[Sequence[str]], Tensor] | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
     files: tuple[Path, ...] = ()
 

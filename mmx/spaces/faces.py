@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from mmx.decoders.base import fingerprint
 from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.face_words import FILE, FaceWords
+from mmx.media.face_texts import said
 from mmx.models.store import Located
+from mmx.nets.face import GENDERS, FaceEncoder
 from mmx.spaces.base import Space
 from mmx.spaces.pixels import teacher_sees
 
@@ -44,4 +47,22 @@ def open_faces(at: Located, device: str) -> Space:
         ),
         pixels=see_pixels,
         models=[teacher.net],
+        unsaid=partial(unsaid, teacher.net),
     )
+
+
+def unsaid(net: FaceEncoder, texts: Sequence[str]) -> Tensor:
+    """Texts → orthonormal directions (H, D), along which the teacher's linear classifier reads whichever of age and
+    gender none of them speaks about: the normals of its boundaries (InterFaceGAN's, Shen et al. 2020), not what the
+    attribute does to a feature, which has others' in it. Raises InputError for a text that is of no face."""
+    about = [said(text) for text in texts]
+    rows = net.attributes.weight.detach().cpu().unflatten(0, (len(GENDERS), len(net.ages)))  # (genders, ages, D)
+    ages, genders = rows.mean(0), rows.mean(1)
+    read = [
+        of - of.mean(0)  # what all logits have in common says nothing
+        for of, spoken in ((ages, [a.age for a in about]), (genders, [a.gender for a in about]))
+        if all(value is None for value in spoken)
+    ]
+    normals = torch.cat([*read, torch.zeros(1, net.dim)])
+    _, sizes, axes = torch.linalg.svd(normals, full_matrices=False)
+    return axes[sizes > 1e-4 * normals.norm().clamp(min=1e-12)]

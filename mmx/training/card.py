@@ -57,7 +57,7 @@ def _evaluation(result: dict[str, Any] | None) -> str:
         return ""
     text = f"\n## Measured by `mmx eval {result['task']}` on the {result['split']} split\n"
     if "judge" in result:
-        text += f"\nThe judge: {result['judge']}.\n"
+        text += f"\nThe judge: {result['judge']}.{' ' + result['note'] if 'note' in result else ''}\n"
     return text + tables(result)
 
 

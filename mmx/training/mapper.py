@@ -22,7 +22,7 @@ from mmx.decoders.load import load_decoder
 from mmx.device import placed
 from mmx.errors import InputError, UsageError
 from mmx.guided.edit import Editor
-from mmx.guided.edit_terms import LR, STEPS, Seen, Terms, Wanted, edited
+from mmx.guided.edit_terms import LR, STEPS, Seen, Terms
 from mmx.guided.invert import on_shell
 from mmx.guided.residual import Schedule
 from mmx.models.store import locate, seal
@@ -108,9 +108,7 @@ def train_mapper(recipe: MapperRecipe) -> Path:
     """Trains and writes `run/mapper`. The same recipe on the same run resumes. Raises what its parts raise."""
     editor = opened(recipe)
     before = weights_digest(*editor.decoder.networks())
-    wanted = Wanted(
-        editor.towards([Blend(recipe.text, 1.0)]).to(editor.decoder.device), recipe.strength, recipe.keep, recipe.l2
-    )
+    wanted = editor.wanted([Blend(recipe.text, 1.0)], recipe.strength, recipe.keep, recipe.l2)
     train, val = conditionings(editor, recipe)
     torch.manual_seed(recipe.seed)  # the initial weights
     mapper = Mapper(
@@ -188,8 +186,7 @@ def compared(task: MapperTask, mapper: Mapper) -> dict[str, Row]:
     starts = task.val.to(editor.decoder.device)
 
     def by_steps(start: Tensor, number: int) -> Tensor:
-        schedule = Schedule(STEPS, LR)
-        return edited(start, wanted, lambda p: editor.painted(number, 0, p), editor.space.see, schedule=schedule)[0]
+        return editor.by_steps(start, wanted, Schedule(STEPS, LR), (number, 0))[0]
 
     ways: dict[str, Callable[[Tensor, int], Tensor]] = {
         "mapper": lambda start, _: mapper.edited(start),
@@ -197,7 +194,7 @@ def compared(task: MapperTask, mapper: Mapper) -> dict[str, Row]:
         "no edit": lambda start, _: start,
     }
     if editor.space_at is None and wanted.direction.shape == editor.decoder.spec.shape:
-        ways["--direction"] = lambda start, _: editor.shifted(start, wanted.direction, wanted.strength)
+        ways["--direction"] = lambda start, _: editor.shifted(start, wanted, wanted.strength)
     rows: dict[str, Row] = {}
     for name, way in ways.items() if len(starts) else ():
         began = time.process_time()
