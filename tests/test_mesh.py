@@ -145,6 +145,23 @@ def test_animations_carry_comments_of_any_length() -> None:
         assert shown.n_frames == 5 and shown.info["duration"] == 100
 
 
+@pytest.mark.parametrize("side", [50, 64])
+def test_moving_pictures_of_any_size_are_the_same_bytes_whatever_lies_in_memory(side: int) -> None:
+    """At sides that macroblocks don't fill x264 once took decisions by memory that nobody had written."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        coarse = rng.integers(0, 255, (-(-side // 8), -(-side // 8), 3), dtype=np.uint8)
+        moved = [np.kron(np.roll(coarse, k, 0), np.ones((8, 8, 1), np.uint8))[:side, :side] for k in range(24)]
+        frames, made = [Image.fromarray(one) for one in moved], set()
+        for fill in range(6):
+            dirt = [np.full(int(rng.integers(1000, 400_000)), 40 * fill, np.uint8) for _ in range(40)]
+            del dirt
+            made.add(mp4_bytes(frames, 0.1, ""))
+        assert len(made) == 1
+
+
 def test_a_texture_shows_each_point_in_its_colour() -> None:
     pytest.importorskip("xatlas")
     from PIL import Image

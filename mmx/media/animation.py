@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 COLOURS = 255  # of a GIF's one palette
+BLOCK = 16  # pixels a side of H.264's macroblocks
 
 
 def gif_bytes(frames: Sequence[Image.Image], seconds: float, comment: str) -> bytes:
@@ -33,8 +34,11 @@ def mp4_bytes(frames: Sequence[Image.Image], seconds: float, comment: str) -> by
     buffer, rate = io.BytesIO(), Fraction(1 / seconds).limit_denominator(1000)
     with av.open(buffer, "w", format="mp4", options={"movflags": "use_metadata_tags", "fflags": "+bitexact"}) as out:
         out.metadata["comment"] = comment
-        stream = out.add_stream("libx264", rate=rate, options={"crf": "18", "threads": "1"})
         width, height = (side - side % 2 for side in frames[0].size)
+        options = {"crf": "18", "threads": "1"}
+        if width % BLOCK or height % BLOCK:  # beyond such an edge x264's look ahead reads what nobody wrote
+            options["x264-params"] = "mbtree=0"
+        stream = out.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             pixels = np.asarray(frame.crop((0, 0, width, height)))
