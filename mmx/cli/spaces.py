@@ -14,9 +14,9 @@ from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
 from mmx.declared import Argument, Option
 from mmx.errors import MmxError, UsageError
-from mmx.media.files import Source, Target, Text, given_file, output_file
+from mmx.media import stores
+from mmx.media.files import Source, Target, Text, expand, given_file, output_file
 from mmx.media.formats import SUFFIXES
-from mmx.media.stores import expand, place_of
 from mmx.network import Serving, Spread
 from mmx.options import Files, Overwrite, Saying
 from mmx.recipes.asking import Cutting, MostTags, Tagging, Threshold
@@ -66,7 +66,7 @@ class Vectors:
             return None
         if self.output == "-" and saying.as_json:
             raise UsageError("--json and the vectors both want stdout", hint="give -o FILE")
-        target = place_of(self.output, ".safetensors")
+        target = stores.place_of(self.output, ".safetensors")
         target.check(overwrite=self.overwrite)
         return target
 
@@ -116,7 +116,7 @@ def embed(
     spread.check()
     if not files.inputs and not vectors.text:
         raise UsageError("there is nothing to embed", hint="give files, or --text")
-    sources, say = expand(files.inputs or [], *SUFFIXES), Speaker(saying)
+    sources, say = stores.expand(files.inputs or [], *SUFFIXES), Speaker(saying)
     with consulting("embed", choice, spread, say) as space:
         rows = Rows(space.facts)
         try:
