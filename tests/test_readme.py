@@ -77,7 +77,7 @@ TABLES = {
     "voice2face": ("faces", "separation"),
     "img2speech": ("naming", "resynthesis"),
     "lm": ("images", "sounds", "ablations"),
-    "face": ("edits", "judge_on_real_faces"),
+    "face": ("edits", "l2", "judge_on_real_faces"),
     "avatar": (),  # all that there are
     "words": ("analogies",),
 }
