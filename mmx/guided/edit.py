@@ -144,9 +144,10 @@ class Editor(Translator):
         noise: tuple[int, int],
         watch: Callable[[Step, Sequence[Tensor]], None] | None = None,
     ) -> tuple[Tensor, Outcome]:
-        """Start (1, D) edited by optimisation, from the best of some points along the direction on. noise: seed and
-        index."""
-        shares = BEGINS if self._is_own(start, wanted) else ()
+        """Start (1, D) edited by optimisation; of a face from the best of some points along the direction on, since
+        texts about faces are what they do to the conditioning itself. In other spaces a direction costs more of the
+        picture than steps do. noise: seed and index."""
+        shares = BEGINS if wanted.hold is not None and self._is_own(start, wanted) else ()
         begins = [self.shifted(start, wanted, share * wanted.strength) for share in shares]
         paint = partial(self.painted, *noise)
         return edited(start, wanted, paint, self.space.see, schedule=schedule, begins=begins, watch=watch)
