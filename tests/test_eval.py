@@ -136,6 +136,10 @@ def test_sounds_are_named_and_drawn_by_concept(mmx_in_process, debug_options, tm
     assert result["pictures"]["real photos"]["fid"] == pytest.approx(0, abs=1e-3)
     assert len(result["nearest_training_photo"]) == 4
     assert result["judge"] == "cnn"
+    texts = result["text2img"]
+    oracle = "oracle: a photo's own embedding"
+    assert "a photo of a ..." in texts and len(texts) == 6 and texts["random"]["top1"] == 1 / len(LABELS)
+    assert texts[oracle]["top1"] == result["pictures"][oracle]["top1"]
     assert result["diversity"]["sound2img: 8 of one sound"]["distance"] > 0
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "sounds-000.tar").symlink_to(concepts / "sounds-000.tar")

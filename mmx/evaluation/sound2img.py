@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmx.bridges.sound import SoundBridge
 from mmx.data.photos import Photos, Sounds, load_photos, load_sounds
 from mmx.errors import UsageError
 from mmx.evaluation.changed import CHANGES
@@ -33,6 +34,8 @@ from mmx.evaluation.metrics import (
 )
 from mmx.evaluation.report import Example, Report, Table
 from mmx.recipes.base import Measuring
+from mmx.training.decoders.text_measures import FRAMES
+from mmx.translate.base import generator_for
 from mmx.translate.sound2img import SoundTranslator
 
 
@@ -81,15 +84,15 @@ def evaluate(given: Given, training: Photos, judge: Judge, limit: int = 25) -> R
     sets = picture_sets(given, limit)
     judged = [judge(shown.pictures) for shown in sets]
     reference = judged[0][1]
+    pictures = {
+        shown.name: top_accuracy(logits, shown.truth) | distances(features, reference) | {"count": len(shown.pictures)}
+        for shown, (logits, features) in zip(sets, judged, strict=True)
+    }
     return Report(
         {
             "naming": naming(given, sets[0]),
-            "pictures": {
-                shown.name: top_accuracy(logits, shown.truth)
-                | distances(features, reference)
-                | {"count": len(shown.pictures)}
-                for shown, (logits, features) in zip(sets, judged, strict=True)
-            },
+            "pictures": pictures,
+            **sentences(given, judge, pictures["oracle: a photo's own embedding"]),
             "nearest_training_photo": {
                 shown.name: quantiles(nearest(shown.pictures, training))
                 for shown in sets
@@ -122,6 +125,26 @@ def diversity(given: Given, sets: Sequence[PictureSet], judge: Judge, each: int 
         for name, value in found.items()
         if not math.isnan(value)
     }
+
+
+def sentences(given: Given, judge: Judge, oracle: dict[str, float], each: int = 4) -> dict[str, Table]:
+    """Whether what `mmx text2img` draws of whole sentences about the labels is what they are about: `each` pictures of
+    each sentence. oracle: of the pictures at photos' own embeddings. Nothing for a bridge without a prior.
+    """
+    bridge, decoder, labels = given.translator.bridge, given.translator.decoder, given.labels
+    if not isinstance(bridge, SoundBridge) or bridge.prior is None:
+        return {}
+    truth = torch.arange(len(labels)).repeat_interleave(each)
+    table: Table = {}
+    for frame in FRAMES.values():
+        points = decoder.teacher.embed_texts([frame.format(label) for label in labels])
+        draws = [generator_for(given.seed, index) for index in range(len(truth))]
+        raw = torch.stack([bridge.sample(points[k], draw) for k, draw in zip(truth.tolist(), draws, strict=True)])
+        logits, _ = judge(decoder.decode(raw, generators=draws))
+        table[frame.format("...")] = top_accuracy(logits, truth) | {"count": len(truth)}
+    table["oracle: a photo's own embedding"] = {key: oracle[key] for key in ("top1", "top5", "count")}
+    table["random"] = {"top1": 1 / len(labels), "top5": min(1.0, 5 / len(labels))}
+    return {"text2img": table}
 
 
 def naming(given: Given, real: PictureSet) -> Table:

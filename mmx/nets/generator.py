@@ -13,6 +13,15 @@ from torch import Tensor, nn
 SLOPE = 0.2  # of the leaky ReLUs
 
 
+def without_repeats(x: Tensor, period: int) -> Tensor:
+    """Pictures (B, C, S, S) less what repeats every `period` pixels, down and across, over the whole of each: a grid
+    that doubling levels leave (Odena et al. 2016). The mean colour stays.
+    """
+    cells = x.unflatten(3, (-1, period)).unflatten(2, (-1, period))  # (B, C, S / p, p, S / p, p)
+    repeated = cells.mean((2, 4), keepdim=True)
+    return (cells - repeated + repeated.mean((3, 5), keepdim=True)).flatten(4, 5).flatten(2, 3)
+
+
 class StyledNorm(nn.Module):
     """Batch normalisation whose scale and shift are a style's (conditional batch normalisation, de Vries et al.
     2017).
@@ -73,12 +82,16 @@ class Generator(nn.Module):
         style: int = 192,
         widths: Sequence[int] = (256, 128, 96, 64, 16),
         refined: int = 0,
+        period: int = 0,
     ) -> None:
         """dim: of the conditioning. noise, style: widths of vectors. widths: channels at 4, 8, 16, ... pixels a side;
         the last is the picture's own resolution. refined: how many of the coarsest maps go through a residual block.
+        period: in pixels, of the grid that is taken out of the picture; 0 for none.
         """
         super().__init__()
         self.sizes = {"dim": dim, "noise": noise, "style": style, "widths": tuple(widths), "refined": refined}
+        self.sizes |= {"period": period} if period else {}
+        self.period = period
         self.noise, self.size = noise, 4 << (len(widths) - 1)
         self.style = nn.Sequential(
             nn.Linear(noise + dim, style), nn.LeakyReLU(SLOPE), nn.Linear(style, style), nn.LeakyReLU(SLOPE)
@@ -100,7 +113,8 @@ class Generator(nn.Module):
                 x = self.refinements[k](x, style)
             if level is not None:
                 x = level(x, style)
-        return torch.tanh(self.colours(x))
+        x = torch.tanh(self.colours(x))
+        return without_repeats(x, self.period) if self.period else x
 
     def grow_from(self, smaller: Generator) -> None:
         """Take the weights of a generator with the same inputs and output, no wider and no deeper, so that this one

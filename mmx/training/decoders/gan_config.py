@@ -16,6 +16,7 @@ class GeneratorConfig:
     style: int = 192
     widths: tuple[int, ...] = (384, 192, 96, 64, 16)
     refined: int = 4
+    period: int = 0
 
     @property
     def size(self) -> int:
@@ -43,7 +44,7 @@ class GanConfig:
 
 
 FACES = GanConfig(
-    GeneratorConfig(dim=256, style=256, widths=(256, 160, 96, 64, 32, 16), refined=3),
+    GeneratorConfig(dim=256, style=256, widths=(256, 160, 96, 64, 32, 16), refined=3, period=8),
     CriticConfig(dim=256),
     guide=4.0,
     cells=8,
