@@ -101,6 +101,11 @@ def test_a_bridge_goes_on_from_finished_weights(mmx_in_process, debug_models, tm
     assert code == 2 and b"--init" in err
     code, _, err = mmx_in_process(*command[:5], tmp_path / "other", *command[6:], "--init", tmp_path / "nowhere")
     assert code == 2 and b"no such folder" in err
+    # one that was changed is said before any data is read
+    (tmp_path / "first" / "config.json").write_text("{}")
+    changed = ("--cache", tmp_path / "unread", "--init", tmp_path / "first")
+    code, _, err = mmx_in_process(*command[:5], tmp_path / "other", *command[6:], *changed)
+    assert code == 4 and b"sha256 differs" in err and not (tmp_path / "unread").exists()
 
 
 def test_new_bridges_normalise_by_group_and_old_ones_by_batch(mmx_in_process, debug_models, tmp_path: Path) -> None:

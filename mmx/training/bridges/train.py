@@ -32,6 +32,7 @@ def train_bridge(recipe: BridgeRecipe) -> None:
     """
     row, team, looks = task_named(recipe.task, having="trainer"), recipe.team, "image" in recipe.sources
     kind: type[BridgeTask] = find(row.fused_trainer if looks else row.trainer)
+    _ = recipe.init  # that it is not there is said now, not after hours of reading
     decoder = load_decoder(recipe.decoder, row.target.modality).to(team.device)
     before = weights_digest(*decoder.networks())
     manifest = read_manifest(recipe.data, recipe.task, stream=True)
