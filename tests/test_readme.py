@@ -73,9 +73,9 @@ def test_readme_command(
 
 TABLES = {
     "image": ("naming", "none_of_these", "retrieval", "one_index", "places", "said_to_be_there"),
-    "sound2img": ("naming", "pictures", "diversity"),
+    "sound2img": ("naming", "pictures", "text2img", "diversity"),
     "voice2face": ("faces", "separation"),
-    "img2speech": ("naming", "resynthesis"),
+    "img2speech": ("naming", "resynthesis", "people"),
     "lm": ("images", "sounds", "ablations"),
     "face": ("edits", "l2", "judge_on_real_faces"),
     "avatar": (),  # all that there are
