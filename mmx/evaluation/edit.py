@@ -92,7 +92,7 @@ def steps_of(editor: Editor, seed: int) -> dict[str, Way]:
     return {
         "edit": by_steps(editor, seed),
         "edit: no likeness": by_steps(editor, seed, keep=0.0),
-        "edit: nothing held": nothing_held(editor, by_steps(editor, seed)),
+        "edit: nothing held, not begun along the direction": nothing_held(editor, by_steps(editor, seed)),
         "edit: not begun along the direction": from_the_start(editor, seed),
     }
 
