@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,17 @@ def Option(*names: str, **about: Any) -> Any:
 def Argument(**about: Any) -> Any:
     """An argument, for Annotated."""
     return Declared(is_argument=True, **about)
+
+
+def declaration(hint: Any) -> tuple[Any, Declared | None]:
+    """A field's hint → its type, and what it is declared as, if it is."""
+    typed, ours = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, None)
+    return typed, ours if isinstance(ours, Declared) else None
+
+
+def without_none(typed: Any) -> tuple[Any, bool]:
+    """A type → the same without None, and whether None was in it."""
+    if get_origin(typed) not in (Union, UnionType):
+        return typed, False
+    (inner,) = (part for part in get_args(typed) if part is not NoneType)
+    return inner, True

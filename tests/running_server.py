@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
 
 from mmx.serving.app import Guard, Limits, make_app
 from mmx.serving.listen import Listener, on_port, on_socket, server_of
@@ -76,3 +82,22 @@ def servers() -> Iterator[Callable[..., Running]]:
     finally:
         for end in ends:
             end()
+
+
+def both_ways(
+    mmx_in_process: Callable[..., tuple[int, bytes, bytes]],
+    words: list[str],
+    stdin: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[int, bytes, bytes, dict[str, bytes]]]:
+    """A command without a server and with one: its exit code, stdout, stderr, and the files that it wrote below out/,
+    which are removed."""
+    found = []
+    for server in ("none", "auto"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code, out, err = mmx_in_process(*words, "--server", server)
+        files = {str(path): path.read_bytes() for path in sorted(Path("out").rglob("*.*"))}
+        found.append((code, out, err, files))
+        for path in files:
+            os.unlink(path)
+    return found

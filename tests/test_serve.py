@@ -37,6 +37,7 @@ from mmx.serving.listen import listen, on_port, on_socket
 from mmx.serving.openapi import document, page
 from mmx.serving.query import parameters
 from mmx.tasks import TASKS
+from tests.running_server import both_ways
 
 
 def asked_for(models: tuple[Path, Path]) -> Asked:
@@ -46,6 +47,12 @@ def asked_for(models: tuple[Path, Path]) -> Asked:
 def plain(said: bytes) -> bytes:
     """Without times."""
     return re.sub(rb"\d+\.\d+(e-\d+)?( s\b|(?=[,}]))", b"", said)
+
+
+def timeless(found: tuple[int, bytes, bytes, dict[str, bytes]]) -> tuple[int, bytes, bytes, dict[str, bytes]]:
+    """What `both_ways` found, without times; a payload on stdout stays as it is."""
+    code, out, err, files = found
+    return code, plain(out) if b"schema" in out else out, plain(err), files
 
 
 LINES = [
@@ -77,15 +84,9 @@ def test_a_command_does_with_a_server_what_it_does_without(
     Path("damaged").mkdir()
     words = line.format(bark=bark, sea=sea).split()
     words += ["--bridge", bridge] + ([] if "--decoder" in words else ["--decoder", decoder])
-    running, found = start(), []
-    for server in ("none", "auto"):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bark.read_bytes())))
-        code, out, err = mmx_in_process("sound2img", *words, "--server", server)
-        files = {str(path): path.read_bytes() for path in sorted(Path("out").rglob("*.*"))}
-        found.append((code, plain(out) if b"schema" in out else out, plain(err), files))
-        for path in files:
-            os.unlink(path)
-    assert found[0] == found[1]
+    running = start()
+    alone, served = both_ways(mmx_in_process, ["sound2img", *words], bark.read_bytes(), monkeypatch)
+    assert timeless(alone) == timeless(served)
     before_any_work = "a.txt" in line or "nowhere" in line
     assert (running.app.state.line.done == 0) == before_any_work
 

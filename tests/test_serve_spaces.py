@@ -34,6 +34,7 @@ from tests.test_video import video
 pytest.importorskip("starlette")
 from mmx.serving.app import Limits
 from mmx.serving.asking import question_parameters
+from tests.running_server import both_ways
 
 SHORT = "--steps 1 --candidates 20"
 
@@ -116,16 +117,9 @@ def test_a_command_does_with_a_server_what_it_does_without(
     words = [word.replace("+", " + ") for word in line.split(" ")]  # a sum is one word
     words += [] if "--space" in words else ["--space", decoder, "--bridge", bridge]
     words += ["--lm", os.path.relpath(language)] if words[0] == "caption" and "--lm" not in words else []
-    running, found = start(), []
-    for server in ("none", "auto"):
-        stdin = (things / "media" / "bark.wav").read_bytes()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code, out, err = mmx_in_process(*words, "--server", server)
-        files = {str(path): path.read_bytes() for path in sorted(Path("out").rglob("*.*"))}
-        found.append((code, out, err, files))
-        for path in files:
-            os.unlink(path)
-    assert found[0] == found[1]
+    running = start()
+    alone, served = both_ways(mmx_in_process, words, (things / "media" / "bark.wav").read_bytes(), monkeypatch)
+    assert alone == served
     before_any_work = "nowhere" in line or "--labels ," in line
     assert (running.app.state.line.done == 0) == before_any_work
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-from mmx.cli.batch import each
 from mmx.cli.consult import Consultation, Language, SpaceChoice, consulting
+from mmx.cli.spaces import each_source
 from mmx.cli.takes import takes
-from mmx.cli.talk import Speaker, report
+from mmx.cli.talk import Speaker
 from mmx.declared import Argument, Option
-from mmx.errors import MmxError, PartialFailure, UsageError
+from mmx.errors import PartialFailure, UsageError
 from mmx.guided.asked import Asked, asked
 from mmx.media.files import Target, is_stream
 from mmx.network import Spread
@@ -124,7 +124,7 @@ def _one_by_one(made: Made, things: list[Asked]) -> None:
         (answer,) = made.space.told(answers)
         made.add(numbered, answer.results[0])
 
-    made.each(things, work, said, width=min(made.space.width, max(len(things), 1)))
+    each_source(things, made.space, work=work, said=said)
 
 
 def _side_by_side(made: Made, things: list[Asked], batch: int) -> None:
@@ -138,7 +138,7 @@ def _side_by_side(made: Made, things: list[Asked], batch: int) -> None:
             made.caption(pending)
 
     try:
-        made.each(things, work)
+        each_source(things, made.space, work=work)
     except PartialFailure:
         made.caption(pending)
         raise
@@ -152,15 +152,6 @@ class Made:
         self.space, self.options = space, options
         self.guidance: dict[str, int] = space.one(Question("caption", options)).results[0]
         self.of: dict[int, dict[str, Any]] = {}
-
-    def each(self, things: list[Asked], work: Any, said: Any = lambda numbered, result: None, width: int = 1) -> None:
-        """`work` on everything and its number. Raises as `mmx.cli.batch.each` does."""
-
-        def failed(numbered: Numbered, error: MmxError) -> None:
-            report(error, as_json=self.space.say.saying.as_json, input=numbered[1].name)
-
-        numbered = list(enumerate(things))
-        each(numbered, work, name=lambda own: own[1].name, failed=failed, said=said, width=width)
 
     def caption(self, pending: list[tuple[Numbered, bytes]]) -> None:
         """All that is pending, side by side where it begins alike; then nothing is."""

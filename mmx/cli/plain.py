@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from mmx.cli.commands import COMMANDS
-from mmx.declared import Declared
+from mmx.declared import Declared, declaration, without_none
 from mmx.tasks import find
 
 COMPLETING = "_MMX_COMPLETE"  # in the environment where the shell asks for completions
@@ -90,9 +89,8 @@ def read_plain(line: list[str]) -> Callable[[], None] | None:
 def _known(group: type) -> Iterator[_Known]:
     hints = get_type_hints(group, include_extras=True)
     for option in fields(group):
-        hint = hints[option.name]
-        typed, ours = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, None)
-        if not isinstance(ours, Declared):
+        typed, ours = declaration(hints[option.name])
+        if ours is None:
             raise NotPlain
         kind, many = _kind(typed)
         yield _Known(option, ours, kind, many)
@@ -100,8 +98,7 @@ def _known(group: type) -> Iterator[_Known]:
 
 def _kind(typed: Any) -> tuple[type, bool]:
     """int, float, bool, str or Path; whether it is a list of them."""
-    if get_origin(typed) in (Union, UnionType):
-        (typed,) = (part for part in get_args(typed) if part is not NoneType)
+    typed, _ = without_none(typed)
     many = get_origin(typed) is list
     kind = get_args(typed)[0] if many else typed
     if kind not in (int, float, bool, str, Path):

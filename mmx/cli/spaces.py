@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from mmx.cli.batch import each
 from mmx.cli.consult import Consultation, SpaceChoice, consulting
@@ -22,6 +22,9 @@ from mmx.options import Files, Overwrite, Saying
 from mmx.recipes.asking import Cutting, MostTags, Tagging, Threshold
 from mmx.spaces.query import Term
 from mmx.spaces.question import Answer, Facts, Question, term_of
+
+if TYPE_CHECKING:
+    from mmx.guided.asked import Asked
 
 
 def own_file(path: Path | None, suffix: str, option: str, *, overwrite: bool) -> Target | None:
@@ -148,10 +151,12 @@ def _embed(space: Consultation, sources: list[Source], rows: Rows, cutting: Cutt
     each_source(sources, space, work=work, said=said)
 
 
-def each_source(sources: list[Source], space: Consultation, *, work: Any, said: Any) -> None:
-    """`work` on every source and its number, and `said` of what comes of it. Raises as `each` does."""
+def each_source(
+    sources: Sequence[Source | Asked], space: Consultation, *, work: Any, said: Any = lambda numbered, result: None
+) -> None:
+    """`work` on every source, or sum, and its number, and `said` of what comes of it. Raises as `each` does."""
 
-    def failed(numbered: tuple[int, Source], error: MmxError) -> None:
+    def failed(numbered: tuple[int, Source | Asked], error: MmxError) -> None:
         report(error, as_json=space.say.saying.as_json, input=numbered[1].name)
 
     width = min(space.width, max(len(sources), 1))

@@ -55,8 +55,6 @@ def captioner(consulted: Consulted, options: Captioning) -> Captioner:
     """What writes, as the options want it; the one of the last question where they want the same."""
     assert consulted.lm is not None
     key = (guidance_of(options), options.fast)
-    if key not in consulted.captioners:
-        consulted.captioners.clear()
-        made = Captioner(consulted.space, consulted.lm, key[0], fast=options.fast)
-        consulted.captioners[key] = made
-    return consulted.captioners[key]
+    if consulted.captioner is None or consulted.captioner[0] != key:
+        consulted.captioner = key, Captioner(consulted.space, consulted.lm, key[0], fast=options.fast)
+    return consulted.captioner[1]

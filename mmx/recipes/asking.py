@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Optional, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Optional, get_origin, get_type_hints
 
-from mmx.declared import Declared, Option
+from mmx.declared import Declared, Option, declaration, without_none
 from mmx.options import Seed
 
 Every = Annotated[
@@ -101,43 +101,51 @@ class Captioning(Writing):
     every: Every = 2.0
 
 
-def kind_of(typed: Any) -> tuple[type, bool]:
-    """A field's type → int, float, bool, str or tuple (of texts), and whether it may be None."""
-    inner = get_args(typed)[0] if get_origin(typed) is Annotated else typed
-    optional = get_origin(inner) in (Union, types.UnionType)
-    if optional:
-        inner = next(part for part in get_args(inner) if part is not type(None))
-    return get_origin(inner) or inner, optional
+@dataclass(frozen=True)
+class Asking:
+    """One of the options of a question. kind: int, float, bool, str or tuple (of texts); optional: or None."""
+
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    ours: Declared
+
+
+def options_of(options: type) -> Iterator[Asking]:
+    """What a question may be told, as it is declared above."""
+    hints = get_type_hints(options, include_extras=True)
+    for option in fields(options):
+        typed, ours = declaration(hints[option.name])
+        kind, optional = without_none(typed)
+        assert ours is not None
+        yield Asking(option.name, get_origin(kind) or kind, optional, option.default, ours)
 
 
 def filled(options: type, values: Mapping[str, Any]) -> Any:
     """Options from what another process sent. Raises ValueError, TypeError for what none of them may be."""
-    hints, found = get_type_hints(options, include_extras=True), {}
-    for option in fields(options):
-        kind, optional = kind_of(hints[option.name])
-        value = values[option.name]
-        if not (value is None and optional):
-            found[option.name] = _fits(kind, value, get_args(hints[option.name])[1])
-    if values.keys() - hints.keys():
-        raise ValueError("unknown options")
-    return options(**found)
+    known = {option.name: option for option in options_of(options)}
+    if values.keys() != known.keys():
+        raise ValueError("other options")
+    return options(**{name: _fits(known[name], value) for name, value in values.items()})
 
 
-def _fits(kind: type, value: Any, ours: Declared) -> Any:
-    if kind is tuple:
+def _fits(option: Asking, value: Any) -> Any:
+    if value is None and option.optional:
+        return None
+    if option.kind is tuple:
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise TypeError(f"{value!r} is no list of texts")
         return tuple(value)
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+    if type(value) is not option.kind and not (option.kind is float and type(value) is int):
+        raise TypeError(f"{value!r} is no {option.kind.__name__}")
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("a text with a NUL")
         value.encode()
-    elif (
-        not (ours.min if ours.min is not None else float("-inf"))
-        <= value
-        <= (ours.max if ours.max is not None else float("inf"))
-    ):
+        return value
+    low = -math.inf if option.ours.min is None else option.ours.min
+    high = math.inf if option.ours.max is None else option.ours.max
+    if not low <= value <= high:  # nor is NaN
         raise ValueError(f"{value} is out of bounds")
     return value

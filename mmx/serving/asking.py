@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from mmx.device import placed
 from mmx.errors import InputError, UsageError
 from mmx.media.formats import MODALITIES
-from mmx.recipes.asking import kind_of
+from mmx.recipes.asking import options_of
 from mmx.serving.query import Parameter, Part, read_query
 from mmx.serving.wire import ANYWHERE, Asked
 from mmx.spaces.answers import tensor
@@ -30,14 +30,10 @@ ROLES = {"localize": ("source", "query"), "search": ("query", "source"), "captio
 
 def question_parameters(command: str) -> dict[str, Parameter]:
     """What the query of a command's requests may hold: options, models, and a text that is looked for."""
-    options = KINDS[command].options
-    hints = get_type_hints(options, include_extras=True)
     own = [Parameter("query", str, None, TEXT)] if command in ("search", "localize") else []
-    for option in fields(options):
-        about = get_args(hints[option.name])[1]
-        kind = kind_of(hints[option.name])[0]
-        default = ",".join(option.default) if kind is tuple else option.default
-        own.append(Parameter(option.name, kind, default, about.help or "", low=about.min, high=about.max))
+    for option in options_of(KINDS[command].options):
+        default, about = ",".join(option.default) if option.kind is tuple else option.default, option.ours
+        own.append(Parameter(option.name, option.kind, default, about.help or "", low=about.min, high=about.max))
     own.append(Parameter("name", str, "input", "What the input is called; its suffix says what is in it."))
     models = MODELS | (OF_CAPTIONS if command == "caption" else {})
     own += [Parameter(name, str, "auto" if name == "dtype" else None, said) for name, said in models.items()]

@@ -43,7 +43,7 @@ class Consulted:
         self.space, self.lm = space, lm
         self.labelled = lru_cache(KEPT)(self._labelled)
         self._writing: Consulted | None = None
-        self.captioners: dict[Any, Any] = {}  # by what guides them
+        self.captioner: tuple[Any, Any] | None = None  # the last one, behind what it was made for
 
     def _labelled(self, labels: tuple[str, ...]) -> Labelled:
         tagger = Tagger(self.space, labels)

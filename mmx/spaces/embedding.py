@@ -42,7 +42,7 @@ class File:
         return {"path": self.path} | about | {"sha256": self.sha256, "every": self.every, "state": self.state}
 
 
-class Elsewhere(Protocol):
+class Embedder(Protocol):
     """What embeds files in another process: as `embedded` does here, chunk by chunk and in their order."""
 
     def embedded(self, chunks: Iterable[Sequence[File]]) -> Iterator[Iterable[Embedded]]: ...

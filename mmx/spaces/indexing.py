@@ -19,7 +19,7 @@ from mmx.media.files import kind_of_file
 from mmx.spaces import near
 from mmx.spaces.base import Space
 from mmx.spaces.compass import known_means
-from mmx.spaces.embedding import Elsewhere, Embedded, File, Key, chunked, embedded
+from mmx.spaces.embedding import Embedded, Embedder, File, Key, chunked, embedded
 from mmx.spaces.index import Index, writing
 from mmx.spaces.parts import Cuts
 from mmx.spaces.question import Facts
@@ -71,7 +71,7 @@ def update(
     cuts: Cuts = Cuts(),
     *,
     say: Callable[[int, int], None] = lambda done, of: None,
-    by: Elsewhere | None = None,
+    by: Embedder | None = None,
 ) -> Indexed:
     """Bring an index up to date with these files. Files of it that were not named stay, as long as they are there.
 
