@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -171,10 +170,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 @pytest.fixture(scope="session")
 def two_processes(python: list[str]) -> list[str]:
     """The beginning of a line that has torchrun start two processes: what follows are words for `python`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "--no-python"]
+    # the launcher takes a port of its own each time: one that was free at the session's start need not be now
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     return [*python, *launch, *python]
 
 
