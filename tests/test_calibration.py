@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +21,7 @@ from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import png_bytes
 from mmx.models.store import digest_of
 from mmx.spaces.base import MODALITIES, Calibration, Space, Threshold
-from mmx.spaces.calibration import as_json, calibrate, find_calibration, kept_at
+from mmx.spaces.calibration import DRAWS, FALSE, SURE, as_json, calibrate, find_calibration, kept_at, safe_level
 from mmx.spaces.compass import known_means
 from mmx.spaces.place import find_place
 from mmx.spaces.query import parse_query
@@ -88,6 +90,38 @@ def test_means_and_thresholds_are_those_of_the_data(measured: Space, data: Path)
         calibrate(small_space(), data, split="test")
 
 
+def scored(seed: int, pictures: int, queries: int) -> np.ndarray:
+    """Of a population in which some pictures and some queries are high with whatever they meet."""
+    rng = np.random.default_rng(seed)
+    of_each = rng.standard_normal((pictures, 1)) + rng.standard_normal((1, queries))
+    return of_each + rng.standard_normal((pictures, queries))
+
+
+def test_a_level_that_is_safe_is_so_on_pictures_and_queries_not_seen() -> None:
+    """The plain quantile of as many is exceeded on the other halves in about every second draw."""
+    exceeded = {"safe": 0, "plain": 0}
+    for seed in range(20):
+        whole, absent = scored(seed, 120, 60), np.ones((60, 30), bool)
+        mine, others = whole[:60, :30], whole[60:, 30:]
+        levels = {"safe": safe_level(mine, absent), "plain": float(np.quantile(mine, 1 - FALSE))}
+        assert levels["safe"] > levels["plain"] and (mine > levels["safe"]).mean() > 0.02
+        for name, level in levels.items():
+            exceeded[name] += (others > level).mean() > FALSE
+    assert exceeded["safe"] <= 4 < 8 <= exceeded["plain"]
+
+
+def test_the_safe_level_is_that_of_a_naive_bootstrap() -> None:
+    """Which makes each drawn table and sorts it; what is not absent does not count."""
+    scores, absent = scored(3, 12, 9), np.random.default_rng(4).random((12, 9)) < 0.8
+    rng, levels = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        drawn = [rng.multinomial(count, np.full(count, 1 / count)) for count in (12, 9)]
+        rows, columns = (np.repeat(np.arange(len(own)), own) for own in drawn)
+        there = np.sort(scores[np.ix_(rows, columns)][absent[np.ix_(rows, columns)]])[::-1]
+        levels.append(there[int(FALSE * len(there))])
+    assert safe_level(scores, absent) == sorted(levels)[math.ceil(SURE * (DRAWS - 1))]
+
+
 def test_tag_says_none_of_these_only_where_that_was_calibrated(measured: Space) -> None:
     vector = measured.encode([Image.new("RGB", (8, 8), "red")], "image")[0]
     assert Tagger(small_space()).none_of_these(vector, "image") is None
@@ -141,8 +175,6 @@ def test_calibrate_as_a_command(in_small, tmp_path: Path, data: Path) -> None:
 
 def test_evidence_is_the_best_label_and_a_little_of_the_others() -> None:
     """Against a naive sum; equal labels add log(K) / scale to one of them, and of one label there is nothing to add."""
-    import math
-
     similar = [0.5, 0.2, -0.1]
     naive = math.log(sum(math.exp(10 * value) for value in similar)) / 10
     assert float(evidence(torch.tensor(similar), 10.0)) == pytest.approx(naive, abs=1e-6)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +28,8 @@ from mmx.spaces.tags import evidence
 SCHEMA = "mmx.calibration/2"
 PREFIXES = {"image": "images", "sound": "sounds"}
 STEP = 1e-5  # of similarities; smaller differences are none
-FALSE = 0.1  # the share of absent things that may be called present
+FALSE = 0.1  # the share of absent things that may be called present, on other data, too
+SURE, DRAWS = 0.9, 200  # in this share of so many draws of as much data no more of them are
 
 
 def as_json(calibration: Calibration) -> bytes:
@@ -130,19 +132,32 @@ def _tags(space: Space, own: Labelled, labels: Sequence[str], modality: str) -> 
 def _places(space: Space, pictures: Labelled, asked: Labelled, mean: Tensor) -> Threshold:
     """Of the warmest cell: of pictures of what is asked for, and of others."""
     ways = F.normalize(asked.vectors - mean, dim=-1)
-    there: list[float] = []
-    absent: list[float] = []
-    for picture, own in zip(pictures.media, pictures.concepts, strict=True):
-        with torch.inference_mode():
-            peaks = (space.cells(picture).flatten(0, 1) @ ways.T).max(0).values.tolist()
-        for name, peak in zip(asked.concepts, peaks, strict=True):
-            (there if name == own else absent).append(peak)
-    if not there or not absent:
+    with torch.inference_mode():
+        peaks = torch.stack([(space.cells(picture).flatten(0, 1) @ ways.T).amax(0) for picture in pictures.media])
+    right = torch.tensor([[own == name for name in asked.concepts] for own in pictures.concepts])
+    if not right.any() or right.all():
         raise UsageError("pictures and sounds of the data are of other things", hint="both need the same concepts")
-    negatives = torch.tensor(absent)
-    # above so many of them that of the rest, with those that are equal, no more are left than may be
-    level = negatives.sort(descending=True).values[int(FALSE * len(absent))]
-    return _threshold(float(level) + STEP, torch.tensor(there), negatives)
+    level = safe_level(peaks.numpy(), ~right.numpy())
+    return _threshold(level + STEP, peaks[right], peaks[~right])
+
+
+def safe_level(scores: np.ndarray, absent: np.ndarray) -> float:
+    """Above which at most FALSE of what is absent scores, with a margin for pictures and queries not seen.
+
+    scores (P, Q): of each picture with each query; absent (P, Q): which of these count. All pairs of a picture, and of
+    a query, are high together, so both are drawn anew, with replacement (the pigeonhole bootstrap, Owen 2007): the
+    level is one that suffices in SURE of the draws.
+    """
+    rng, (pictures, queries) = np.random.default_rng(0), scores.shape
+    row, column = np.nonzero(absent)
+    order = np.argsort(-scores[row, column], kind="stable")
+    row, column = row[order], column[order]
+    falling, levels = scores[row, column], []
+    for _ in range(DRAWS):
+        drawn = [rng.multinomial(count, np.full(count, 1 / count)) for count in (pictures, queries)]
+        above = np.cumsum(drawn[0][row] * drawn[1][column])
+        levels.append(falling[np.searchsorted(above[:-1], FALSE * above[-1], side="right")])
+    return float(np.quantile(levels, SURE, method="higher"))
 
 
 def _threshold(at: float, there: Tensor, absent: Tensor) -> Threshold:
