@@ -29,9 +29,11 @@ from mmx.evaluation.metrics import (
     quantiles,
 )
 from mmx.evaluation.report import Example, Report, Table
+from mmx.evaluation.voice_likeness import voice_likeness
 from mmx.media.audio import Waveform
 from mmx.nets.face import GENDERS
 from mmx.recipes.base import Measuring
+from mmx.training.teachers.ge2e import is_installed, load_speaker_encoder
 from mmx.translate.voice2face import VoiceTranslator
 
 FACES = 8  # drawn for each voice
@@ -160,6 +162,8 @@ def evaluate(
         "diversity": _diversity(drawn, real.pictures, real.truth),
         "nearest_training_face": {shown.name: quantiles(nearest(shown.pictures, training)) for shown in sets[:3]},
     }
+    if is_installed():
+        tables["likeness_by_ge2e"] = voice_likeness(load_speaker_encoder(), voices.waves, {"voice2face": points}, truth)
     examples = [
         Example(f"{meta['gender']} {meta['key']}", wave, drawn[number * FACES : (number + 1) * FACES])
         for number, (wave, meta) in enumerate(zip(voices.waves, voices.meta, strict=True))

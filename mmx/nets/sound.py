@@ -121,9 +121,13 @@ class SoundCNN(nn.Module):
         """(B, 64, 300) → what each stretch of time is like (B, P, C)."""
         return self._heard(features).transpose(1, 2)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def pooled(self, features: Tensor) -> Tensor:
+        """(B, 64, 300) → what the head reads (B, C)."""
         x = self._heard(features)
-        return self.head(x.mean(-1) + x.amax(-1))
+        return x.mean(-1) + x.amax(-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(self.pooled(features))
 
 
 class SoundTransformer(nn.Module):

@@ -85,6 +85,14 @@ class Objective:
     hard_negatives: Annotated[
         int, typer.Option(min=0, help="Contrast with this many of the hardest negatives only; 0: all.")
     ] = 0
+    teacher: Annotated[
+        Optional[str],
+        typer.Option(
+            show_default=False,
+            help="voice2face: a frozen network that also teaches the bridge to tell voices apart, in training alone: "
+            "ge2e, of the package Resemblyzer.",
+        ),
+    ] = None
     normalize_targets: Annotated[
         bool,
         typer.Option(
@@ -186,6 +194,12 @@ class BridgeOptions(
             raise UsageError(f"--as {self.as_}: {self.task} takes no arrays", hint="array2img does")
         if self.lora and (self.encoder_name is None or row.source.modality != "sound"):
             raise UsageError("--lora adapts an audio encoder, and there is none", hint="--encoder wavlm --lora 8")
+        if self.teacher and (self.teacher != "ge2e" or self.task != "voice2face"):
+            raise UsageError(f"--teacher {self.teacher}: {self.task} has no such teacher", hint="voice2face: ge2e")
+        if self.teacher and (self.architecture != "cnn" or self.encoder_name is not None):
+            raise UsageError(
+                "--teacher ge2e teaches a CNN of the bridge's own", hint="leave --encoder and the like out"
+            )
         if self.normalize_targets and loss not in COMPARING:
             raise UsageError(f"--loss {loss} does not compare with normalised targets", hint=" or ".join(COMPARING))
         if self.mixed_precision not in ("bf16", "no"):

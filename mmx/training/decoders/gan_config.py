@@ -31,7 +31,7 @@ class GanConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     side: int = 96  # pixels at which the frozen network looks
-    guide: float = 2.0  # the drawn picture's semantic part agrees with the conditioning
+    guide: float = 8.0  # the drawn picture's semantic part agrees with the conditioning
     energy: float = 1.0  # features of drawn pictures are distributed as those of the neighbours
     colour: float = 20.0  # mean colours of cells
     cells: int = 4  # a side

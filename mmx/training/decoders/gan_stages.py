@@ -37,7 +37,7 @@ from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
 from mmx.training.teachers.features import NAME, digest_of, embeds_of, kept, pooled
 
 SCHEDULES = {
-    "space": LoopConfig(1200, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
+    "space": LoopConfig(6500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
     "gan": LoopConfig(
         60_000,
         16,
