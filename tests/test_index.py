@@ -421,6 +421,32 @@ def test_a_graph_goes_on_with_its_index(tmp_path: Path, graphs) -> None:
     assert refreshed(mended, means) is mended
 
 
+def test_a_graph_that_is_stopped_goes_on(tmp_path: Path, graphs, monkeypatch) -> None:
+    """What was kept of it is searched beside the other rows; what comes next is as if nothing had happened."""
+    index, *_ = random_index(tmp_path / "a.idx", {"image": 400, "text": 100})
+    means, added, clock = means_of(index, small_space()), [], iter(range(10**6))
+    monkeypatch.setattr("mmx.spaces.near.KEPT", 3)
+    monkeypatch.setattr("mmx.spaces.near.RARELY", 0)
+    monkeypatch.setattr("mmx.spaces.near.time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    def stopping(done: int, of: int) -> None:
+        added.append((done, of))
+        if len(added) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refreshed(index, means, stopping)
+    index = Index.open(tmp_path / "a.idx")
+    kept = Searcher(index, small_space()).graph.covers
+    assert 0 < sum(kept.values()) < added[-1][0] < len(index) == added[-1][1] and recall(index) >= 0.95
+    whole = refreshed(index, means, lambda *told: added.append(told))
+    assert added[7][0] > sum(kept.values()) and added[-1] == (500, 500)
+    assert Searcher(whole, small_space()).graph.covers.keys() == {shard.name for shard in whole.shards}
+    assert recall(whole) >= 0.95
+    names = {path.name for path in (tmp_path / "a.idx").iterdir()} - {shard.name for shard in whole.shards}
+    assert names - {"lock"} == {"index.json", whole.graph}
+
+
 def test_the_index_command_makes_the_graph(in_small, monkeypatch, data: Path, graphs) -> None:
     monkeypatch.setattr("mmx.spaces.near.LARGE", 5)
     assert in_small("index", "data", "-o", "a.idx")[0] == 0 and Index.open(Path("a.idx")).graph

@@ -52,7 +52,8 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, spread: Clust
     mmx index photos/ recordings/ -o my.idx
 
     A second run embeds only what is new or changed and drops what was deleted. What can't be read is named and skipped
-    (exit code 6).
+    (exit code 6). Stopped at any moment, it goes on with the same command, in the graph, too, by which 100,000 rows and
+    more are searched.
     """
     sources = folders.sources()
     choice.check()
@@ -68,7 +69,8 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, spread: Clust
         by = Workers(space, cutting) if spread.on_ray else None
         own = space.facts if by else space.engine.consulted.space
         with counting(shown=not saying.quiet) as told:
-            done = update(folders.output, own, paths, Cuts(cutting.every), say=told or _notes(say), by=by)
+            files, rows = (told or _notes(say, what) for what in ("new files", "rows in the graph for searching"))
+            done = update(folders.output, own, paths, Cuts(cutting.every), say=files, linked=rows, by=by)
     for path, error in done.unreadable:
         report(error, as_json=saying.as_json, input=path)
     about = {name: value for name, value in vars(done).items() if name != "unreadable"}
@@ -80,7 +82,7 @@ def index(folders: Folders, cutting: Cutting, choice: SpaceChoice, spread: Clust
         raise PartialFailure(f"{len(done.unreadable)} of {len(paths)} files can't be read; the others are indexed")
 
 
-def _notes(say: Speaker) -> Told:
+def _notes(say: Speaker, what: str) -> Told:
     """A note now and then on how far it is."""
     last = time.monotonic()
 
@@ -88,7 +90,7 @@ def _notes(say: Speaker) -> Told:
         nonlocal last
         if time.monotonic() - last > EACH:
             last = time.monotonic()
-            say.note(f"{done} of {of} new files")
+            say.note(f"{done} of {of} {what}")
 
     return tell
 

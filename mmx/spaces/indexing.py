@@ -71,13 +71,15 @@ def update(
     cuts: Cuts = Cuts(),
     *,
     say: Callable[[int, int], None] = lambda done, of: None,
+    linked: Callable[[int, int], None] = lambda done, of: None,
     by: Embedder | None = None,
 ) -> Indexed:
     """Bring an index up to date with these files. Files of it that were not named stay, as long as they are there.
 
-    Killed at any moment, it leaves an index, and what is missing in it is at most a shard's work. say: is told how many
-    files are done, and of how many. by: what embeds files, if it is not the space in this
-    process. Raises UsageError, OutputError, ModelError, but not for a file that is unreadable.
+    Killed at any moment, it leaves an index, and what is missing in it is at most a shard's work. say: is told how
+    many files are done, and of how many; linked: how many rows are in a large index's graph, and of how many. by: what
+    embeds files, if it is not the space in this process. Raises UsageError, OutputError, ModelError, but not for a file
+    that is unreadable.
     """
     report = Indexed()
     with writing(folder, space) as index:
@@ -94,7 +96,7 @@ def update(
         if not index.made:
             index = index.commit((), 0)  # an empty index is one, too
         if len(index) >= near.LARGE:
-            near.refreshed(index, drawn_means(index, by.means() if by else known_means(space)))
+            near.refreshed(index, drawn_means(index, by.means() if by else known_means(space)), linked)
     return report
 
 
