@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.bridges.drawings import as_drawing, filling, redrawn
 from mmx.bridges.frontends import Cached
 from mmx.errors import InputError
 from mmx.media.arrays import arranged, as_depth, read_array
@@ -19,6 +20,7 @@ from mmx.media.arrays import arranged, as_depth, read_array
 WINDOWS = 3  # of a series, evenly spread, whose points are averaged
 LONGEST = 16  # windows of a series in the cache; what comes after is cut
 SHIFT = 4  # pixels that a map is moved by in training, either way
+SEEDS = 1 << 24  # places of a draw that differ
 OUTLIER = 10.0  # standard deviations, beyond which nothing goes
 
 
@@ -27,7 +29,7 @@ class ArrayKind:
     """What arrays a bridge takes.
 
     axes: 1 for series (C, T), 2 for maps (C, H, W); channels: C; size: points of a window, or pixels of a side; depth:
-    whether they are distances; mean, std (C,): of the training set.
+    whether they are distances; drawing: whether they are lines on paper; mean, std (C,): of the training set.
     """
 
     axes: int
@@ -36,6 +38,7 @@ class ArrayKind:
     depth: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    drawing: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As a bridge's config keeps it."""
@@ -52,7 +55,7 @@ class Arrays:
     def __init__(self, kind: ArrayKind) -> None:
         self.kind, self.count = kind, WINDOWS if kind.axes == 1 else 2
         shape = f"{kind.axes}d-{kind.channels}" + (f"x{kind.size}" if kind.axes == 2 else "")
-        self.name = f"array-{shape}{'-depth' if kind.depth else ''}-v1"
+        self.name = f"array-{shape}{'-depth' if kind.depth else '-drawing' if kind.drawing else ''}-v1"
         suffix = (kind.channels,) if kind.axes == 1 else (kind.channels, kind.size, kind.size)
         self.empty = torch.zeros(0, *suffix)
 
@@ -70,7 +73,11 @@ class Arrays:
 
     def read(self, array: np.ndarray, name: str) -> np.ndarray:
         """An array as it was read → (C, T) or (C, H, W) float32. Raises InputError for one of another kind."""
-        return arranged(as_depth(array) if self.kind.depth else array, self.kind.axes, self.kind.channels, name)
+        if self.kind.drawing:
+            array = as_drawing(array, name)
+        elif self.kind.depth:
+            array = as_depth(array)
+        return arranged(array, self.kind.axes, self.kind.channels, name)
 
     def prepare(self, medium: np.ndarray) -> Tensor:
         """An array as it was read → (W, C, T) or (2, C, S, S)."""
@@ -90,15 +97,18 @@ class Arrays:
         """(C, T) → (T', C), at least a window and at most LONGEST; (C, H, W) → (1, C, S, S)."""
         values, size = torch.from_numpy(array), self.kind.size
         if self.kind.axes == 2:
-            return squared(values, size)[None]
+            return (filling if self.kind.drawing else squared)(values, size)[None]
         times = -(-size // values.shape[1])  # a short series is repeated, as a short sound is
         return values.repeat(1, times)[:, : max(size, min(values.shape[1], LONGEST * size))].T.contiguous()
 
     def crop(self, rows: Cached, pick: int, place: float) -> Tensor:
-        """A window (C, T) of a series; a map (C, S, S) or its mirror image, moved by a few pixels."""
+        """A window (C, T) of a series; a map (C, S, S) or its mirror image, moved by a few pixels; a drawing as another
+        hand may have drawn it."""
         size = self.kind.size
         if self.kind.axes == 1:
             return rows.get(pick, int(place * (rows.length(pick) - size + 1)), size).T
+        if self.kind.drawing:
+            return redrawn(rows.get(pick)[0].flip(2) if place < 0.5 else rows.get(pick)[0], int(place * SEEDS))
         whole, step = rows.get(pick)[0], int(place * 2 * (2 * SHIFT + 1) ** 2)
         mirrored, step = divmod(step, (2 * SHIFT + 1) ** 2)
         down, across = divmod(step, 2 * SHIFT + 1)

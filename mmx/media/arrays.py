@@ -17,13 +17,17 @@ from PIL import Image, ImageDraw
 
 from mmx.errors import InputError
 from mmx.media.formats import MAX_BYTES, MAX_PIXELS
+from mmx.media.image import to_rgb
 
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
-PICTURES = {b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}  # by their first four bytes
+# by their first four bytes; JPEG's fourth says which kind
+PICTURES = {b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"} | {
+    b"\xff\xd8\xff" + bytes([kind]): "JPEG" for kind in (0xDB, 0xE0, 0xE1, 0xE2, 0xEE)
+}
 MAX_VALUES = 1 << 27  # of one array: 512 MiB as float32
 LONG = 4  # times as long as the other axis: two axes are a series of channels, and not a map
 COLOURS = 4  # channels, at most, that may be the last of three axes
-READS = ".npy, .npz, .csv, and pictures of one or three channels (PNG, TIFF) work"
+READS = ".npy, .npz, .csv, and pictures of one or three channels (PNG, TIFF, JPEG) work"
 NEAREST, FARTHEST = 0.1, 10.0  # metres
 
 
@@ -99,13 +103,13 @@ def _npz(data: bytes, name: str) -> np.ndarray:
 
 
 def _picture(data: bytes, name: str) -> np.ndarray:
-    """Samples as they are: (H, W) of one channel, (3, H, W) of colours."""
+    """Samples as they are: (H, W) of one channel, (3, H, W) of colours; nothing that is hidden under alpha."""
     try:
         with Image.open(io.BytesIO(data), formats=[PICTURES[data[:4]]]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{name}: {image.width}x{image.height} pixels are too many")
             image.load()
-            plain = image if image.mode in ("L", "I", "F") or image.mode.startswith("I;16") else image.convert("RGB")
+            plain = image if image.mode in ("L", "I", "F") or image.mode.startswith("I;16") else to_rgb(image)
             found = np.asarray(plain)
     except InputError:
         raise

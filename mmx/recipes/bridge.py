@@ -60,7 +60,8 @@ class Design:
         typer.Option(
             "--as",
             show_default=False,
-            help="What arrays hold. depth: distances, in whole millimetres or in metres, seen as disparity up to 10 m.",
+            help="What arrays hold. depth: distances, in whole millimetres or in metres, seen as disparity up to 10 m. "
+            "drawing: lines of any pen on any paper, which are varied in training as other hands would draw them.",
         ),
     ] = None
     dropout: Annotated[
@@ -188,8 +189,10 @@ class BridgeOptions(
             raise UsageError(
                 f"--source {self.source}: {self.task} has no such sources", hint="sound2img: sound or sound+image"
             )
-        if self.as_ not in (None, "depth"):
-            raise UsageError(f"--as {self.as_}: arrays are seen as they are, or as depth", hint="--as depth")
+        if self.as_ not in (None, "depth", "drawing"):
+            raise UsageError(
+                f"--as {self.as_}: arrays are seen as they are, or as one of two kinds", hint="--as depth, --as drawing"
+            )
         if self.as_ and row.source.modality != "array":
             raise UsageError(f"--as {self.as_}: {self.task} takes no arrays", hint="array2img does")
         if self.lora and (self.encoder_name is None or row.source.modality != "sound"):

@@ -62,7 +62,7 @@ def _array(recipe: BridgeRecipe, manifest: Manifest) -> Seen:
     """By the shapes of the first arrays, which must be of one kind. Raises InputError, UsageError."""
     if recipe.encoder is not None:
         raise UsageError(f"--encoder {recipe.encoder.name}: arrays are seen without one", hint="leave it out")
-    kind = _kind_of(manifest, recipe.data)
+    kind = _kind_of(manifest, recipe.data, drawing=recipe.as_ == "drawing")
     kind = replace(kind, depth=recipe.as_ == "depth")
     sizes = recipe.sizes | {"axes": kind.axes, "inputs": kind.channels}
     return Seen(Arrays(kind), {"architecture": "array", "sizes": sizes, "array": kind.as_dict()})
@@ -91,7 +91,9 @@ def standardised(frontend: Frontend, rows: Rows) -> Frontend:
     return frontend.measured([rows.get(pick) for pick in spread(len(rows), MEASURED).tolist()])
 
 
-def _kind_of(manifest: Manifest, data: str) -> ArrayKind:
+def _kind_of(manifest: Manifest, data: str, *, drawing: bool) -> ArrayKind:
+    if drawing:  # of any size, in any colours
+        return ArrayKind(2, 1, MAP, drawing=True)
     first: tuple[str, np.ndarray] | None = None
     lengths = []
     for name, payload in _payloads(manifest):
