@@ -125,6 +125,11 @@ def test_drawings_learn_where_their_pictures_are(mmx_in_process, debug_models, t
     assert b"data:image/png" in (tmp_path / "report" / "report.html").read_bytes()
     kind = PointBridge.load(run).config.array
     assert kind["axes"] == 2 and kind["channels"] == 1 and 5_000 < kind["mean"][0] < 20_000
+    line = training("array2img", tmp_path, tmp_path / "lines", debug_models[1], "--prior-steps", 0, steps=2)
+    assert mmx_in_process(*line, "--as", "drawing")[0] == 0
+    config = PointBridge.load(tmp_path / "lines").config
+    assert config.array["drawing"] and 0 < config.array["mean"][0] < 1
+    assert len(config.mean) == config.spec["shape"][0] and 0 < sum(value**2 for value in config.mean) <= 1
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,13 @@ from mmx.bridges.base import BridgeConfig
 from mmx.bridges.points import PointBridge
 from mmx.decoders.load import load_decoder
 from mmx.errors import ModelError, UsageError
+from mmx.media.arrays import read_array
 from mmx.models.store import Located, seal
+from mmx.spaces.base import MODALITIES, Calibration
+from mmx.spaces.compass import known_means
 from mmx.spaces.index import Index
 from mmx.spaces.indexing import update
-from mmx.spaces.load import load_space
+from mmx.spaces.load import load_space, load_space_anew
 from mmx.spaces.query import Term, parse_query
 from mmx.spaces.search import Searcher
 from tests.small_space import small_space
@@ -70,6 +73,22 @@ def test_a_space_with_arrays_searches_what_it_held_before(
     assert update(tmp_path / "b.idx", more, [sketch, tmp_path / "other.npy"]).rows == 2
     with pytest.raises(ModelError, match="not of"):
         Searcher(Index.open(tmp_path / "b.idx"), plain)
+
+
+def test_the_mean_of_arrays_is_what_their_bridge_knows(debug_models, drawings: Path, sketch: Path) -> None:
+    """Else that of pictures, where that was measured."""
+    number = MODALITIES.index("array")
+    plain = load_space(str(debug_models[1]), bridge=str(drawings), device="cpu")
+    calibrated = replace(plain, calibration=Calibration(plain.fingerprint, {"image": [0.25] * plain.dim}))
+    assert not known_means(plain)[number].any() and (known_means(calibrated)[number] == 0.25).all()
+    bridge = PointBridge.load(drawings)
+    mean = bridge.point(read_array(sketch, "sketch")).tolist()
+    measured = PointBridge(replace(bridge.config, mean=tuple(mean)))
+    measured.load_state_dict(bridge.state_dict())
+    measured.half().save_pretrained(drawings)
+    seal(drawings)
+    known = load_space_anew(str(debug_models[1]), bridge=str(drawings), device="cpu")
+    assert torch.allclose(known_means(replace(known, calibration=calibrated.calibration))[number], torch.tensor(mean))
 
 
 def test_arrays_as_commands(

@@ -108,7 +108,7 @@ class Arrays:
         if self.kind.axes == 1:
             return rows.get(pick, int(place * (rows.length(pick) - size + 1)), size).T
         if self.kind.drawing:
-            return redrawn(rows.get(pick)[0].flip(2) if place < 0.5 else rows.get(pick)[0], int(place * SEEDS))
+            return redrawn(rows.get(pick)[0].flip(2) if place >= 0.5 else rows.get(pick)[0], int(place * SEEDS))
         whole, step = rows.get(pick)[0], int(place * 2 * (2 * SHIFT + 1) ** 2)
         mirrored, step = divmod(step, (2 * SHIFT + 1) ** 2)
         down, across = divmod(step, 2 * SHIFT + 1)

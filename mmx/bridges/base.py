@@ -30,6 +30,7 @@ class BridgeConfig:
     arrays, which (`bridges.array_frontend.ArrayKind`). logit_scale: learned inverse temperature.
     architecture: which encoder (a key of bridges.points.ARCHITECTURES), channels, norm, sizes: its arguments; norm is
     what a CNN normalises by, "batch" or "group", and those of earlier versions, which do not name it, do by batch.
+    mean (D,): of its points on the training sources, where that was measured.
     prior: sizes of its diffusion prior, or None. source: name and fingerprint of the frozen encoder that it looks or
     listens with, where it has one. writer: sizes of its unit writer, where it writes units.
     """
@@ -50,6 +51,7 @@ class BridgeConfig:
     source: dict[str, str] | None = None
     writer: dict[str, int] | None = None
     array: dict[str, Any] | None = None
+    mean: tuple[float, ...] | None = None
     version: int = 1
 
 

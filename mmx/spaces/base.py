@@ -60,7 +60,8 @@ class Space:
     anything was. extends: fingerprints of the spaces that it is with an encoder more: it searches what they hold.
     are_far: whether texts are far from everything that it was trained on; None where nobody measured that. unsaid:
     texts → orthonormal directions (H, D), along which is read what none of them speaks about; None where nobody knows.
-    files: the files and folders that it was made of, there or not.
+    files: the files and folders that it was made of, there or not. means (D,): of modalities, as far as models know
+    their own.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Space:
     unsaid: Callable[[Sequence[str]], Tensor] | None = None
     models: Sequence[torch.nn.Module] = field(default=(), repr=False)
     files: tuple[Path, ...] = ()
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -52,16 +52,19 @@ class Compass:
 
 
 def known_means(space: Space) -> Tensor:
-    """(M, D): the means of modalities as a calibration has them; else of texts that of the labels', and nothing.
+    """(M, D): the means of modalities as a calibration has them, or the models; else of texts that of the labels', and
+    nothing.
 
-    The mean of sounds is then taken to be that of texts, which is nearer to it than nothing.
+    The mean of sounds is then taken to be that of texts, which is nearer to it than nothing; that of arrays to be that
+    of pictures, with which they were matched.
     """
     means = torch.zeros(len(MODALITIES), space.dim)
     if space.labels:
         texts = space.encode_labels(space.labels, next(iter(space.prompts))).mean(0)
         means[[MODALITIES.index("text"), MODALITIES.index("sound")]] = texts
-    for modality, mean in (space.calibration.means if space.calibration else {}).items():
+    known = {**space.means, **(space.calibration.means if space.calibration else {})}
+    if "array" not in known and "image" in known:
+        known["array"] = known["image"]
+    for modality, mean in known.items():
         means[MODALITIES.index(modality)] = torch.tensor(mean)
-    if "array" not in (space.calibration.means if space.calibration else {}):  # arrays were matched with pictures
-        means[MODALITIES.index("array")] = means[MODALITIES.index("image")]
     return means

@@ -94,6 +94,7 @@ def _with_arrays(space: Space, bridge: PointBridge, at: Located) -> Space:
         prompts={**space.prompts, "array": PHOTO_PROMPTS},
         models=[*space.models, bridge],
         files=(*space.files, *_files(at, bridge)),
+        means={**space.means, **({"array": bridge.config.mean} if bridge.config.mean else {})},
     )
 
 
