@@ -40,7 +40,8 @@ class SpaceChoice(Device):
             "--bridge",
             metavar="FOLDER",
             show_default=False,
-            help="By which sounds, or arrays, come into an image decoder's space. Default: the starter, for sounds.",
+            help="By which sounds, or arrays such as drawings, come into an image decoder's space. Default: the "
+            "starter, for sounds.",
         ),
     ] = None
 

@@ -132,9 +132,13 @@ def search(query: Query, cutting: Cutting, choice: SpaceChoice, serving: Serving
 
     mmx search my.idx "bark.wav + 0.5*beach.jpg - 'rain'" --modality image --sheet hits.png
 
-    In a sum, + and - stand between spaces, a text may be in quotes, and a weight with * before a term. Hits are ordered
-    by `standing`: the score in units of what is usual with their modality, so that none comes first for being the
-    query's own.
+    mmx search my.idx array:sketch.png --bridge runs/edges
+
+    In a sum, + and - stand between spaces, a text may be in quotes, and a weight with * before a term. array: before a
+    file asks with what --bridge is for, such as a drawing: without it, a drawing is looked at as a photo.
+
+    Hits are ordered by `standing`: the score in units of what is usual with their modality, so that none comes first
+    for being the query's own.
     """
     target = query.check()
     terms = parse_query(query.query)
