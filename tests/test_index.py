@@ -25,7 +25,7 @@ from mmx.spaces import embedding, indexing
 from mmx.spaces.base import MODALITIES
 from mmx.spaces.index import Index, writing
 from mmx.spaces.indexing import Indexed, update
-from mmx.spaces.near import refreshed
+from mmx.spaces.near import looked_at, refreshed
 from mmx.spaces.parts import Cuts, Part
 from mmx.spaces.query import parse_query
 from mmx.spaces.search import Searcher, find, means_of
@@ -419,6 +419,12 @@ def test_a_graph_goes_on_with_its_index(tmp_path: Path, graphs) -> None:
     assert recall(mended) >= 0.95 and names
     assert len([path for path in (tmp_path / "a.idx").iterdir() if path.name.startswith("near-")]) == 1
     assert refreshed(mended, means) is mended
+
+
+def test_more_of_a_larger_graph_is_looked_at() -> None:
+    """As the square root of its rows; never less than twice what is wanted."""
+    assert looked_at(100, 10) == looked_at(150_000, 10) == 512 and looked_at(600_000, 10) == 1024
+    assert looked_at(100, 400) == 800
 
 
 def test_a_graph_that_is_stopped_goes_on(tmp_path: Path, graphs, monkeypatch) -> None:
