@@ -28,6 +28,7 @@ class Browser:
             os.dup2(saved[1], 4)
 
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        options += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
         self.process = subprocess.Popen(
             [CHROMIUM, *options, f"--user-data-dir={profile}", "--window-size=1300,900", "about:blank"],
             preexec_fn=plug,
@@ -38,9 +39,11 @@ class Browser:
         os.close(ours[0])
         os.close(theirs[1])
         self.to, self.from_, self.number, self.session = ours[1], os.fdopen(theirs[0], "rb"), 0, None
+        self.requests: list[str] = []  # all addresses that pages asked for
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.ask("Page.enable")
+        self.ask("Network.enable")
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.number += 1
@@ -53,6 +56,8 @@ class Browser:
         while True:
             data = b"".join(iter(lambda: self.from_.read(1), b"\0"))
             got = json.loads(data)
+            if got.get("method") == "Network.requestWillBeSent":
+                self.requests.append(got["params"]["request"]["url"])
             if wanted(got):
                 return got
 

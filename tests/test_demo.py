@@ -12,7 +12,7 @@ from PIL import Image
 from mmx.media.given import Artifact, Done, Given, Job
 from mmx.media.image import png_bytes
 from mmx.options import Settings
-from mmx.serving.demo import make_page, show_page, translation
+from mmx.serving.demo import make_page, show_page, translation, tries
 from mmx.serving.demo_tabs import edit, search
 from mmx.translate.job import run
 from mmx.translate.load import load
@@ -72,8 +72,17 @@ def test_a_search_finds_what_it_is_asked_for_among_its_own_files(tmp_path: Path)
 
 
 def test_the_page_has_a_tab_of_each(tmp_path: Path) -> None:
-    page = str(make_page(tmp_path).config)
-    assert all(f"go-{name}" in page for name in ("sound2img", "voice2face", "img2speech", "text2img", "edit", "search"))
+    config = make_page(tmp_path).config
+    names = ("sound2img", "voice2face", "img2speech", "text2img", "edit", "search")
+    assert all(f"go-{name}" in str(config) for name in names)
+    shown = [(one["type"], one["props"].get("buttons")) for one in config["components"]]
+    media = [buttons for kind, buttons in shown if kind in ("audio", "image", "gallery")]
+    assert len(media) == 10 and all("share" not in (buttons or ["share"]) for buttons in media)
+
+
+def test_what_is_offered_to_try_is_there() -> None:
+    assert all(Path(path).is_file() for command in ("sound2img", "voice2face") for path in tries(command))
+    assert all(isinstance(text, str) for text in tries("text2img"))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -93,14 +102,14 @@ def test_a_click_draws_a_picture_and_asks_nobody_else(tmp_path: Path) -> None:
         browser.value("document.querySelector('#go-text2img').click()")
         seen = "document.querySelector('img[src*=text2img]')"
         assert browser.until(f"{seen} && {seen}.naturalWidth") == 64
-        asked = browser.value("performance.getEntriesByType('resource').map(r => r.name)")
-        assert asked and all(url.startswith((address, "data:", "blob:")) for url in asked)
         browser.picture().save(tmp_path / "seen.png")
         tabs = "[...document.querySelectorAll('button[role=tab]')]"
         browser.value(f"{tabs}.find(b => b.textContent.includes('Search')).click()")
         browser.until("document.querySelector('#go-search')")
         browser.value("document.querySelector('#go-search').click()")
         browser.until("document.body.textContent.includes('there are no files')")
+        assert len(browser.requests) > 20  # scripts, styles, pictures
+        assert all(url.startswith((address, "data:", "blob:")) for url in browser.requests)
     finally:
         browser.close()
         page.close()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmx.errors import MmxError
 from mmx.media.given import Given, Job
-from mmx.media.provenance import NOTICE
+from mmx.models.store import assets
 from mmx.options import Settings
-from mmx.serving.demo_tabs import edit_tab, errors_shown, search_tab
+from mmx.serving.demo_tabs import LOOK, edit_tab, errors_shown, search_tab
 from mmx.tasks import TASKS, find
 from mmx.translate.job import run
 from mmx.translate.load import load
@@ -25,6 +25,12 @@ TITLES = {
     "text2img": "Text → picture",
 }
 FONTS = ["system-ui", "sans-serif"]  # the usual theme would fetch its fonts
+ABOUT = "Everything is computed on this machine. All that this page makes is synthetic, and its files say so."
+TRIES = {  # what can be tried without anything at hand
+    "sound2img": ("bark", "meow", "sea", "fire", "crickets", "siren"),
+    "voice2face": ("voices/low", "voices/high"),
+    "text2img": ("a photo of a seashore", "a photo of a cat", "two people looking at a fire"),
+}
 
 
 def make_page(folder: Path) -> gr.Blocks:
@@ -32,7 +38,7 @@ def make_page(folder: Path) -> gr.Blocks:
     import gradio as gr
 
     with gr.Blocks(title="mmx", analytics_enabled=False) as page:
-        gr.Markdown(f"# mmx\n{NOTICE}")
+        gr.Markdown(f"# mmx\n{ABOUT}")
         for command, title in TITLES.items():
             with gr.Tab(title):
                 _tab(command, folder)
@@ -54,11 +60,13 @@ def _tab(command: str, folder: Path) -> None:
     with gr.Row():
         with gr.Column():
             given = _input(TASKS[command].source.modality)
+            if command in TRIES:
+                gr.Examples(tries(command), given, label="or try", elem_id=f"try-{command}")
             seed = gr.Number(0, label="seed", precision=0, minimum=0)
             count = gr.Slider(1, 9, 1, step=1, label="results", visible=not speaks)
             button = gr.Button("Translate", variant="primary", elem_id=f"go-{command}")
         with gr.Column():
-            found = gr.Audio(label="speech", type="filepath") if speaks else gr.Gallery(label="pictures", columns=3)
+            found = _spoken() if speaks else _gallery()
             heard = gr.Label(label="heard", elem_id=f"heard-{command}", visible=command != "text2img")
     button.click(translation(command, folder), [given, seed, count], [found, heard], api_name=command)
 
@@ -67,10 +75,32 @@ def _input(modality: str) -> Any:
     import gradio as gr
 
     if modality == "sound":
-        return gr.Audio(sources=["microphone", "upload"], type="filepath", label="sound")
+        sources = ["upload", "microphone"]
+        return gr.Audio(sources=sources, type="filepath", label="sound", buttons=["download"])
     if modality == "image":
-        return gr.Image(type="filepath", label="picture")
+        return gr.Image(type="filepath", label="picture", buttons=LOOK)
     return gr.Textbox("a photo of a seashore", label="text")
+
+
+def _spoken() -> Any:
+    import gradio as gr
+
+    return gr.Audio(label="speech", type="filepath", buttons=["download"])
+
+
+def _gallery() -> Any:
+    """Results in three columns, however few: wider, a small picture would be enlarged until it is cut."""
+    import gradio as gr
+
+    how = {"columns": 3, "fit_columns": False, "object_fit": "contain", "height": "auto"}
+    return gr.Gallery(label="pictures", show_label=False, buttons=[*LOOK, "download_all"], **how)
+
+
+def tries(command: str) -> list[str]:
+    """What a tab offers to try: texts, or the paths of samples."""
+    if TASKS[command].source.modality == "text":
+        return list(TRIES[command])
+    return [str(assets() / "samples" / f"{name}.wav") for name in TRIES[command]]
 
 
 def translation(command: str, folder: Path) -> Callable[[str | None, float, float], tuple[Any, dict[str, float]]]:
@@ -116,6 +146,6 @@ def show_page(page: gr.Blocks, folder: Path, port: int) -> str:
         max_file_size="64mb",
         theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
         prevent_thread_lock=True,
-        allowed_paths=[str(folder)],
+        allowed_paths=[str(folder), str(assets() / "samples")],
     )
     return address

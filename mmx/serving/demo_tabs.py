@@ -23,6 +23,7 @@ from mmx.translate.load import load
 
 IMAGES = "starter/image"  # edits what no text about a face is about
 HITS = 10
+LOOK = ["download", "fullscreen"]  # buttons of pictures: one that shares would hand them to another machine
 
 
 @contextmanager
@@ -33,9 +34,9 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except MmxError as error:
-        raise gr.Error(error.message) from None
+        raise gr.Error(error.message, print_exception=False) from None
     except Exception as error:
-        raise gr.Error(unexpected(error).message) from None
+        raise gr.Error(unexpected(error).message, print_exception=False) from None
 
 
 def edit_tab(folder: Path) -> None:
@@ -45,12 +46,12 @@ def edit_tab(folder: Path) -> None:
     gr.Markdown("Toward a text: of a face (an old woman, a man), or of anything that the starter image decoder draws.")
     with gr.Row():
         with gr.Column():
-            given = gr.Image(type="filepath", label="picture")
+            given = gr.Image(type="filepath", label="picture", buttons=LOOK)
             text = gr.Textbox("an old woman", label="text")
             seed = gr.Number(0, label="seed", precision=0, minimum=0)
             button = gr.Button("Edit", variant="primary", elem_id="go-edit")
         with gr.Column():
-            found = gr.Image(type="filepath", label="edited", format="png")
+            found = gr.Image(type="filepath", label="edited", format="png", buttons=LOOK)
     button.click(edit(folder), [given, text, seed], found, api_name="edit")
 
 
@@ -90,7 +91,7 @@ def search_tab(folder: Path) -> None:
             query = gr.Textbox("a photo of a seashore", label="query")
             button = gr.Button("Search", variant="primary", elem_id="go-search")
         with gr.Column():
-            found = gr.Image(type="filepath", label="hits", format="png")
+            found = gr.Image(type="filepath", label="hits", format="png", buttons=LOOK)
     button.click(search(folder), [files, query], found, api_name="search")
 
 
