@@ -101,7 +101,8 @@ class FakeHub:
 
     def _info(self, repo: str):
         files = self.repos.get(repo)
-        return files and {"id": repo, "sha": self.commit, "siblings": [{"rfilename": name} for name in files]}
+        siblings = [{"rfilename": name, "size": len(data)} for name, data in (files or {}).items()]
+        return files and {"id": repo, "sha": self.commit, "siblings": siblings}
 
     def _tree(self, repo: str):
         rows = []

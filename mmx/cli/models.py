@@ -113,9 +113,12 @@ def pull_model(model: Name, quiet: Quiet = False) -> None:
 
     A pull that was stopped goes on.
     """
+    from mmx.cli.preview import counting
     from mmx.models.hub import pull
 
-    for folder in pull(model, quiet=quiet):
+    with counting(shown=not quiet, of_bytes=True) as told:
+        folders = pull(model, quiet=quiet, told=told)
+    for folder in folders:
         print(folder)
 
 

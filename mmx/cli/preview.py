@@ -59,22 +59,26 @@ Told = Callable[[int, int], None]  # how many are done, and of how many
 
 
 @contextmanager
-def counting(*, shown: bool) -> Iterator[Told | None]:
-    """What is told how many are done, of how many, and shows it with the time that is left; None without a terminal."""
+def counting(*, shown: bool, of_bytes: bool = False) -> Iterator[Told | None]:
+    """What is told how many are done, of how many, and shows it with the time that is left; None without a terminal.
+    of_bytes: that are fetched, with how fast they come."""
     if not shown or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    counted = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+    columns = (BarColumn(), *counted, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -12,11 +12,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmx.digest import sha256_of_file
 from mmx.errors import ModelError, NetworkError, OutputError
 from mmx.media.files import write_atomic
 from mmx.models.known import ANY, KNOWN, Repo, find_known, repos_of
+from mmx.models.pulling import Told, bar_for
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 OFF = "the network is off (--offline or HF_HUB_OFFLINE)"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -86,8 +91,9 @@ def _line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def pull(name: str, *, quiet: bool = False) -> list[Path]:
-    """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots.
+def pull(name: str, *, quiet: bool = False, told: Told | None = None) -> list[Path]:
+    """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots. told: is told how many
+    bytes are there, in the place of the library's own bars.
 
     Goes on where it was stopped. Nothing is fetched unless all repositories hold what is wanted.
 
@@ -98,8 +104,20 @@ def pull(name: str, *, quiet: bool = False) -> list[Path]:
     if quiet:
         disable_progress_bars()
     repos = [_with_those_here(repo) for repo in repos_of(name)]
-    commits = [_published(repo) for repo in repos]
-    return [_fetch(repo, commit) for repo, commit in zip(repos, commits, strict=True)]
+    published = [_published(repo) for repo in repos]
+    sizes = [_missing(repo, info) for repo, info in zip(repos, published, strict=True)]
+    bars = [bar_for(told, sum(sizes[:k]), sum(sizes)) if told else None for k in range(len(sizes))]
+    return [_fetch(repo, info.sha, bar) for repo, info, bar in zip(repos, published, bars, strict=True)]
+
+
+def _missing(repo: Repo, info: ModelInfo) -> int:
+    """Bytes of what is wanted of a repository and not in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = repo.name.partition("@")[0]
+    wanted = [file for file in info.siblings or [] if any(fnmatch(file.rfilename, one) for one in repo.patterns)]
+    there = (try_to_load_from_cache(name, file.rfilename, revision=info.sha) for file in wanted)
+    return sum(file.size or 0 for file, at in zip(wanted, there, strict=True) if not isinstance(at, str))
 
 
 def _with_those_here(repo: Repo) -> Repo:
@@ -108,15 +126,16 @@ def _with_those_here(repo: Repo) -> Repo:
     return Repo(repo.name, tuple(dict.fromkeys(weight for part in (repo, *parts) for weight in part.weights)))
 
 
-def _published(repo: Repo) -> str:
-    """The commit to fetch. Raises ModelError where it lacks weights that are wanted or has them as pickles only."""
+def _published(repo: Repo) -> ModelInfo:
+    """The commit to fetch, its files and their sizes. Raises ModelError where it lacks weights that are wanted or has
+    them as pickles only."""
     from huggingface_hub import HfApi
 
     name, _, revision = repo.name.partition("@")
     if offline():
         raise NetworkError(f"{name}: {OFF}", hint="pull it once with a network")
     with _told(name):
-        info = HfApi().model_info(name, revision=revision or "main")
+        info = HfApi().model_info(name, revision=revision or "main", files_metadata=True)
     files = [sibling.rfilename for sibling in info.siblings or []]
     lacking = _unmatched(repo.weights, files)
     if lacking:
@@ -128,7 +147,7 @@ def _published(repo: Repo) -> str:
             f"{f', only pickles such as {pickles[0].as_posix()}' if pickles else ''}",
             hint=CONVERT if pickles else "",
         )
-    return info.sha
+    return info
 
 
 def _unmatched(patterns: Sequence[str], files: Sequence[str]) -> str | None:
@@ -136,12 +155,12 @@ def _unmatched(patterns: Sequence[str], files: Sequence[str]) -> str | None:
     return next((pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in files)), None)
 
 
-def _fetch(repo: Repo, commit: str) -> Path:
+def _fetch(repo: Repo, commit: str, bar: type | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     name = repo.name.partition("@")[0]
     with _told(name):
-        folder = Path(snapshot_download(name, revision=commit, allow_patterns=repo.patterns))
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=repo.patterns, tqdm_class=bar))
     wrong = damaged(folder)
     if wrong:
         for path in wrong:  # so that the next pull fetches them again
@@ -171,7 +190,7 @@ def snapshot(repo: Repo) -> Path:
                 hint=f"mmx models pull {name}",
             ) from None
         wanted = _with_those_here(repo)
-        return _fetch(wanted, _published(wanted))
+        return _fetch(wanted, _published(wanted).sha)
     wrong = damaged(folder, fresh=False)
     if wrong:
         raise ModelError(
