@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_WISH: ContextVar[threading.Event | None] = ContextVar("wish", default=None)
+
+
+@contextmanager
+def stopped_by(wish: threading.Event) -> Iterator[None]:
+    """Inside, an event that is set is a wish as Ctrl-C is one: for threads, where signals do not arrive."""
+    before = _WISH.set(wish)
+    try:
+        yield
+    finally:
+        _WISH.reset(before)
 
 
 class Interruptible:
@@ -14,8 +28,14 @@ class Interruptible:
     nothing. The second one interrupts at once. In threads, where signals do not arrive, nothing changes."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is to end."""
+        wish = _WISH.get()
+        return self._asked or (wish is not None and wish.is_set())
 
     def __enter__(self) -> Interruptible:
         if threading.current_thread() is threading.main_thread():
@@ -27,6 +47,6 @@ class Interruptible:
             signal.signal(number, handler)
 
     def _ask(self, *_: object) -> None:
-        if self.asked:
+        if self._asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True

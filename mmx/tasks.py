@@ -31,7 +31,8 @@ class Task:
     `train_bridge` trains, fused_trainer that of a bridge which sees a picture beside its source.
     losses: what a bridge trains by, the default first. protocol: what measures labelled shards, pairs_protocol what
     measures pairs without labels; functions of a translator and options. measured_with: packages of the extra `train`
-    that these need. origin: of a composed row what its bridges take, a key of the table of sources. verb: how notes
+    that these need. origin: of a composed row what its bridges take, a key of the table of sources. stepped: whether it
+    goes by steps, at each of which it may be stopped with what is best by then. verb: how notes
     introduce what was heard.
     """
 
@@ -50,6 +51,7 @@ class Task:
     measured_with: tuple[str, ...] = ()
     origin: str = ""
     verb: str = "heard"
+    stepped: bool = False
 
 
 _ROWS = (
@@ -112,6 +114,7 @@ _ROWS = (
         translator="mmx.guided.edit:Editor",
         protocol="mmx.evaluation.edit:measure",
         measured_with=("cv2",),
+        stepped=True,
     ),
 )
 

@@ -379,6 +379,8 @@ def test_the_document_names_every_parameter_and_the_page_needs_nothing_from_else
     for command in TASKS:
         named = {one["name"] for one in about["paths"][f"/v1/{command}"]["post"]["parameters"]}
         assert named == parameters(command).keys() and {"seed", "n", "bridge"} <= named
+    assert {path for path, one in about["paths"].items() if "x-ndjson" in str(one)} == {"/v1/edit"}
+    assert "ticket" in parameters("edit") and about["paths"]["/v1/stop"]["post"]["parameters"]
     status, shown = running.ask("/")
     assert status == 200 and shown.decode() == page(about) and b"//" not in shown.replace(b"http://mmx/", b"")
 

@@ -46,6 +46,8 @@ def each(
                 try:
                     said(item, outcome())
                     done += 1
+                except Interrupted:
+                    raise KeyboardInterrupt from None  # of the batch, whichever item it met
                 except Exception as error:
                     if os.environ.get("MMX_DEBUG") == "1":
                         raise

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from mmx.cli.preview import Showing, in_colour
 from mmx.cli.takes import takes
@@ -155,15 +155,11 @@ def about_a_face(text: str) -> bool:
 
 
 def _shown(engine: Engine) -> None:
-    """A line on the terminal that says how far it is, of what is computed here."""
-    from mmx.cli.engine import Here
+    """A line on the terminal that says how far it is."""
 
-    if not isinstance(engine, Here):
-        return
+    def watch(step: int, total: int, losses: dict[str, float]) -> None:
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        end = "\n" if step == total else ""
+        print(f"\r\x1b[K{step}/{total} {shown}", end=end, file=sys.stderr, flush=True)
 
-    def watch(step: Any, _: Any) -> None:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
-        end = "\n" if step.index == step.total else ""
-        print(f"\r\x1b[K{step.index}/{step.total} {losses}", end=end, file=sys.stderr, flush=True)
-
-    engine.translator.watch = watch
+    engine.watched(watch)

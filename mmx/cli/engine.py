@@ -16,7 +16,7 @@ from mmx.options import BridgeAndDecoder, Settings
 from mmx.serving.address import Address, find_server
 
 if TYPE_CHECKING:
-    from mmx.media.given import Done, Job
+    from mmx.media.given import Done, Job, Watch
     from mmx.serving.wire import Asked
     from mmx.spaces.question import Answer, Question
 
@@ -35,6 +35,8 @@ class Engine(Protocol):
     def models(self) -> dict[str, dict[str, str]]: ...
 
     def run(self, job: Job) -> Done: ...
+
+    def watched(self, watch: Watch) -> None: ...
 
     def close(self) -> None: ...
 
@@ -63,8 +65,13 @@ class Here:
 
         return run(self.translator, job)
 
+    def watched(self, watch: Watch) -> None:
+        """Have each step told, where it goes by steps."""
+        self.translator.watch = watch
+
     def close(self) -> None:
-        """They stay loaded."""
+        """They stay loaded, and tell nobody any more."""
+        self.translator.watch = None
 
 
 class Elsewhere:
@@ -83,10 +90,16 @@ class Elsewhere:
         self.here: Callable[[], Any] | None = None if address.required else here
         self.place, self.notice = self.engine.place, self.engine.notice
         self.models, self.facts = self.engine.models, self.engine.facts
+        self.watch: Watch | None = None
 
     def run(self, job: Job) -> Done:
         """As `mmx.translate.job.run`, elsewhere."""
         return self._either(lambda engine: engine.run(job))
+
+    def watched(self, watch: Watch) -> None:
+        """Have each step told, wherever it is computed."""
+        self.watch = watch
+        self.engine.watched(watch)
 
     def ask(self, question: Question) -> Iterable[Answer]:
         """As `Consulted.run`, elsewhere."""
@@ -99,6 +112,8 @@ class Elsewhere:
             if self.here is None:
                 raise
         self.engine, self.here = self.here(), None
+        if self.watch is not None:
+            self.engine.watched(self.watch)
         return call(self.engine)
 
     def close(self) -> None:

@@ -187,7 +187,7 @@ def _translate_one(
         return None
     done = engine.run(job)
     _write(done, targets, request.drawing)
-    if ledger:
+    if ledger and not done.stopped:
         ledger.add(key, targets)
     return job, done
 
@@ -199,7 +199,7 @@ def _tell(request: Request, group: Group, made: tuple[Job, Done] | None, talk: T
         talk.note(f"{sources[0].name}: already done")
         return
     job, done = made
-    talk.done(job, done, targets)
+    talk.done(job, done, targets[: len(done.artifacts)])
     if request.previews:
         preview([artifact.data for artifact in done.artifacts])
     if done.stopped == "interrupted":
@@ -209,7 +209,7 @@ def _tell(request: Request, group: Group, made: tuple[Job, Done] | None, talk: T
 
 
 def _write(done: Done, targets: list[Target], drawing: Path | None) -> None:
-    for target, artifact in zip(targets, done.artifacts, strict=True):
+    for target, artifact in zip(targets, done.artifacts, strict=not done.stopped):
         target.write(artifact.data)
         if drawing is not None:
             _draw(artifact.data, drawing)

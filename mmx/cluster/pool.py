@@ -15,7 +15,7 @@ from typing import Any
 import mmx
 from mmx.cluster.worker import Worker
 from mmx.errors import DeadlyError, MmxError, ModelError, NetworkError, UsageError
-from mmx.media.given import Done, Job
+from mmx.media.given import Done, Job, Watch
 from mmx.serving.wire import Asked
 from mmx.spaces.question import Answer, Question
 
@@ -72,6 +72,9 @@ class Pool:
     def run(self, job: Job) -> Done:
         """As `mmx.translate.job.run`, by any worker. Raises DeadlyError for a job that every worker dies of."""
         return self._done(job, job.inputs[0].name)
+
+    def watched(self, watch: Watch) -> None:
+        """Workers do not tell of their steps: several jobs are in work."""
 
     def ask(self, question: Question) -> list[Answer]:
         """As `Consulted.run`, by any worker and all at once. Raises DeadlyError for what every worker dies of."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from mmx.bridges.mapper import Mapper
 from mmx.decoders.base import Decoder
 from mmx.decoders.face_words import FaceWords
-from mmx.errors import InputError, ModelError, UsageError
+from mmx.errors import InputError, Interrupted, ModelError, UsageError
 from mmx.guided.edit_terms import DRAWN, LR, STEPS, WAY, Wanted, edited
 from mmx.guided.held import across
 from mmx.guided.invert import Inverted, invert
@@ -55,7 +55,6 @@ class Editor(Translator):
         self.decoder_at, self.space_at = decoder_at, space_at
         self.mapper: Mapper | None = None
         self.mapper_at: Located | None = None
-        self.watch: Callable[[Step, Sequence[Tensor]], None] | None = None
 
     @classmethod
     def open(cls, task: str, names: Names, decoder: Any, decoder_at: Located) -> Editor:
@@ -184,7 +183,13 @@ class Editor(Translator):
         done = Translation([])
         for index in indices:
             begun = time.perf_counter()
-            found = self.inverted(picture, seed, index, invert)
+            try:
+                found = self.inverted(picture, seed, index, invert)
+            except Interrupted:
+                if not done.media:
+                    raise
+                done.stopped, done.until = "interrupted", None  # those before it are whole
+                break
             done.notes.append(_said(found))
             done.seconds["bridge"] = done.seconds.get("bridge", 0.0) + time.perf_counter() - begun
             start = found.conditioning
@@ -195,6 +200,8 @@ class Editor(Translator):
             draws = [generator_for(seed, index) for _ in points]
             done.media += self.decoder.decode(points.cpu(), generators=draws)
             done.conditioning = [*done.conditioning, *points.cpu()]
+            if done.stopped:
+                break
         done.seconds["decode"] = time.perf_counter() - started - done.seconds["bridge"]
         return done
 
@@ -212,11 +219,15 @@ class Editor(Translator):
         self, done: Translation, start: Tensor, wanted: Wanted, schedule: Schedule, noise: tuple[int, int]
     ) -> Tensor:
         """An edit by optimisation, and what there is to say of it, into `done`."""
-        point, found = self.by_steps(start, wanted, schedule, noise, self.watch)
+        point, found = self.by_steps(start, wanted, schedule, noise, self._seen)
         done.stopped, done.until = found.stopped, len(found.steps) - 1
         first, last = found.steps[0].losses, found.steps[min(found.step, len(found.steps) - 1)].losses
         done.notes.append(", ".join(f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last))
         return point
+
+    def _seen(self, step: Step, _: Sequence[Tensor]) -> None:
+        if self.watch is not None:
+            self.watch(step.index, step.total, step.losses)
 
     def inverted(self, picture: Image.Image, seed: int, index: int, steps: int) -> Inverted:
         """What the decoder draws a picture from, with the noise of a seed and an index."""

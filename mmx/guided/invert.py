@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmx.decoders.base import Decoder
 from mmx.decoders.teacher import pixels_of
+from mmx.errors import Interrupted
 from mmx.guided.residual import Schedule, Term, optimise
 
 LR = 0.03  # of a conditioning's entries, whose variance is near 1
@@ -41,7 +42,8 @@ def on_shell(point: Tensor, like: Tensor) -> Tensor:
 def invert(photo: Image.Image, decoder: Decoder, paint: Paint, see: Callable[[Tensor], Tensor], steps: int) -> Inverted:
     """From the teacher's own point on, so that pixels and what `see` makes of them come near the photo's.
 
-    see: pixels (B, 3, S, S) in [0, 1] → unit vectors (B, D). steps: 0 leaves the teacher's point as it is.
+    see: pixels (B, 3, S, S) in [0, 1] → unit vectors (B, D). steps: 0 leaves the teacher's point as it is. Raises
+    Interrupted: nothing was made of it yet.
     """
     start = decoder.targets([photo]).to(decoder.device).clone()  # not one of inference mode
     size = paint(start).shape[-1]
@@ -58,6 +60,8 @@ def invert(photo: Image.Image, decoder: Decoder, paint: Paint, see: Callable[[Te
         Term("near", NEAR, lambda s: s[1].square().mean() * _scale(start)),
     ]
     found = optimise([torch.zeros_like(start)], look, terms, Schedule(steps, LR / math.sqrt(_scale(start))))
+    if found.stopped == "interrupted":
+        raise Interrupted("interrupted before the first step; nothing was made yet")
     errors = [step.losses["pixels"] for step in found.steps]
     point = on_shell(start + found.residual[0], start)
     return Inverted(point, errors[0], errors[min(found.step, len(errors) - 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from mmx.digest import sha256
 from mmx.media.names import printable
 from mmx.options import Settings
+
+Watch = Callable[[int, int, dict[str, float]], None]  # is told of a step, of how many, and of its losses by name
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Artifact:
 
 @dataclass
 class Done:
-    """A finished job. stopped: "interrupted" or "nonfinite" where what there was by then is all that it gives."""
+    """A finished job. stopped: "interrupted" or "nonfinite" where what there was by then is all that it gives: of the
+    result that was in work what was best, and none of those after it."""
 
     artifacts: list[Artifact]
     heard: list[list[tuple[str, float]]]

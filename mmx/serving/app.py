@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,23 +14,23 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 import mmx
 from mmx.errors import InputError, MmxError, UsageError
 from mmx.faults import unexpected
-from mmx.media.given import Done
+from mmx.media.given import Done, Watch
 from mmx.serving.asking import question_of, shown
-from mmx.serving.line import Full, Left, Line
+from mmx.serving.door import Guard, Limits, body_of, guarded, told
+from mmx.serving.line import Line
 from mmx.serving.openapi import document, page
 from mmx.serving.query import Part, job_of
 from mmx.serving.shelf import Shelf
+from mmx.serving.steps import NDJSON, Stepping, Tickets, line
 from mmx.serving.wire import (
     ANYWHERE,
-    SCHEMA,
     Asked,
     asked_of,
     pack_answer,
@@ -43,19 +42,7 @@ from mmx.serving.wire import (
 from mmx.spaces.question import ASKING, raised
 from mmx.tasks import TASKS
 
-STATUS = {2: 400, 3: 422, 4: 409, 5: 502}  # by an error's exit code; 500 for all others
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes. room: jobs at a time; size: bytes of a request; patience: seconds that one may take to
-    arrive; shelf: translators that stay loaded."""
-
-    room: int = 64
-    size: int = 256 << 20
-    patience: float = 60.0
-    shelf: int = 8
 
 
 @dataclass
@@ -66,6 +53,7 @@ class State:
     line: Line
     shelf: Shelf
     preload: tuple[str, ...] = ()
+    tickets: Tickets = field(default_factory=Tickets)
     failed: dict[str, str] = field(default_factory=dict)  # of what was to be loaded first: why it was not
     started: float = field(default_factory=time.monotonic)
 
@@ -73,62 +61,18 @@ class State:
         """What the models' thread returns. Raises as it does."""
         return await self.line.do(work, request.is_disconnected)
 
+    async def job(self, request: Request, work: Callable[[Watch], Done], ticket: str | None) -> Done:
+        """A job's result. Raises as `run` of its models does."""
+        return await self.tickets.do(self.line, Stepping(), work, request.is_disconnected, ticket)
 
-class Slow(UsageError):
-    """A request did not arrive in time."""
-
-
-class Large(UsageError):
-    """A request is larger than the server takes."""
-
-
-def told(error: MmxError, status: int | None = None) -> JSONResponse:
-    """An error as an answer, with the object that `--json` prints."""
-    status = status or STATUS.get(error.exit_code, 500)
-    headers = {"Retry-After": "1"} if status == 429 else {}
-    return JSONResponse({"schema": SCHEMA, **error.as_dict()}, status, headers)
-
-
-def guarded(page: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """A page whose errors are answers."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await page(request)
-        except Full as error:
-            return told(error, 429)
-        except Slow as error:
-            return told(error, 408)
-        except Large as error:
-            return told(error, 413)
-        except MmxError as error:
-            return told(error)
-        except (ClientDisconnect, Left):
-            return Response(status_code=499)  # nobody reads it
-        except HTTPException as error:
-            return told(UsageError(str(error.detail)), error.status_code)
-        except Exception as error:
-            return told(unexpected(error))
-
-    return answer
-
-
-async def body_of(request: Request, limits: Limits) -> bytes:
-    """The whole body. Raises Slow, Large, ClientDisconnect."""
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limits.size:
-        raise Large(f"more than {limits.size} bytes")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(limits.patience):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limits.size:
-                    raise Large(f"more than {limits.size} bytes")
-                parts.append(chunk)
-    except TimeoutError:
-        raise Slow(f"the request did not arrive within {limits.patience:g} s") from None
-    return b"".join(parts)
+    async def told(
+        self, request: Request, work: Callable[[Watch], Done], ticket: str | None, last: Callable[[Done], bytes]
+    ) -> Response:
+        """A job's steps as they come, and what `last` makes of its result."""
+        job = Stepping()
+        doing = asyncio.create_task(self.tickets.do(self.line, job, work, request.is_disconnected, ticket))
+        doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody reads on
+        return await job.answer(doing, last)
 
 
 async def health(request: Request) -> Response:
@@ -154,9 +98,18 @@ async def jobs(request: Request) -> Response:
     """A command's job."""
     state: State = request.app.state.ours
     header, blobs = unpack(await body_of(request, state.limits))
-    asked, job = asked_of(_ours(header)), unpack_job(header, blobs)
-    done = await state.work(request, lambda: _run(state.shelf, asked, job))
-    return Response(pack_done(done), media_type="application/octet-stream")
+    asked, job, ticket = asked_of(_ours(header)), unpack_job(header, blobs), header.get("ticket")
+    work = partial(_run, state.shelf, asked, job)
+    if isinstance(ticket, str):
+        return await state.told(request, work, ticket, lambda done: line({"event": "done"}) + pack_done(done))
+    return Response(pack_done(await state.job(request, work, None)), media_type="application/octet-stream")
+
+
+async def stop(request: Request) -> Response:
+    """End a job at its next step, with what is best by then."""
+    state: State = request.app.state.ours
+    ticket = request.query_params.get("ticket", "")
+    return JSONResponse({"ticket": ticket, "found": state.tickets.stop(ticket)})
 
 
 async def questions(request: Request) -> Response:
@@ -168,9 +121,9 @@ async def questions(request: Request) -> Response:
     return Response(pack_answer(answer), media_type="application/octet-stream")
 
 
-def _run(shelf: Shelf, asked: Any, job: Any) -> Done:
+def _run(shelf: Shelf, asked: Any, job: Any, watch: Watch) -> Done:
     try:
-        return shelf.run(asked, job)
+        return shelf.run(asked, job, watch)
     except MmxError:
         raise
     except Exception as error:
@@ -209,26 +162,40 @@ async def consult(request: Request, command: str) -> Response:
 
 
 async def translate(request: Request, command: str) -> Response:
-    """The artifact, or with `Accept: application/json` all that is known of it."""
+    """The artifact, or with `Accept: application/json` all that is known of it, or with that of NDJSON its steps,
+    too."""
     state: State = request.app.state.ours
     parts = await _parts(request, state.limits)
     asked, job = job_of(command, request.query_params, parts)
-    as_json = "application/json" in request.headers.get("accept", "")
+    accepted = request.headers.get("accept", "")
+    as_json = any(kind in accepted for kind in ("application/json", NDJSON))
     if job.layout == "single" and len(job.indices) > 1 and not as_json:
         raise UsageError(
             "several results are one answer as JSON, or as a sheet", hint="Accept: application/json; grid=1"
         )
-    done = await state.work(request, lambda: _run(state.shelf, asked, job))
-    kind = "audio/wav" if TASKS[command].target.modality == "sound" else "image/png"
-    if not as_json:
-        return Response(done.artifacts[0].data, media_type=kind)
+    work, ticket = partial(_run, state.shelf, asked, job), request.query_params.get("ticket")
+    if NDJSON in accepted:
+        return await state.told(request, work, ticket, lambda done: line({"event": "done"} | _known(command, done)))
+    done = await state.job(request, work, ticket)
+    if as_json:
+        return JSONResponse(_known(command, done))
+    return Response(done.artifacts[0].data, media_type=_kind(command))
+
+
+def _kind(command: str) -> str:
+    return "audio/wav" if TASKS[command].target.modality == "sound" else "image/png"
+
+
+def _known(command: str, done: Done) -> dict[str, Any]:
+    """All that is known of a job's results."""
+    kind = _kind(command)
     artifacts = [
         {"media_type": kind, "base64": base64.b64encode(one.data).decode(), "provenance": one.record}
         for one in done.artifacts
     ]
     heard = [[{"label": label, "share": share} for label, share in one] for one in done.heard]
     about = {"schema": "mmx.served/1", "command": command, "heard": heard, "seconds": done.seconds, "notes": done.notes}
-    return JSONResponse(about | {"artifacts": artifacts})
+    return about | {"artifacts": artifacts, "stopped": done.stopped}
 
 
 async def _parts(request: Request, limits: Limits) -> list[Part]:
@@ -256,22 +223,6 @@ async def _parts(request: Request, limits: Limits) -> list[Part]:
     return found
 
 
-class Guard:
-    """Lets in who knows the token. What connects over a Unix socket is its owner, and needs none."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token = app, token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self.token:
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, b"Bearer " + self.token):
-                refusal = UsageError("this server's token is missing or wrong", hint="MMX_SERVER_TOKEN")
-                await told(refusal, 401)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
 async def schema(request: Request) -> Response:
     return JSONResponse(document(request.app.state.ours.limits.size))
 
@@ -293,7 +244,7 @@ def make_app(limits: Limits, *, token: str = "", preload: tuple[str, ...] = ()) 
 
     pages = [("/health", health, "GET"), ("/models", models, "GET"), ("/openapi.json", schema, "GET")]
     pages += [("/", docs, "GET"), ("/v1/open", open_models, "POST"), ("/v1/jobs", jobs, "POST")]
-    pages += [("/v1/questions", questions, "POST"), ("/v1/{command}", command, "POST")]
+    pages += [("/v1/questions", questions, "POST"), ("/v1/stop", stop, "POST"), ("/v1/{command}", command, "POST")]
     routes = [Route(path, guarded(page), methods=[method]) for path, page, method in pages]
     app = Starlette(routes=routes, lifespan=life)
     app.state.ours = state

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
-from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 import mmx
 from mmx.errors import MmxError, NetworkError, UsageError
-from mmx.media.given import Done, Job
+from mmx.interrupt import Interruptible
+from mmx.media.given import Done, Job, Watch
 from mmx.serving.address import Address
 from mmx.serving.wire import (
     Asked,
@@ -23,6 +26,7 @@ from mmx.serving.wire import (
     unpack_done,
 )
 from mmx.spaces.question import Answer, Question
+from mmx.tasks import TASKS
 
 CONNECT = 5.0  # seconds that a server may take to accept
 TRIES = 600  # of a job that a full queue does not take, a tenth of a second to a second apart
@@ -58,10 +62,46 @@ class Served:
         about = json.loads(self._post("/v1/open", pack(asked.as_dict(), ())))
         self.place, self.notice, self.models = about["place"], about["notice"], about["models"]
         self.facts: dict[str, Any] = about.get("facts", {})
+        self.watch: Watch | None = None
 
     def run(self, job: Job) -> Done:
-        """As `mmx.translate.job.run`, elsewhere."""
-        return unpack_done(self._post("/v1/jobs", pack_job(self.asked, job)))
+        """As `mmx.translate.job.run`, elsewhere. Of what goes by steps Ctrl-C brings what is best by then."""
+        if job.command not in TASKS or not TASKS[job.command].stepped:
+            return unpack_done(self._post("/v1/jobs", pack_job(self.asked, job)))
+        ticket, wishes = secrets.token_hex(16), Interruptible()
+        with ExitStack() as begun:
+
+            def read(answer: HTTPResponse) -> bytes:
+                return self._followed(answer, ticket, wishes, begun)
+
+            done = unpack_done(self._post("/v1/jobs", pack_job(self.asked, job, ticket), read))
+        if wishes.asked:  # even where it was done by then
+            done.stopped = done.stopped or "interrupted"
+        return done
+
+    def watched(self, watch: Watch) -> None:
+        """Have each step told."""
+        self.watch = watch
+
+    def _followed(self, answer: HTTPResponse, ticket: str, wishes: Interruptible, begun: ExitStack) -> bytes:
+        """A job's steps, each of which is told, up to what was made. Raises the error that is told in its place, and
+        Gone."""
+        stepping = stopping = False
+        for line in iter(answer.readline, b""):
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "done":
+                return answer.read()
+            if event["event"] == "error":
+                raise self._as_written(error_of(event))
+            if not stepping:  # up to here Ctrl-C ends it at once
+                begun.enter_context(wishes)
+                stepping = True
+            if self.watch is not None:
+                self.watch(event["step"], event["of"], event["losses"])
+            if wishes.asked and not stopping:
+                self._once(f"/v1/stop?ticket={ticket}", b"")
+                stopping = True
+        raise Gone(f"the server at {self.address} went away")
 
     def ask(self, question: Question) -> list[Answer]:
         """As `Consulted.run`, elsewhere, and all at once."""
@@ -70,10 +110,10 @@ class Served:
             self._as_written(answer.error)
         return [answer]
 
-    def _post(self, path: str, body: bytes) -> bytes:
-        """The answer. Raises the error that it tells of."""
+    def _post(self, path: str, body: bytes, read: Callable[[HTTPResponse], bytes] = HTTPResponse.read) -> bytes:
+        """The answer, as it is read where all is well. Raises the error that it tells of."""
         for attempt in range(TRIES):
-            status, data = self._once(path, body)
+            status, data = self._once(path, body, read)
             if status != 429:
                 break
             import time
@@ -101,7 +141,9 @@ class Served:
             error.hint = error.hint.replace(known, written)
         return error
 
-    def _once(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def _once(
+        self, path: str, body: bytes, read: Callable[[HTTPResponse], bytes] = HTTPResponse.read
+    ) -> tuple[int, bytes]:
         to = self.address
         connection = _Unix(to) if to.socket else HTTPConnection(to.host, to.port)
         headers = {"Content-Type": "application/octet-stream"}
@@ -109,7 +151,7 @@ class Served:
         try:
             connection.request("POST", path, body, headers)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, read(answer) if answer.status == 200 else answer.read()
         except (OSError, HTTPException):
             raise Gone(f"no server answers at {to}", hint="mmx serve starts one; --server none does without") from None
         finally:

@@ -30,8 +30,11 @@ class Line:
         self.touched = time.monotonic()  # when a job last came or ended
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mmx-models")
 
-    async def do(self, work: Callable[[], T], left: Callable[[], Awaitable[bool]]) -> T:
-        """What `work` returns or raises. left: whether nobody waits for it any more: it is then not begun.
+    async def do(
+        self, work: Callable[[], T], left: Callable[[], Awaitable[bool]], stop: Callable[[], None] = lambda: None
+    ) -> T:
+        """What `work` returns or raises. left: whether nobody waits for it any more: it is then not begun, or asked to
+        stop.
 
         Raises Full, Left.
         """
@@ -42,8 +45,10 @@ class Line:
         try:
             future = asyncio.wrap_future(running := self._worker.submit(work))
             while not (await asyncio.wait([future], timeout=ASK))[0]:
-                if await left() and running.cancel():
-                    raise Left
+                if await left():
+                    if running.cancel():
+                        raise Left
+                    stop()
             return future.result()
         finally:
             self.waiting -= 1

@@ -16,7 +16,7 @@ import uvicorn
 
 from mmx.errors import DiskError, UsageError
 from mmx.serving.address import TOKEN, default_socket, is_loopback, token_file
-from mmx.serving.app import Guard
+from mmx.serving.door import Guard
 
 CHECK = 1.0  # seconds between two looks at whether anything is to do
 

@@ -35,6 +35,7 @@ ERRORS = {
     "422": "The input is unreadable.",
     "429": "As many jobs wait as may; try again soon.",
 }
+STREAM = " As NDJSON: a line for each step as it is done, with its losses, and a last one with the rest or an error."
 STYLE = "body{font:16px system-ui;margin:2em auto;max-width:60em;padding:0 1em}td,th{text-align:left;padding:.2em .8em}"
 STYLE += "code{background:#8882;padding:.1em .3em}:root{color-scheme:light dark}"
 
@@ -50,6 +51,7 @@ def document(size: int) -> dict[str, Any]:
         paths[f"/v1/{name}"] = {"post": _operation(name)}
     for name in ASKING:
         paths[f"/v1/{name}"] = {"post": _question(name)}
+    paths["/v1/stop"] = {"post": _stop()}
     about = f"Models that stay loaded, on this machine. Requests of at most {size} bytes."
     return {
         "openapi": "3.1.0",
@@ -64,8 +66,15 @@ def _plain(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": "JSON", "content": {"application/json": {}}}}}
 
 
+def _stop() -> dict[str, Any]:
+    ticket = Parameter("ticket", str, None, "What the job was called by who asked for it.")
+    summary = "End a job that goes by steps: it answers with what is best by then."
+    return _plain(summary) | {"operationId": "stop", "parameters": [_parameter(ticket)]}
+
+
 def _operation(command: str) -> dict[str, Any]:
     task = TASKS[command]
+    streams = {"application/x-ndjson": {}} if task.stepped else {}
     kind = "audio/wav" if task.target.modality == "sound" else "image/png"
     form = {"type": "object", "properties": {"source": {"type": "string", "format": "binary"}}}
     return {
@@ -79,8 +88,9 @@ def _operation(command: str) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The artifact, with what made it inside; or as JSON, base64 beside what was heard.",
-                "content": {kind: {}, "application/json": {}},
+                "description": "The artifact, with what made it inside; or as JSON, base64 beside what was heard."
+                + (STREAM if streams else ""),
+                "content": {kind: {}, "application/json": {}} | streams,
             },
             **{status: {"description": text} for status, text in ERRORS.items()},
         },
@@ -122,6 +132,8 @@ def page(about: dict[str, Any]) -> str:
             parts.append(f"<h2><code>{method.upper()} {path}</code></h2><p>{html.escape(operation['summary'])}</p>")
             if method == "post":
                 name = operation["operationId"]
+                if "application/x-ndjson" in operation["responses"]["200"]["content"]:
+                    parts.append(f"<p>{html.escape(STREAM)} <code>-N -H 'Accept: application/x-ndjson'</code></p>")
                 parts.append(f"<p><code>{html.escape(_example(name))}</code></p>")
                 rows = "".join(_row(one) for one in operation["parameters"])
                 parts.append(f"<table><tr><th>query<th>type<th>default<th>what{rows}</table>")
@@ -129,6 +141,8 @@ def page(about: dict[str, Any]) -> str:
 
 
 def _example(command: str) -> str:
+    if command == "stop":
+        return "curl --unix-socket SOCKET -X POST http://mmx/v1/stop?ticket=mine"
     if command in ASKING:
         _, data, query = SAYS[command]
         return f"curl --unix-socket SOCKET --data-binary {data} 'http://mmx/v1/{command}{query}'"

@@ -63,6 +63,8 @@ def parameters(command: str) -> dict[str, Parameter]:
         Parameter("name", str, "input", "What the input is called in the results' provenance."),
         *(Parameter(role, str, None, f"The {role}: a name or a folder. Default: the starter.") for role in MODELS),
     ]
+    if TASKS[command].stepped:
+        own.append(Parameter("ticket", str, None, "What the job is called: POST /v1/stop?ticket=... ends it early."))
     hints = get_type_hints(Settings, include_extras=True)
     for option in fields(Settings):
         typed, about = (*get_args(hints[option.name]), None)[:2]

@@ -11,7 +11,7 @@ from typing import Any
 from mmx.device import pick_device, placed, threads
 from mmx.errors import InputError, MmxError
 from mmx.faults import unexpected
-from mmx.media.given import Done, Job
+from mmx.media.given import Done, Job, Watch
 from mmx.serving.wire import Asked
 from mmx.spaces.question import CONSULTING, Answer, Question
 from mmx.tasks import task
@@ -65,16 +65,20 @@ class Shelf:
             "models": {role: at.as_dict() for role, at in found.models.items()},
         }
 
-    def run(self, asked: Asked, work: Job | Question) -> Done | Answer:
-        """A job's result, or a question's answer. Raises whatever `mmx.translate.job.run` raises; what is wrong with a
-        question is in its answer."""
+    def run(self, asked: Asked, work: Job | Question, watch: Watch | None = None) -> Done | Answer:
+        """A job's result, or a question's answer. watch: is told of a job's steps. Raises whatever
+        `mmx.translate.job.run` raises; what is wrong with a question is in its answer."""
         if isinstance(work, Question):
             return self._answer(asked, work)
         translator = self.take(asked)
         from mmx.translate.job import run
 
-        with threads(asked.threads):
-            return run(translator, work)
+        translator.watch = watch
+        try:
+            with threads(asked.threads):
+                return run(translator, work)
+        finally:
+            translator.watch = None
 
     def loaded(self) -> list[dict[str, Any]]:
         """What is loaded, that used last first."""

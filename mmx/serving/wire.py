@@ -91,14 +91,15 @@ def asked_of(header: dict[str, Any]) -> Asked:
     return asked
 
 
-def pack_job(asked: Asked, job: Job) -> bytes:
-    """A job and what it is for → bytes."""
+def pack_job(asked: Asked, job: Job, ticket: str | None = None) -> bytes:
+    """A job and what it is for → bytes. ticket: what it is called by who wants to be told of its steps."""
     inputs = [
         {"name": given.name, "role": given.role, "weight": given.weight, "is_text": given.is_text}
         for given in job.inputs
     ]
     about = {"settings": asdict(job.settings), "indices": job.indices, "layout": job.layout, "strict": job.strict}
-    return pack(asked.as_dict() | about | {"inputs": inputs}, (given.data for given in job.inputs))
+    about |= {"inputs": inputs} if ticket is None else {"inputs": inputs, "ticket": ticket}
+    return pack(asked.as_dict() | about, (given.data for given in job.inputs))
 
 
 def unpack_job(header: dict[str, Any], blobs: list[bytes]) -> Job:
@@ -118,7 +119,7 @@ def unpack_job(header: dict[str, Any], blobs: list[bytes]) -> Job:
 
 def pack_done(done: Done) -> bytes:
     """A finished job → bytes."""
-    header = {"heard": done.heard, "seconds": done.seconds, "notes": done.notes}
+    header = {"heard": done.heard, "seconds": done.seconds, "notes": done.notes, "stopped": done.stopped}
     header["records"] = [artifact.record for artifact in done.artifacts]
     return pack(header, (artifact.data for artifact in done.artifacts))
 
@@ -128,7 +129,7 @@ def unpack_done(data: bytes) -> Done:
     header, blobs = unpack(data)
     artifacts = [Artifact(blob, record) for blob, record in zip(blobs, header["records"], strict=True)]
     heard = [[(label, share) for label, share in one] for one in header["heard"]]
-    return Done(artifacts, heard, header["seconds"], header["notes"])
+    return Done(artifacts, heard, header["seconds"], header["notes"], header["stopped"])
 
 
 def pack_question(asked: Asked, question: Question) -> bytes:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmx.bridges.base import Bridge, WordsBridge
 from mmx.decoders.base import Decoder
 from mmx.errors import UsageError
+from mmx.media.given import Watch
 from mmx.media.notes import notes_of
 from mmx.models.store import Located, locate
 
@@ -113,6 +114,7 @@ class Translator:
     notice: ClassVar[str] = ""  # what every artifact has to say beyond being synthetic
     libraries: ClassVar[tuple[str, ...]] = ()  # that the bytes depend on, beyond those of every translator
     options: ClassVar[tuple[str, ...]] = ()  # of a job's settings, what `translate` takes
+    watch: Watch | None = None  # is told of each step, where it goes by steps
 
     def __init__(
         self,

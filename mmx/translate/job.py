@@ -106,9 +106,10 @@ def _artifacts(translator: Translator, job: Job, translations: list[Translation]
     media = [medium for translation in translations for medium in translation.media]
     if job.layout == "single":
         each = translations[0].heard_each or [translations[0].heard] * len(media)
+        indices = job.indices[: len(media)]  # all, unless it ended before its time
         return [
-            _encode(medium, _record(translator, job, [heard], [index]))
-            for index, medium, heard in zip(job.indices, media, each, strict=True)
+            _encode(medium, _record(translator, _whole(job) if index != indices[-1] else job, [heard], [index]))
+            for index, medium, heard in zip(indices, media, each, strict=True)
         ]
     pictures = media
     record = _record(translator, job, [translation.heard for translation in translations], list(job.indices))
@@ -116,6 +117,11 @@ def _artifacts(translator: Translator, job: Job, translations: list[Translation]
         return [_encode_gif(pictures, record)]
     columns = len(pictures) if job.layout == "strip" else len(job.indices) if len(translations) > 1 else None
     return [_encode(grid(pictures, columns), record)]
+
+
+def _whole(job: Job) -> Job:
+    """A job as of results that were done before a later one was stopped."""
+    return replace(job, settings=replace(job.settings, until=None))
 
 
 def _encode(medium: Image.Image | Waveform, record: dict[str, Any]) -> Artifact:
