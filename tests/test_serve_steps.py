@@ -137,7 +137,7 @@ def test_ctrl_c_writes_what_is_best_by_then(server: str, start, mmx_in_process, 
 
 @pytest.mark.parametrize("server", ["none", "auto"])
 def test_results_that_were_done_before_ctrl_c_stay_whole(
-    server: str, start, mmx_in_process, folder, monkeypatch
+    server: str, start, mmx_in_process, folder, common, monkeypatch
 ) -> None:
     running = start()
 
@@ -153,13 +153,13 @@ def test_results_that_were_done_before_ctrl_c_stay_whole(
         assert mmx_in_process(*line)[0] == 130
     made = sorted(Path("out").iterdir())
     untils = [read_record(path.read_bytes(), path.name)["settings"]["until"] for path in made]
-    assert len(made) == 2 and untils == [None, 1 if server == "none" else 2]
+    assert len(made) == 2 and untils[0] is None and untils[1] in ((1,) if server == "none" else (1, 2))
     assert all(mmx_in_process("reproduce", path, "face.png", "--decoder", common[1])[0] == 0 for path in made)
 
 
 @pytest.mark.parametrize("server", ["none", "auto"])
 def test_a_loss_that_is_no_number_ends_it_with_the_same_code(
-    server: str, start, mmx_in_process, folder, monkeypatch
+    server: str, start, mmx_in_process, folder, common, monkeypatch
 ) -> None:
     start()
     at_step(3, lambda value: value * float("nan"), monkeypatch)

@@ -16,7 +16,7 @@ from mmx.errors import InputError, UsageError
 from mmx.media.face_texts import said
 from mmx.media.files import given_file
 from mmx.media.stores import expand
-from mmx.network import Clustered
+from mmx.network import Spread
 from mmx.options import Decoder, Output, Placement, Seed, Settings
 from mmx.recipes.editing import Editing
 from mmx.spaces.query import parse_query
@@ -94,7 +94,7 @@ def edit(
     editing: Editing,
     models: Guiding,
     placement: Placement,
-    spread: Clustered,
+    spread: Spread,
     saying: Showing,
 ) -> None:
     """Edit a picture or a face toward a text or a sound; every network stays frozen.

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from mmx.errors import InputError, NetworkError, UsageError
+from mmx.errors import DiskError, InputError, NetworkError, UsageError
 from mmx.media import files
 from mmx.media.files import ADDRESS, Source, Target
 from mmx.media.formats import MAX_BYTES, SUFFIXES
@@ -91,16 +91,23 @@ class Store:
             raise InputError(f"{shown(url)}: {_said(error)}") from None
 
     def write(self, url: str, data: bytes) -> None:
-        """An object as a whole: object stores show it once it is complete. Raises NetworkError."""
+        """An object as a whole: object stores show it once it is complete. Raises NetworkError, and DiskError where
+        nothing can be written at all."""
 
         def put(fs: Any, path: str) -> None:
-            fs.makedirs(fs._parent(path), exist_ok=True)
+            if path.startswith("/"):  # an object store names BUCKET/KEY: it has no folders, and would make the bucket
+                fs.makedirs(fs._parent(path), exist_ok=True)
             fs.pipe_file(path, data)
 
         try:
             self.ask(put, url)
+        except FileNotFoundError:
+            raise DiskError(
+                f"{shown(url)}: not written: there is no such bucket", hint="a bucket is not made"
+            ) from None
         except FINAL as error:
-            raise NetworkError(f"{shown(url)}: not written: {_said(error)}") from None
+            kind = DiskError if isinstance(error, PermissionError) else NetworkError
+            raise kind(f"{shown(url)}: not written: {_said(error)}") from None
 
     @cached_property
     def names(self) -> frozenset[str]:
