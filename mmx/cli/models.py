@@ -117,7 +117,7 @@ def pull_model(model: Name, quiet: Quiet = False) -> None:
     from mmx.models.hub import pull
 
     with counting(shown=not quiet, of_bytes=True) as told:
-        folders = pull(model, quiet=quiet, told=told)
+        folders = pull(model, told=told)
     for folder in folders:
         print(folder)
 

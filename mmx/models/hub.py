@@ -91,9 +91,9 @@ def _line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def pull(name: str, *, quiet: bool = False, told: Told | None = None) -> list[Path]:
+def pull(name: str, *, told: Told | None = None) -> list[Path]:
     """Fetch what is read of a model, check every file, pin the commit. Returns the snapshots. told: is told how many
-    bytes are there, in the place of the library's own bars.
+    bytes are there, in the place of the library's own bars, which are never shown.
 
     Goes on where it was stopped. Nothing is fetched unless all repositories hold what is wanted.
 
@@ -101,7 +101,7 @@ def pull(name: str, *, quiet: bool = False, told: Told | None = None) -> list[Pa
     """
     from huggingface_hub.utils import disable_progress_bars
 
-    if quiet:
+    if told is None:
         disable_progress_bars()
     repos = [_with_those_here(repo) for repo in repos_of(name)]
     published = [_published(repo) for repo in repos]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,11 @@ def bar_for(told: Told, before: int, total: int) -> type:
     class Bar(tqdm):
         def __init__(self, *given: Any, name: str | None = None, **more: Any) -> None:
             self.of_bytes = name == BYTES
-            super().__init__(*given, name=name, **more)
+            super().__init__(*given, name=name, **more | {"disable": False, "file": io.StringIO()})
 
         def display(self, *_: Any, **__: Any) -> None:
             if self.of_bytes:
                 here = before + int(self.n)
                 told(here, max(total, here, before + int(self.total or 0)))
-
-        def clear(self, *_: Any, **__: Any) -> None:
-            """There is nothing to take off the terminal."""
 
     return Bar
