@@ -242,6 +242,17 @@ def test_a_line_that_makes_no_sense_costs_no_cluster(mmx_in_process, bark: Path,
     assert got == 2 and b"without torchrun" in err
 
 
+def test_a_ray_that_does_not_start_is_no_bug(mmx_in_process, bark: Path, tmp_path: Path, monkeypatch) -> None:
+    import ray
+
+    def busy(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray says it
+
+    monkeypatch.setattr(ray, "init", busy)
+    got, _, err = mmx_in_process("sound2img", bark, "-o", tmp_path / "x.png", "--engine", "ray")
+    assert got == 5 and b"Ray does not start: The current node timed out" in err
+
+
 def test_workers_are_as_many_as_there_is_room_for(monkeypatch) -> None:
     """On each machine: what is left on two makes no worker together."""
     machines = [{"CPU": 7.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 64.0}]

@@ -212,6 +212,8 @@ def _joined(address: str | None) -> Any:
         raise NetworkError(f"no Ray cluster answers{f' at {address}' if address else ''}", START) from error
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"--address {address}: {str(error).splitlines()[0]}", hint="HOST:PORT, or auto") from None
+    except Exception as error:  # of no class of Ray's own, as where this machine is too busy for it to start
+        raise NetworkError(f"Ray does not start: {_why(error)}", START) from None
     return ray
 
 
