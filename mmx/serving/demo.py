@@ -67,7 +67,8 @@ def _tab(command: str, folder: Path) -> None:
             button = gr.Button("Translate", variant="primary", elem_id=f"go-{command}")
         with gr.Column():
             found = _spoken() if speaks else _gallery()
-            heard = gr.Label(label="heard", elem_id=f"heard-{command}", visible=command != "text2img")
+            hears = TASKS[command].source.modality == "sound"
+            heard = gr.Label(label="heard", elem_id=f"heard-{command}", visible=hears)
     button.click(translation(command, folder), [given, seed, count], [found, heard], api_name=command)
 
 
