@@ -21,7 +21,18 @@ from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.image import png_bytes
 from mmx.models.store import digest_of
 from mmx.spaces.base import MODALITIES, Calibration, Space, Threshold
-from mmx.spaces.calibration import DRAWS, FALSE, SURE, as_json, calibrate, find_calibration, kept_at, safe_level
+from mmx.spaces.calibration import (
+    DRAWS,
+    FALSE,
+    HISSES,
+    SURE,
+    as_json,
+    calibrate,
+    find_calibration,
+    hissing,
+    kept_at,
+    safe_level,
+)
 from mmx.spaces.compass import known_means
 from mmx.spaces.place import find_place
 from mmx.spaces.query import parse_query
@@ -88,6 +99,20 @@ def test_means_and_thresholds_are_those_of_the_data(measured: Space, data: Path)
         assert torch.allclose(means[MODALITIES.index(modality)], torch.tensor(mean))
     with pytest.raises(UsageError, match="no media of two and more concepts in the split test"):
         calibrate(small_space(), data, split="test")
+
+
+def test_noise_is_not_shown_by_more_pictures_than_absent_things(measured: Space, data: Path, monkeypatch) -> None:
+    """Where a space hears in noise what many pictures show, sounds have to be likelier to be there."""
+
+    def heard_as(noise: torch.Tensor) -> dict[str, Threshold]:
+        monkeypatch.setattr("mmx.spaces.calibration.hissing", lambda space: noise.expand(3, -1))
+        return calibrate(small_space(), data).places
+
+    red = measured.encode(["red"], "text")
+    nowhere, shown = heard_as(-red), heard_as(red)
+    assert nowhere["text"] == shown["text"] and shown["sound"].at > nowhere["sound"].at
+    noise = hissing(measured)
+    assert noise.shape == (HISSES, measured.dim)
 
 
 def scored(seed: int, pictures: int, queries: int) -> np.ndarray:

@@ -20,15 +20,17 @@ from torch import Tensor
 from mmx.data.shards import find_shards, stream
 from mmx.digest import cache_root
 from mmx.errors import InputError, UsageError
+from mmx.media.audio import Waveform
 from mmx.models.store import CALIBRATION
 from mmx.spaces.base import Calibration, Space, Threshold
-from mmx.spaces.parts import embedded, parts_of
+from mmx.spaces.parts import Part, embedded, parts_of
 from mmx.spaces.tags import evidence
 
 SCHEMA = "mmx.calibration/2"
 PREFIXES = {"image": "images", "sound": "sounds"}
 STEP = 1e-5  # of similarities; smaller differences are none
 FALSE = 0.1  # the share of absent things that may be called present, on other data, too
+HISSES = 8  # white noises that are asked for
 SURE, DRAWS = 0.9, 200  # in this share of so many draws of as much data no more of them are
 
 
@@ -89,7 +91,10 @@ def calibrate(space: Space, data: Path, *, split: str = "val", limit: int = 20) 
     if space.cells is not None and "image" in found:
         named = Labelled(texts, [], labels)
         asked = {"text": named} | ({"sound": found["sound"]} if "sound" in found else {})
-        places = {name: _places(space, found["image"], own, means[name]) for name, own in asked.items()}
+        nothing = {"sound": hissing(space)} if "sound" in found else {}
+        places = {
+            name: _places(space, found["image"], own, means[name], nothing.get(name)) for name, own in asked.items()
+        }
     rounded = {modality: [round(value, 6) for value in mean.tolist()] for modality, mean in means.items()}
     return Calibration(space.fingerprint, rounded, tags, places)
 
@@ -129,16 +134,35 @@ def _tags(space: Space, own: Labelled, labels: Sequence[str], modality: str) -> 
     return _threshold(float(levels[best]) - STEP, there, absent)
 
 
-def _places(space: Space, pictures: Labelled, asked: Labelled, mean: Tensor) -> Threshold:
-    """Of the warmest cell: of pictures of what is asked for, and of others."""
+def hissing(space: Space) -> Tensor:
+    """What a space makes of white noise, as of a room without any other sound: vectors (HISSES, D)."""
+    rng, length = np.random.default_rng(1), int(space.window * space.rate)
+    waves = [Waveform(rng.normal(0, 0.1, length).astype(np.float32), space.rate) for _ in range(HISSES)]
+    return torch.stack([vector for _, vector in embedded(space, [Part("sound", wave) for wave in waves])])
+
+
+def _places(
+    space: Space, pictures: Labelled, asked: Labelled, mean: Tensor, nothing: Tensor | None = None
+) -> Threshold:
+    """Of the warmest cell: of pictures of what is asked for, and of others. nothing (N, D): queries that no picture
+    shows; as few pictures may be said to."""
     ways = F.normalize(asked.vectors - mean, dim=-1)
-    with torch.inference_mode():
-        peaks = torch.stack([(space.cells(picture).flatten(0, 1) @ ways.T).amax(0) for picture in pictures.media])
+    cells = [space.cells(picture).flatten(0, 1) for picture in pictures.media]
+    peaks = _peaks(cells, ways)
     right = torch.tensor([[own == name for name in asked.concepts] for own in pictures.concepts])
     if not right.any() or right.all():
         raise UsageError("pictures and sounds of the data are of other things", hint="both need the same concepts")
     level = safe_level(peaks.numpy(), ~right.numpy())
+    if nothing is not None:
+        shown = _peaks(cells, F.normalize(nothing - mean, dim=-1)).numpy()
+        level = max(level, safe_level(shown, np.ones(shown.shape, bool)))
     return _threshold(level + STEP, peaks[right], peaks[~right])
+
+
+@torch.inference_mode()
+def _peaks(cells: Sequence[Tensor], ways: Tensor) -> Tensor:
+    """Cells (N, D) of P pictures, directions (Q, D) → the warmest cell's likeness (P, Q)."""
+    return torch.stack([(own @ ways.T).amax(0) for own in cells])
 
 
 def safe_level(scores: np.ndarray, absent: np.ndarray) -> float:
