@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
@@ -28,6 +29,7 @@ from mmx.spaces.sheet import draw_hits
 from mmx.translate.base import Blend
 
 ASSETS = Path(__file__).parent
+SEED = 8  # of all pictures of sounds but the first ones: one whose fire burns
 SOUNDS = ("bark", "meow", "sea", "fire", "rain", "siren", "crickets", "typing", "bees")
 SIDE, GAP, LINE = 128, 4, 16  # pixels
 
@@ -114,14 +116,16 @@ def captions(draw: Any, files: dict[str, str]) -> Image.Image:
 
 
 def main() -> None:
-    """Write readme.png, controls.png, search.png, localize.png, captions.png, edits.png and faces.png."""
-    draw = load("sound2img", device="cpu")
+    """Write readme.png by the default seed; controls.png, search.png, localize.png, captions.png, edits.png and
+    faces.png."""
+    sounds = load("sound2img", device="cpu")
+    draw = partial(sounds, seed=SEED)
     files = {name: str(ASSETS / "samples" / f"{name}.wav") for name in SOUNDS}
     spaces(draw, files)
     captions(draw, files).save(ASSETS / "captions.png")
     edits(draw, files)
     faces().save(ASSETS / "faces.png")
-    blocks = [captioned(f"{name}.wav", draw(path, num=4), 2) for name, path in files.items()]
+    blocks = [captioned(f"{name}.wav", sounds(path, num=4), 2) for name, path in files.items()]
     grid(blocks, 3, 8).save(ASSETS / "readme.png")
     sea, fire, steps = files["sea"], files["fire"], [k / 7 for k in range(8)]
     picture = draw(files["siren"])[0]
@@ -138,6 +142,7 @@ def main() -> None:
             draw(sea, mix=[(fire, 0.5)], gain=48 * k - 24)[0] for k in steps
         ],
     }
+    rows = {f"{text} --seed {SEED}": pictures for text, pictures in rows.items()}
     grid([captioned(text, pictures, 8) for text, pictures in rows.items()], 1, 8).save(ASSETS / "controls.png")
 
 

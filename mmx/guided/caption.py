@@ -46,7 +46,7 @@ class Guidance:
     longest: int = 15
     rate: float | None = None
     exponent: float = 0.9
-    temperature: float = 0.02
+    temperature: float = 0.014
     closeness: float = 1.0
     fluency: float = 0.2
     fusion: float = 0.99
