@@ -24,6 +24,7 @@ CONFIG = GanConfig(
     GeneratorConfig(dim=SEMANTIC + LAYOUT, noise=4, style=16, widths=(16, 16, 8), refined=0),
     CriticConfig(dim=SEMANTIC + LAYOUT, widths=(8, 8, 8, 8), match=4),
     side=32,
+    guide=2.0,
     colour=300.0,  # a network of random weights hands on much larger gradients than one that sees
     noise=0.2,
 )

@@ -82,19 +82,25 @@ def test_pull_path_verify_card_ls_rm(models, hub: FakeHub, tmp_path: Path) -> No
 
 
 def test_a_terminal_sees_how_far_a_pull_is_and_a_log_does_not(models, environment: dict[str, str]) -> None:
-    ours, terminal = pty.openpty()
-    command = [sys.executable, "-m", "mmx", "models", "pull", REPO]
-    pulling = subprocess.Popen(command, env=environment | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=terminal)
-    os.close(terminal)
-    shown = b""
-    with suppress(OSError):  # nobody holds the other end any more
-        while part := os.read(ours, 4096):
-            shown += part
-    os.close(ours)
-    assert pulling.communicate()[0] and pulling.returncode == 0, shown
+    def on_a_terminal(*options: str) -> bytes:
+        ours, terminal = pty.openpty()
+        command = [sys.executable, "-m", "mmx", "models", "pull", REPO, *options]
+        own = environment | {"TERM": "xterm"}
+        pulling = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=terminal)
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # nobody holds the other end any more
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+        assert pulling.communicate()[0] and pulling.returncode == 0, shown
+        return shown
+
+    shown = on_a_terminal()
     assert b"1.2/1.2 MB" in shown and b"left" in shown, shown
     assert b"Fetching" not in shown and b"Downloading" not in shown  # the library's own bars
-    assert models("models", "pull", REPO)[2] == ""
+    assert models("models", "rm", REPO)[0] == 0 and on_a_terminal("--quiet") == b""
+    assert models("models", "rm", REPO)[0] == 0 and models("models", "pull", REPO)[2] == ""
 
 
 @pytest.mark.parametrize(

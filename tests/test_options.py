@@ -148,7 +148,8 @@ ELSEWHERE = {
     "show": {"--near", "--words"},
     "config set": {"--unset"},
     "translate": {"--voice", "--speed"},
-    "train-bridge sound2img": {"--as"},
+    "train-bridge sound2img": {"--as", "--teacher"},
+    "models pull": {"--quiet"},  # of what only a terminal is told: tests/test_hub.py
     "reproduce": {"--space"},
     "train-decoder image": {"--codec-steps", "--denoiser-steps", "--finish-steps", "--vocoder-steps"} | TEXTS,
     "train-decoder face": {"--family", "--gan-steps", "--init", "--vocoder-steps"} | TEXTS,

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from mmx.errors import InputError
@@ -79,6 +78,8 @@ def redrawn(lines: Tensor, seed: int) -> Tensor:
 
 def _without_details(lines: Tensor, longest: int) -> Tensor:
     """Without what hangs together in fewer pixels; all of a drawing that is nothing but details."""
+    from scipy import ndimage  # only drawings in training ask for it, and no command should wait for it
+
     drawn = lines[0].numpy()
     parts, count = ndimage.label(drawn >= INK, np.ones((3, 3)))
     large = np.bincount(parts.ravel(), minlength=count + 1) >= longest
