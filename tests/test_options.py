@@ -226,6 +226,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
     found = Below()
     translator = SimpleNamespace(
         notice="",
+        watch=None,
         models={"bridge": SimpleNamespace(name="starter/sound2img", sha256="0", as_dict=dict)},
         bridge_at=SimpleNamespace(folder="bridge"),
         bridge=SimpleNamespace(config="config"),
