@@ -76,7 +76,7 @@ def sound_of(payload: bytes, name: str, *, voice: bool = False) -> Waveform:
     return tile(wave, SECONDS * SAMPLE_RATE)
 
 
-class _Sound:
+class OfSounds:
     """What is the same for all ways to hear a sound or a voice."""
 
     can_mix: ClassVar[bool] = False
@@ -109,7 +109,7 @@ class _Sound:
         return torch.linspace(0, max(0, length - window), self.count).round().long().tolist()
 
 
-class LogMel(_Sound):
+class LogMel(OfSounds):
     """Standardised log-mel windows of 3 s (W, 64, 300); in the cache log-mels (F, 64) float16, 100 frames a second."""
 
     can_mix = True
@@ -143,7 +143,7 @@ class LogMel(_Sound):
         return torch.stack([standardise(mel[:, s : s + FRAMES]) for s in self._starts(mel.shape[-1], FRAMES)])
 
 
-class FrozenVector(_Sound):
+class FrozenVector(OfSounds):
     """One vector (1, C) that a frozen pretrained encoder makes of the whole sound; in the cache as float16."""
 
     def __init__(self, encoder: Listener, *, voice: bool = False) -> None:
@@ -167,7 +167,7 @@ class FrozenVector(_Sound):
         return row.float()
 
 
-class Wave(_Sound):
+class Wave(OfSounds):
     """Windows of 3 s of the waveform itself (W, T), for an encoder that is adapted while it hears; in the cache (F,
     rate / 100) int16."""
 

@@ -147,22 +147,18 @@ def _places(
     """Of the warmest cell: of pictures of what is asked for, and of others. nothing (N, D): queries that no picture
     shows; as few pictures may be said to."""
     ways = F.normalize(asked.vectors - mean, dim=-1)
-    cells = [space.cells(picture).flatten(0, 1) for picture in pictures.media]
-    peaks = _peaks(cells, ways)
+    if nothing is not None:
+        ways = torch.cat((ways, F.normalize(nothing - mean, dim=-1)))
+    with torch.inference_mode():
+        found = torch.stack([(space.cells(picture).flatten(0, 1) @ ways.T).amax(0) for picture in pictures.media])
+    peaks, shown = found.tensor_split([len(asked.vectors)], 1)
     right = torch.tensor([[own == name for name in asked.concepts] for own in pictures.concepts])
     if not right.any() or right.all():
         raise UsageError("pictures and sounds of the data are of other things", hint="both need the same concepts")
     level = safe_level(peaks.numpy(), ~right.numpy())
     if nothing is not None:
-        shown = _peaks(cells, F.normalize(nothing - mean, dim=-1)).numpy()
-        level = max(level, safe_level(shown, np.ones(shown.shape, bool)))
+        level = max(level, safe_level(shown.numpy(), np.ones(shown.shape, bool)))
     return _threshold(level + STEP, peaks[right], peaks[~right])
-
-
-@torch.inference_mode()
-def _peaks(cells: Sequence[Tensor], ways: Tensor) -> Tensor:
-    """Cells (N, D) of P pictures, directions (Q, D) → the warmest cell's likeness (P, Q)."""
-    return torch.stack([(own @ ways.T).amax(0) for own in cells])
 
 
 def safe_level(scores: np.ndarray, absent: np.ndarray) -> float:

