@@ -20,7 +20,8 @@ from mmx.data.photos import Photos, load_photos
 from mmx.evaluation.avatar import MODES, Ask, Critic, measure_one
 from mmx.evaluation.judge import train_judge
 from mmx.evaluation.report import Report
-from mmx.guided.avatar_job import AvatarJob, Portrait, portrait
+from mmx.guided.avatar_given import AvatarJob
+from mmx.guided.avatar_job import Portrait, portrait
 from mmx.guided.cameras import Cameras, ring
 from mmx.guided.turntable import TILT
 from mmx.media.animation import gif_bytes

@@ -12,10 +12,11 @@ import trimesh
 
 from mmx.data.photos import Photos
 from mmx.evaluation.avatar import MODES, Ask, Critic, crossings, measure_one, surface_of
-from mmx.guided.avatar_job import AvatarJob, portrait
+from mmx.guided.avatar_given import AvatarJob
+from mmx.guided.avatar_job import portrait
 from mmx.media.given import Given
+from mmx.progress import pace
 from mmx.recipes.avatar import AvatarOptions
-from mmx.training.engine.progress import pace
 from tests.small_mesh import ball_file
 from tests.small_space import small_space
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 FLOORS = (
     (
         *("errors", "compat", "digest", "device", "interrupt", "extras", "faults", "launch", "network", "tasks"),
-        "declared",
+        *("declared", "progress"),
         *("options", "recipes"),
     ),
     ("media", "nets"),

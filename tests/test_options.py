@@ -232,6 +232,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         bridge=SimpleNamespace(config="config"),
     )
     report = SimpleNamespace(write=lambda output, about: {"split": "val"})
+    from mmx.guided.avatar_job import dress
     from mmx.models.doctor import Check
     from mmx.spaces.answers import Consulted
     from mmx.spaces.base import Calibration
@@ -250,6 +251,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         facts=vars(consulted.facts),
         run=lambda job: run_job(None, job),
         ask=lambda question: list(consulted.run(question)),
+        dress=lambda order, watcher: dress(consulted.space, order, watcher),
     )
     pool = SimpleNamespace(**vars(served), width=1, close=lambda: None)
     listener = SimpleNamespace(where="here", token="", files=(), close=lambda: None)
@@ -296,6 +298,7 @@ def below(monkeypatch: pytest.MonkeyPatch) -> Below:
         "mmx.spaces.load.load_space": small_space(),
         "mmx.guided.avatar_job.portrait": lambda _, job: drawn(job),
         "mmx.guided.avatar_job.artifact": b"a mesh",
+        "mmx.guided.avatar_job.record_of": {},
         "mmx.guided.avatar_job.preview_bytes": b"how it looks by now",
         "mmx.spaces.answers.parts_of": lambda *_: [Part("sound", Waveform(tone(0.1), 16_000))],
         "mmx.spaces.calibration.calibrate": Calibration("f" * 64),

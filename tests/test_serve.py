@@ -27,7 +27,7 @@ from mmx.media.given import Given, Job
 from mmx.options import Settings
 from mmx.serving.address import Address, find_server, runtime_folder
 from mmx.serving.client import Served
-from mmx.serving.line import Full, Left, Line
+from mmx.serving.line import Full, Left, Line, Work
 from mmx.serving.wire import ANYWHERE, Asked, pack, pack_job, unpack_done
 from tests.conftest import ROOT
 
@@ -227,12 +227,12 @@ def test_jobs_run_in_the_order_in_which_they_came_and_no_more_wait_than_may() ->
 
     async def all_of_them() -> list[Any]:
         line = Line(4)
-        first = asyncio.create_task(line.do(gate.wait, stays))
-        rest = [asyncio.create_task(line.do(lambda k=k: ran.append(k), stays)) for k in (1, 2)]
-        gone = asyncio.create_task(line.do(lambda: ran.append("gone"), leaves))
+        first = asyncio.create_task(line.do(Work(gate.wait, stays)))
+        rest = [asyncio.create_task(line.do(Work(lambda k=k: ran.append(k), stays))) for k in (1, 2)]
+        gone = asyncio.create_task(line.do(Work(lambda: ran.append("gone"), leaves)))
         await asyncio.sleep(0)
         with pytest.raises(Full):
-            await line.do(lambda: ran.append("too many"), stays)
+            await line.do(Work(lambda: ran.append("too many"), stays))
         assert line.idle_for() == 0
         with pytest.raises(Left):
             await gone
@@ -379,7 +379,7 @@ def test_the_document_names_every_parameter_and_the_page_needs_nothing_from_else
     for command in TASKS:
         named = {one["name"] for one in about["paths"][f"/v1/{command}"]["post"]["parameters"]}
         assert named == parameters(command).keys() and {"seed", "n", "bridge"} <= named
-    assert {path for path, one in about["paths"].items() if "x-ndjson" in str(one)} == {"/v1/edit"}
+    assert {path for path, one in about["paths"].items() if "x-ndjson" in str(one)} == {"/v1/edit", "/v1/avatar"}
     assert "ticket" in parameters("edit") and about["paths"]["/v1/stop"]["post"]["parameters"]
     status, shown = running.ask("/")
     assert status == 200 and shown.decode() == page(about) and b"//" not in shown.replace(b"http://mmx/", b"")

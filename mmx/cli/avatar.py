@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
-from mmx.cli.consult import SpaceChoice
+from mmx.cli.consult import SpaceChoice, consulting
 from mmx.cli.spaces import own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker
 from mmx.declared import Argument, Option
-from mmx.errors import Interrupted, NonFiniteError, UsageError
+from mmx.errors import UsageError
 from mmx.extras import require
+from mmx.guided.avatar_given import OFTEN, WRITTEN, AvatarJob, Dressed, Order, Piece, given_of
 from mmx.media.files import Source, Target, given_file, is_stream
 from mmx.media.formats import MESHES
 from mmx.media.given import Given
 from mmx.media.names import walk
-from mmx.network import Network
+from mmx.network import Serving
 from mmx.options import Overwrite, Saying
 from mmx.recipes.avatar import AvatarOptions
-from mmx.spaces.query import Term, parse_query
+from mmx.spaces.query import parse_query
 
 if TYPE_CHECKING:
-    from mmx.guided.avatar_job import Portrait
-    from mmx.guided.residual import Outcome, Step
-    from mmx.training.engine.progress import Progress
-
-WRITTEN = (".glb", ".obj", ".ply", ".gif", ".png", ".mp4")
-OFTEN = 10  # steps from one preview to the next
+    from mmx.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -78,26 +73,26 @@ class Sitter:
             raise UsageError(f"{self.mesh}: no mesh in this folder", hint=f"one of {', '.join(MESHES)}")
         return found
 
-    def targets(self, frames: int) -> list[tuple[Target, str, int | None]]:
-        """Where results go, of which kind, and of which frame. Raises UsageError before any work."""
+    def targets(self, frames: int) -> list[tuple[Target, Piece]]:
+        """Where results go, and what each is. Raises UsageError before any work."""
         found = []
         for given in self.output or [f"{self.mesh.resolve().stem}-avatar.glb"]:
             suffix = Path(given).suffix.lower()
             if given == "-" or is_stream(given):
-                found.append((Target(None if given == "-" else Path(given)), ".glb", None))
+                found.append((Target(None if given == "-" else Path(given)), Piece(".glb")))
             elif suffix in WRITTEN and not given.endswith("/"):
-                found.append((Target(Path(given)), suffix, None))
+                found.append((Target(Path(given)), Piece(suffix)))
             elif suffix and not os.path.isdir(given) and not given.endswith("/"):
                 raise UsageError(f"{given}: this writes {', '.join(WRITTEN)}", hint="give such a name, or a folder")
             else:
-                found += [(Target(Path(given) / f"{k:04d}.glb"), ".glb", k) for k in range(frames)]
-        for target, *_ in found:
+                found += [(Target(Path(given) / f"{k:04d}.glb"), Piece(".glb", k)) for k in range(frames)]
+        for target, _ in found:
             target.check(overwrite=self.overwrite)
         return found
 
 
 @takes
-def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, network: Network, saying: Saying) -> None:
+def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, serving: Serving, saying: Saying) -> None:
     """Colour and shape a mesh until it looks like what a text says, or what a sound is of.
 
     mmx avatar spot.obj "a red police van" -o van.glb -o van.gif
@@ -112,63 +107,64 @@ def avatar(sitter: Sitter, options: AvatarOptions, choice: SpaceChoice, network:
     targets = sitter.targets(len(files))
     preview = own_file(sitter.preview, ".png", "--preview", overwrite=sitter.overwrite)
     choice.check()
-    if options.texture:
+    if options.texture and serving.server in (None, "none"):  # else whoever computes needs it
         require("a texture (--texture)", "xatlas")
-    from mmx.guided.avatar_job import AvatarJob, portrait  # from here on it is slow: torch and the models
-
-    meshes = [Given(str(path), Source(path, path).read(), "mesh") for path in files]
-    query = [_given(term) for term in terms]
-    job = AvatarJob(tuple(meshes), tuple(query), options, choice.device)
-    say = Speaker(saying)
-    made = portrait(choice.load(), job)
-    for note in made.mesh.notes:
-        say.note(f"{sitter.mesh}: {note}")
-    say.note(f"{len(made.mesh.faces)} triangles in the space {made.sight.space.name}")
-    from mmx.training.engine.progress import Progress
-
-    with Progress("avatar", options.steps, 0, 1, quiet=saying.quiet) as progress:
-        outcome = made.optimised(_watch(made, preview, progress))
-    _write(made, outcome, targets, say)
+    meshes = tuple(Given(str(path), Source(path, path).read(), "mesh") for path in files)
+    job = AvatarJob(meshes, tuple(given_of(term) for term in terms), options, choice.device)
+    order, say = Order(job, tuple(piece for _, piece in targets), preview is not None), Speaker(saying)
+    with consulting("avatar", choice, serving, say) as space:
+        watcher = _Shown(sitter.mesh, space.facts.name, options.steps, preview, say)
+        with watcher.shown:
+            made = space.dress(order, watcher)
+        _write(order, made, [target for target, _ in targets], say)
 
 
-def _given(term: Term) -> Given:
-    if term.kind == "text":
-        return Given(term.value, term.value.encode(), "query", term.weight, is_text=True)
-    role = "array" if term.kind == "array" else "query"
-    return Given(term.value, Source(Path(term.value), Path(term.value)).read(), role, term.weight)
+@dataclass
+class _Shown:
+    """What is said of a mesh, shown of each step, and kept of some. bar: from the first one on, until `shown` ends."""
+
+    mesh: Path
+    space: str
+    steps: int
+    preview_at: Target | None
+    say: Speaker
+    shown: ExitStack = field(default_factory=ExitStack)
+    bar: Progress | None = None
+
+    def ready(self, notes: list[str], triangles: int) -> None:
+        """As of `Watcher`. A second time where a server went away, and it is begun anew here."""
+        self.shown.close()
+        for note in notes:
+            self.say.note(f"{self.mesh}: {note}")
+        self.say.note(f"{triangles} triangles in the space {self.space}")
+        if not self.say.saying.quiet:
+            from mmx.progress import Progress
+
+            self.bar = self.shown.enter_context(Progress("avatar", self.steps, 0, 1))
+
+    def step(self, step: int, total: int, losses: dict[str, float]) -> None:
+        """As of `Watcher`."""
+        if self.bar is not None:
+            self.bar.update(step, losses, {})
+
+    def preview(self, png: bytes) -> None:
+        """As of `Watcher`."""
+        if self.preview_at is not None:
+            self.preview_at.write(png)
 
 
-def _watch(made: Portrait, preview: Target | None, progress: Progress) -> Callable[[Step, Sequence[Any]], None]:
-    """What is shown of each step."""
-    from mmx.guided.avatar_job import preview_bytes
-
-    def watch(step: Step, weights: Sequence[Any]) -> None:
-        progress.update(step.index + 1, step.losses, {})
-        if preview is not None and step.index % OFTEN == 0:
-            preview.write(preview_bytes(made, weights))
-
-    return watch
-
-
-def _write(made: Portrait, outcome: Outcome, targets: list[tuple[Target, str, int | None]], say: Speaker) -> None:
+def _write(order: Order, made: Dressed, targets: list[Target], say: Speaker) -> None:
     """The results, if there are any, and what there is to say of them. Raises where it ended before its time."""
-    from mmx.guided.avatar_job import artifact
-
-    total, wrong = made.job.options.steps, outcome.stopped
-    if wrong:
-        made = replace(made, job=replace(made.job, until=outcome.step))
-    at = f"after {outcome.step} of {total} steps"
-    if outcome.step:
-        for target, suffix, frame in targets:
-            target.write(artifact(made, outcome.residual, suffix, frame))
-        names = [str(target.path or "-") for target, *_ in targets]
-        about = {"schema": "mmx.avatar/1", "input": made.job.meshes[0].name, "outputs": names}
-        about |= {"seed": made.job.options.seed, "steps": outcome.step, "stopped": wrong}
-        about |= {"losses": outcome.steps[-1].losses, "front": math.degrees(made.sight.front)}
-        say.result(about)
-        say.note(f"{', '.join('stdout' if name == '-' else name for name in names)}: {at}")
-    kept = f"what there was {at} is written" if outcome.step else "nothing was made yet"
-    if wrong == "nonfinite":
-        raise NonFiniteError(f"the losses are no numbers any more; {kept}", hint="another --seed, or --dtype fp32")
-    if wrong == "interrupted":
-        raise Interrupted(f"interrupted; {kept}")
+    options = order.job.options
+    for target, artifact in zip(targets, made.artifacts, strict=bool(made.step)):
+        target.write(artifact.data)
+    if made.step:
+        names = [str(target.path or "-") for target in targets]
+        about = {"schema": "mmx.avatar/1", "input": order.job.meshes[0].name, "outputs": names}
+        about |= {"seed": options.seed, "steps": made.step, "stopped": made.stopped}
+        say.result(about | {"losses": made.losses, "front": made.front})
+        said = ", ".join("stdout" if name == "-" else name for name in names)
+        say.note(f"{said}: after {made.step} of {options.steps} steps")
+    wrong = made.wrong(options.steps)
+    if wrong is not None:
+        raise wrong

@@ -18,6 +18,7 @@ from mmx.options import Device
 from mmx.spaces.question import Answer, Facts, Question, raised
 
 if TYPE_CHECKING:
+    from mmx.guided.avatar_given import Dressed, Order, Watcher
     from mmx.spaces.base import Space
 
 
@@ -102,6 +103,12 @@ class Here:
         """As `Consulted.run`."""
         return self.consulted.run(question)
 
+    def dress(self, order: Order, watcher: Watcher) -> Dressed:
+        """As `mmx.guided.avatar_job.dress`."""
+        from mmx.guided.avatar_job import dress
+
+        return dress(self.consulted.space, order, watcher)
+
     def close(self) -> None:
         """They stay loaded."""
 
@@ -118,6 +125,10 @@ class Consultation:
     @property
     def width(self) -> int:
         return self.engine.width
+
+    def dress(self, order: Order, watcher: Watcher) -> Dressed:
+        """As `mmx.guided.avatar_job.dress`."""
+        return self.engine.dress(order, watcher)
 
     def ask(self, question: Question) -> list[Answer]:
         """All answers; what is wrong is in the last one."""

@@ -16,6 +16,7 @@ from mmx.options import BridgeAndDecoder, Settings
 from mmx.serving.address import Address, find_server
 
 if TYPE_CHECKING:
+    from mmx.guided.avatar_given import Dressed, Order, Watcher
     from mmx.media.given import Done, Job, Watch
     from mmx.serving.wire import Asked
     from mmx.spaces.question import Answer, Question
@@ -104,6 +105,10 @@ class Elsewhere:
     def ask(self, question: Question) -> Iterable[Answer]:
         """As `Consulted.run`, elsewhere."""
         return self._either(lambda engine: engine.ask(question))
+
+    def dress(self, order: Order, watcher: Watcher) -> Dressed:
+        """As `mmx.guided.avatar_job.dress`, elsewhere."""
+        return self._either(lambda engine: engine.dress(order, watcher))
 
     def _either(self, call: Callable[[Any], T]) -> T:
         try:

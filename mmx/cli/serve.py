@@ -14,8 +14,7 @@ from mmx.errors import UsageError
 from mmx.extras import require
 from mmx.network import Network
 from mmx.options import Quiet
-from mmx.spaces.question import ASKING
-from mmx.tasks import TASKS
+from mmx.serving.wire import SERVED
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def serve(listening: Listening, bounds: Bounds, network: Network, saying: Quiet)
     It answers HTTP, too: its page / and /openapi.json say what. Nothing leaves this machine, and nobody else may ask.
     """
     require("mmx serve", "starlette", "uvicorn", "python_multipart")
-    unknown = [name for name in listening.commands if name not in (*TASKS, *ASKING)]
+    unknown = [name for name in listening.commands if name not in SERVED]
     if unknown:
-        raise UsageError(f"{unknown[0]}: no such command to load models for", hint=", ".join((*TASKS, *ASKING)))
+        raise UsageError(f"{unknown[0]}: no such command to load models for", hint=", ".join(SERVED))
     from mmx.serving.app import Limits, make_app  # from here on it is slow: torch
     from mmx.serving.listen import listen, on_port, on_socket
 

@@ -19,7 +19,8 @@ from mmx.data.photos import Photos
 from mmx.evaluation.judge import Judge
 from mmx.evaluation.report import Example, Table
 from mmx.guided.avatar import held_out
-from mmx.guided.avatar_job import AvatarJob, Portrait, portrait
+from mmx.guided.avatar_given import AvatarJob
+from mmx.guided.avatar_job import Portrait, portrait
 from mmx.spaces.base import Space
 
 MODES = {  # name → how it differs from what is asked for

@@ -16,8 +16,10 @@ from torch import Tensor
 
 import mmx
 from mmx.device import DTYPES, device_of, machine, placed, threads_for
+from mmx.extras import require
 from mmx.guided.again import Remade, Used
 from mmx.guided.avatar import Body, Looking, Sight, paint, terms
+from mmx.guided.avatar_given import OFTEN, AvatarJob, Dressed, Order, Watcher
 from mmx.guided.cameras import Cameras, ring
 from mmx.guided.field import Field
 from mmx.guided.residual import Outcome, Schedule, Step, optimise
@@ -26,7 +28,7 @@ from mmx.guided.turntable import SECONDS, SHEET, SHOWN, TILT, TURN, fitted
 from mmx.media.animation import gif_bytes, mp4_bytes
 from mmx.media.arrays import read_array
 from mmx.media.formats import MODALITIES
-from mmx.media.given import Given
+from mmx.media.given import Artifact, Given
 from mmx.media.image import grid, png_bytes
 from mmx.media.mesh import TriangleMesh, brought_to, motion_of, read_mesh, welded
 from mmx.media.mesh_files import WRITERS, Painted
@@ -41,18 +43,6 @@ SIGMA, COARSE = 5.0, 1.0  # of the field's frequencies, for colours and for offs
 RATE = 1e-3
 LIBRARIES = ("torch", "trimesh", "pillow", "numpy")
 VIDEO = ("av",)
-
-
-@dataclass(frozen=True)
-class AvatarJob:
-    """meshes: files, several for a motion. query: terms, texts and files, with weights. device: as it was
-    asked for. until: after so many of the steps it was stopped."""
-
-    meshes: tuple[Given, ...]
-    query: tuple[Given, ...]
-    options: AvatarOptions
-    device: str = "auto"
-    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +142,29 @@ def _parts(space: Space, given: Given) -> list[Part]:
     if given.role == "array":
         return [Part("array", read_array(given.data, given.name))]
     return list(parts_of(space, given.data, given.name))
+
+
+def dress(space: Space, order: Order, watcher: Watcher) -> Dressed:
+    """All steps, or those before it was ended, and what is wanted of the last one. Raises as `portrait`, UsageError
+    where a package is missing."""
+    job = order.job
+    if job.options.texture:
+        require("a texture (--texture)", "xatlas")
+    made = portrait(space, job)
+    watcher.ready(list(made.mesh.notes), len(made.mesh.faces))
+
+    def watch(step: Step, weights: Sequence[Tensor]) -> None:
+        watcher.step(step.index + 1, step.total, step.losses)
+        if order.previews and step.index % OFTEN == 0:
+            watcher.preview(preview_bytes(made, weights))
+
+    outcome = made.optimised(watch)
+    if outcome.stopped:
+        made = replace(made, job=replace(job, until=outcome.step))
+    pieces = [(piece.suffix, piece.frame) for piece in order.pieces] if outcome.step else []
+    artifacts = (Artifact(artifact(made, outcome.residual, *own), record_of(made, *own)) for own in pieces)
+    losses = outcome.steps[-1].losses if outcome.steps else {}
+    return Dressed(artifacts, outcome.step, losses, math.degrees(made.sight.front), outcome.stopped)
 
 
 def artifact(made: Portrait, weights: Sequence[Tensor], suffix: str, frame: int | None = None) -> bytes:

@@ -12,31 +12,34 @@ from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import mmx
-from mmx.errors import InputError, MmxError, UsageError
+from mmx.errors import MmxError, UsageError
 from mmx.faults import unexpected
-from mmx.media.given import Done, Watch
+from mmx.guided.avatar_given import Dressed, Order
+from mmx.media.given import Done
+from mmx.serving import avatars
 from mmx.serving.asking import question_of, shown
-from mmx.serving.door import Guard, Limits, body_of, guarded, told
-from mmx.serving.line import Line
+from mmx.serving.door import Guard, Limits, body_of, guarded, parts_of, told
+from mmx.serving.line import Line, Work
 from mmx.serving.openapi import document, page
-from mmx.serving.query import Part, job_of
+from mmx.serving.query import job_of
 from mmx.serving.shelf import Shelf
 from mmx.serving.steps import NDJSON, Stepping, Tickets, line
 from mmx.serving.wire import (
     ANYWHERE,
+    SERVED,
     Asked,
     asked_of,
     pack_answer,
     pack_done,
+    pack_dressed,
     unpack,
     unpack_job,
+    unpack_order,
     unpack_question,
 )
 from mmx.spaces.question import ASKING, raised
@@ -59,18 +62,15 @@ class State:
 
     async def work(self, request: Request, work: Callable[[], T]) -> T:
         """What the models' thread returns. Raises as it does."""
-        return await self.line.do(work, request.is_disconnected)
+        return await self.line.do(Work(work, request.is_disconnected))
 
-    async def job(self, request: Request, work: Callable[[Watch], Done], ticket: str | None) -> Done:
-        """A job's result. Raises as `run` of its models does."""
-        return await self.tickets.do(self.line, Stepping(), work, request.is_disconnected, ticket)
+    async def job(self, job: Stepping[T]) -> T:
+        """A job's result. Raises as its models do."""
+        return await self.tickets.do(self.line, job)
 
-    async def told(
-        self, request: Request, work: Callable[[Watch], Done], ticket: str | None, last: Callable[[Done], bytes]
-    ) -> Response:
-        """A job's steps as they come, and what `last` makes of its result."""
-        job = Stepping()
-        doing = asyncio.create_task(self.tickets.do(self.line, job, work, request.is_disconnected, ticket))
+    async def told(self, job: Stepping[T], last: Callable[[T], bytes]) -> Response:
+        """What a job tells as it comes, and what `last` makes of its result."""
+        doing = asyncio.create_task(self.tickets.do(self.line, job))
         doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # where nobody reads on
         return await job.answer(doing, last)
 
@@ -84,7 +84,7 @@ async def health(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     state: State = request.app.state.ours
-    return JSONResponse({"commands": [*TASKS, *ASKING], "loaded": state.shelf.loaded()})
+    return JSONResponse({"commands": SERVED, "loaded": state.shelf.loaded()})
 
 
 async def open_models(request: Request) -> Response:
@@ -98,11 +98,15 @@ async def jobs(request: Request) -> Response:
     """A command's job."""
     state: State = request.app.state.ours
     header, blobs = unpack(await body_of(request, state.limits))
-    asked, job, ticket = asked_of(_ours(header)), unpack_job(header, blobs), header.get("ticket")
-    work = partial(_run, state.shelf, asked, job)
-    if isinstance(ticket, str):
-        return await state.told(request, work, ticket, lambda done: line({"event": "done"}) + pack_done(done))
-    return Response(pack_done(await state.job(request, work, None)), media_type="application/octet-stream")
+    asked, ticket = asked_of(_ours(header)), header.get("ticket")
+    if asked.command == "avatar":
+        work, packed = partial(_dress, state.shelf, asked, unpack_order(header, blobs)), pack_dressed
+    else:
+        work, packed = partial(_run, state.shelf, asked, unpack_job(header, blobs)), pack_done
+    job = Stepping(work, request.is_disconnected, ticket if isinstance(ticket, str) else None)
+    if job.ticket is not None:
+        return await state.told(job, lambda made: line({"event": "done"}) + packed(made))
+    return Response(packed(await state.job(job)), media_type="application/octet-stream")
 
 
 async def stop(request: Request) -> Response:
@@ -121,13 +125,17 @@ async def questions(request: Request) -> Response:
     return Response(pack_answer(answer), media_type="application/octet-stream")
 
 
-def _run(shelf: Shelf, asked: Any, job: Any, watch: Watch) -> Done:
+def _run(shelf: Shelf, asked: Asked, job: Any, stepping: Stepping[Done]) -> Done:
     try:
-        return shelf.run(asked, job, watch)
+        return shelf.run(asked, job, stepping.step)
     except MmxError:
         raise
     except Exception as error:
         raise unexpected(error, job.inputs[0].name if job.inputs else "") from None
+
+
+def _dress(shelf: Shelf, asked: Asked, order: Order, stepping: Stepping[Dressed]) -> Dressed:
+    return shelf.dress(asked, order, stepping)
 
 
 def _ours(header: dict[str, Any]) -> dict[str, Any]:
@@ -149,13 +157,15 @@ async def command(request: Request) -> Response:
         return await consult(request, name)
     if name in TASKS:
         return await translate(request, name)
-    return told(UsageError(f"{name}: no such command", hint=", ".join((*TASKS, *ASKING))), 404)
+    if name == "avatar":
+        return await avatar(request)
+    return told(UsageError(f"{name}: no such command", hint=", ".join(SERVED)), 404)
 
 
 async def consult(request: Request, command: str) -> Response:
     """What a space says, as JSON."""
     state: State = request.app.state.ours
-    parts = await _parts(request, state.limits)
+    parts = await parts_of(request, state.limits)
     asked, question = question_of(command, request.query_params, parts)
     answer = await state.work(request, partial(state.shelf.run, asked, question))
     return JSONResponse(shown(command, raised(answer)))
@@ -165,21 +175,44 @@ async def translate(request: Request, command: str) -> Response:
     """The artifact, or with `Accept: application/json` all that is known of it, or with that of NDJSON its steps,
     too."""
     state: State = request.app.state.ours
-    parts = await _parts(request, state.limits)
+    parts = await parts_of(request, state.limits)
     asked, job = job_of(command, request.query_params, parts)
-    accepted = request.headers.get("accept", "")
-    as_json = any(kind in accepted for kind in ("application/json", NDJSON))
-    if job.layout == "single" and len(job.indices) > 1 and not as_json:
+    if job.layout == "single" and len(job.indices) > 1 and not _as_json(request):
         raise UsageError(
             "several results are one answer as JSON, or as a sheet", hint="Accept: application/json; grid=1"
         )
-    work, ticket = partial(_run, state.shelf, asked, job), request.query_params.get("ticket")
-    if NDJSON in accepted:
-        return await state.told(request, work, ticket, lambda done: line({"event": "done"} | _known(command, done)))
-    done = await state.job(request, work, ticket)
-    if as_json:
-        return JSONResponse(_known(command, done))
-    return Response(done.artifacts[0].data, media_type=_kind(command))
+    work = partial(_run, state.shelf, asked, job)
+    made = await _answered(request, work, partial(_known, command))
+    return made if isinstance(made, Response) else Response(made.artifacts[0].data, media_type=_kind(command))
+
+
+async def avatar(request: Request) -> Response:
+    """As `translate`."""
+    state: State = request.app.state.ours
+    parts = await parts_of(request, state.limits)
+    asked, order = avatars.order_of(request.query_params, parts)
+    if len(order.pieces) > 1 and not _as_json(request):
+        raise UsageError("several results are one answer as JSON", hint="Accept: application/json")
+    work = partial(_dress, state.shelf, asked, order)
+    made = await _answered(request, work, partial(avatars.known, order))
+    return made if isinstance(made, Response) else avatars.file_of(order, made)
+
+
+async def _answered(
+    request: Request, work: Callable[[Stepping[T]], T], known: Callable[[T], dict[str, Any]]
+) -> T | Response:
+    """What comes of a job; or where JSON, or NDJSON, is asked for an answer with all that is known of it."""
+    state: State = request.app.state.ours
+    job = Stepping(work, request.is_disconnected, request.query_params.get("ticket"))
+    if NDJSON in request.headers.get("accept", ""):
+        return await state.told(job, lambda made: line({"event": "done"} | known(made)))
+    made = await state.job(job)
+    return JSONResponse(known(made)) if _as_json(request) else made
+
+
+def _as_json(request: Request) -> bool:
+    accepted = request.headers.get("accept", "")
+    return any(kind in accepted for kind in ("application/json", NDJSON))
 
 
 def _kind(command: str) -> str:
@@ -196,31 +229,6 @@ def _known(command: str, done: Done) -> dict[str, Any]:
     heard = [[{"label": label, "share": share} for label, share in one] for one in done.heard]
     about = {"schema": "mmx.served/1", "command": command, "heard": heard, "seconds": done.seconds, "notes": done.notes}
     return about | {"artifacts": artifacts, "stopped": done.stopped}
-
-
-async def _parts(request: Request, limits: Limits) -> list[Part]:
-    """The input as the body, or the parts of a form. Raises as `body_of`, and InputError."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        return [Part("source", "", await body_of(request, limits))]
-    body, sent = await body_of(request, limits), False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal sent
-        chunk, sent = (b"" if sent else body), True
-        return {"type": "http.request", "body": chunk, "more_body": False}
-
-    found = []
-    try:
-        async with Request(request.scope, receive).form(max_files=32, max_fields=32) as form:
-            for role, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    found.append(Part(role, value.filename or "", await value.read()))
-                else:
-                    found.append(Part(role, "", str(value).encode(), is_text=True))
-    except HTTPException as error:
-        raise InputError(f"the form can't be read: {error.detail}") from None
-    return found
 
 
 async def schema(request: Request) -> Response:
@@ -261,6 +269,6 @@ async def _load_first(state: State) -> None:
 
     for command in state.preload:
         try:
-            await state.line.do(partial(state.shelf.take, Asked(command, {}, ANYWHERE)), here)
+            await state.line.do(Work(partial(state.shelf.take, Asked(command, {}, ANYWHERE)), here))
         except Exception as error:
             state.failed[command] = getattr(error, "message", None) or unexpected(error).message

@@ -31,14 +31,18 @@ ROLES = {"localize": ("source", "query"), "search": ("query", "source"), "captio
 def question_parameters(command: str) -> dict[str, Parameter]:
     """What the query of a command's requests may hold: options, models, and a text that is looked for."""
     own = [Parameter("query", str, None, TEXT)] if command in ("search", "localize") else []
-    for option in options_of(KINDS[command].options):
-        default, about = ",".join(option.default) if option.kind is tuple else option.default, option.ours
-        own.append(Parameter(option.name, option.kind, default, about.help or "", low=about.min, high=about.max))
+    own += parameters_of(KINDS[command].options)
     own.append(Parameter("name", str, "input", "What the input is called; its suffix says what is in it."))
     models = MODELS | (OF_CAPTIONS if command == "caption" else {})
     own += [Parameter(name, str, "auto" if name == "dtype" else None, said) for name, said in models.items()]
     own.append(Parameter("device", str, "auto", "auto, cpu, cuda, cuda:N or mps."))
     return {parameter.name: parameter for parameter in own}
+
+
+def parameters_of(options: type) -> list[Parameter]:
+    """Options as they are declared for commands."""
+    known = [(option, option.ours) for option in options_of(options)]
+    return [Parameter(one.name, one.kind, one.default, own.help or "", low=own.min, high=own.max) for one, own in known]
 
 
 def question_of(command: str, query: Mapping[str, str], parts: Iterable[Part]) -> tuple[Asked, Question]:
@@ -49,33 +53,32 @@ def question_of(command: str, query: Mapping[str, str], parts: Iterable[Part]) -
     options = KINDS[command].options
     placement = ANYWHERE | {"device": values["device"], "dtype": values.get("dtype", "auto")}
     placed(placement["device"], placement["dtype"])
-    own = options(**{option.name: _value(values[option.name], option.default) for option in fields(options)})
+    own = options(**{option.name: values[option.name] for option in fields(options)})
     terms = _terms(command, values, [part for part in parts if part.data or part.role != "source"])
     _refuse(command, own, terms)
     models = {role: values[role] for role in ("space", "bridge", "lm") if role in values}
     return Asked(command, models, placement), Question(command, own, terms)
 
 
-def _value(value: Any, default: Any) -> Any:
-    return default if isinstance(default, tuple) and value == "" else value
-
-
 def _terms(command: str, values: Mapping[str, Any], parts: list[Part]) -> tuple[Term, ...]:
     """What is asked about: a picture before what is looked for in it."""
     roles = ROLES.get(command, ("source",))
-    first = [_term(part, values["name"], roles) for part in parts if _role(part) == "source"]
-    rest = [_term(part, values["name"], roles) for part in parts if _role(part) != "source"]
+    first = [term_of_part(part, values["name"], roles) for part in parts if role_of(part) == "source"]
+    rest = [term_of_part(part, values["name"], roles) for part in parts if role_of(part) != "source"]
     text = [Term("text", values["query"].strip())] if (values.get("query") or "").strip() else []
     return (*first, *text, *rest)
 
 
-def _role(part: Part) -> str:
+def role_of(part: Part) -> str:
+    """What a part is for, without its weight."""
     role = part.role.partition(":")[0]
     return "source" if role == "file" else role
 
 
-def _term(part: Part, name: str, roles: tuple[str, ...]) -> Term:
-    if _role(part) not in roles:
+def term_of_part(part: Part, name: str, roles: tuple[str, ...]) -> Term:
+    """A part of one of these roles as what is asked about. name: what it is called, unless it says. Raises UsageError,
+    InputError."""
+    if role_of(part) not in roles:
         raise UsageError(f"{part.role.partition(':')[0]}: no such part", hint=", ".join(roles))
     weight = _weight(part)
     if part.is_text:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 
 import mmx
 from mmx.errors import MmxError, NetworkError, UsageError
+from mmx.guided.avatar_given import Dressed, Order, Watcher
 from mmx.interrupt import Interruptible
 from mmx.media.given import Done, Job, Watch
 from mmx.serving.address import Address
@@ -21,13 +23,17 @@ from mmx.serving.wire import (
     error_of,
     pack,
     pack_job,
+    pack_order,
     pack_question,
     unpack_answer,
     unpack_done,
+    unpack_dressed,
 )
 from mmx.spaces.question import Answer, Question
 from mmx.tasks import TASKS
 
+Event = dict[str, Any]  # what a server tells of a job, as a line of its answer
+Made = TypeVar("Made", Done, Dressed)
 CONNECT = 5.0  # seconds that a server may take to accept
 TRIES = 600  # of a job that a full queue does not take, a tenth of a second to a second apart
 
@@ -68,39 +74,63 @@ class Served:
         """As `mmx.translate.job.run`, elsewhere. Of what goes by steps Ctrl-C brings what is best by then."""
         if job.command not in TASKS or not TASKS[job.command].stepped:
             return unpack_done(self._post("/v1/jobs", pack_job(self.asked, job)))
+
+        def told(event: Event) -> None:
+            if self.watch is not None:
+                self.watch(event["step"], event["of"], event["losses"])
+
+        return self._by_steps(lambda ticket: pack_job(self.asked, job, ticket), told, unpack_done)
+
+    def dress(self, order: Order, watcher: Watcher) -> Dressed:
+        """As `mmx.guided.avatar_job.dress`, elsewhere."""
+        hear: dict[str, Callable[[Event], None]] = {
+            "ready": lambda event: watcher.ready(event["notes"], event["triangles"]),
+            "step": lambda event: watcher.step(event["step"], event["of"], event["losses"]),
+            "preview": lambda event: watcher.preview(base64.b64decode(event["png"])),
+        }
+
+        def told(event: Event) -> None:
+            hear[event["event"]](event)
+
+        return self._by_steps(lambda ticket: pack_order(self.asked, order, ticket), told, unpack_dressed)
+
+    def _by_steps(
+        self, packed: Callable[[str], bytes], told: Callable[[Event], None], unpacked: Callable[[bytes], Made]
+    ) -> Made:
+        """What comes of a job. packed: it, by what it is called. told: of all that the server tells; after the first of
+        it Ctrl-C brings what is best by then."""
         ticket, wishes = secrets.token_hex(16), Interruptible()
         with ExitStack() as begun:
 
             def read(answer: HTTPResponse) -> bytes:
-                return self._followed(answer, ticket, wishes, begun)
+                stopping = False
+                for number, event in enumerate(self._followed(answer)):
+                    if not number:  # up to here Ctrl-C ends it at once
+                        begun.enter_context(wishes)
+                    told(event)
+                    if wishes.asked and not stopping:
+                        self._once(f"/v1/stop?ticket={ticket}", b"")
+                        stopping = True
+                return answer.read()
 
-            done = unpack_done(self._post("/v1/jobs", pack_job(self.asked, job, ticket), read))
+            made = unpacked(self._post("/v1/jobs", packed(ticket), read))
         if wishes.asked:  # even where it was done by then
-            done.stopped = done.stopped or "interrupted"
-        return done
+            made.stopped = made.stopped or "interrupted"
+        return made
 
     def watched(self, watch: Watch) -> None:
         """Have each step told."""
         self.watch = watch
 
-    def _followed(self, answer: HTTPResponse, ticket: str, wishes: Interruptible, begun: ExitStack) -> bytes:
-        """A job's steps, each of which is told, up to what was made. Raises the error that is told in its place, and
-        Gone."""
-        stepping = stopping = False
+    def _followed(self, answer: HTTPResponse) -> Iterator[Event]:
+        """What is told of a job, up to what was made. Raises the error that is told in its place, and Gone."""
         for line in iter(answer.readline, b""):
-            event: dict[str, Any] = json.loads(line)
+            event: Event = json.loads(line)
             if event["event"] == "done":
-                return answer.read()
+                return
             if event["event"] == "error":
                 raise self._as_written(error_of(event))
-            if not stepping:  # up to here Ctrl-C ends it at once
-                begun.enter_context(wishes)
-                stepping = True
-            if self.watch is not None:
-                self.watch(event["step"], event["of"], event["losses"])
-            if wishes.asked and not stopping:
-                self._once(f"/v1/stop?ticket={ticket}", b"")
-                stopping = True
+            yield event
         raise Gone(f"the server at {self.address} went away")
 
     def ask(self, question: Question) -> list[Answer]:

@@ -6,15 +6,18 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mmx.errors import MmxError, UsageError
+from mmx.errors import InputError, MmxError, UsageError
 from mmx.faults import unexpected
 from mmx.serving.line import Full, Left
+from mmx.serving.query import Part
 from mmx.serving.wire import SCHEMA
 
 STATUS = {2: 400, 3: 422, 4: 409, 5: 502}  # by an error's exit code; 500 for all others
@@ -86,6 +89,31 @@ async def body_of(request: Request, limits: Limits) -> bytes:
     except TimeoutError:
         raise Slow(f"the request did not arrive within {limits.patience:g} s") from None
     return b"".join(parts)
+
+
+async def parts_of(request: Request, limits: Limits) -> list[Part]:
+    """The input as the body, or the parts of a form. Raises as `body_of`, and InputError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        return [Part("source", "", await body_of(request, limits))]
+    body, sent = await body_of(request, limits), False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        chunk, sent = (b"" if sent else body), True
+        return {"type": "http.request", "body": chunk, "more_body": False}
+
+    found = []
+    try:
+        async with Request(request.scope, receive).form(max_files=32, max_fields=32) as form:
+            for role, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    found.append(Part(role, value.filename or "", await value.read()))
+                else:
+                    found.append(Part(role, "", str(value).encode(), is_text=True))
+    except HTTPException as error:
+        raise InputError(f"the form can't be read: {error.detail}") from None
+    return found
 
 
 class Guard:

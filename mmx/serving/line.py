@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from mmx.errors import NetworkError
 
@@ -22,6 +23,16 @@ class Left(Exception):
     """Who asked for a job went away before it was begun."""
 
 
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """What somebody waits for. run: computes it, in the models' thread. left: whether nobody waits for it any more: it
+    is then not begun, or asked to `stop`."""
+
+    run: Callable[[], T]
+    left: Callable[[], Awaitable[bool]]
+    stop: Callable[[], None] = lambda: None
+
+
 class Line:
     """A thread that computes, and what waits for it. `room`: how many jobs may be there at a time."""
 
@@ -30,25 +41,19 @@ class Line:
         self.touched = time.monotonic()  # when a job last came or ended
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mmx-models")
 
-    async def do(
-        self, work: Callable[[], T], left: Callable[[], Awaitable[bool]], stop: Callable[[], None] = lambda: None
-    ) -> T:
-        """What `work` returns or raises. left: whether nobody waits for it any more: it is then not begun, or asked to
-        stop.
-
-        Raises Full, Left.
-        """
+    async def do(self, work: Work[T]) -> T:
+        """What `work` returns or raises. Raises Full, Left."""
         if self.waiting >= self.room:
             raise Full(f"{self.waiting} jobs wait already", hint="try again soon")
         self.waiting += 1
         self.touched = time.monotonic()
         try:
-            future = asyncio.wrap_future(running := self._worker.submit(work))
+            future = asyncio.wrap_future(running := self._worker.submit(work.run))
             while not (await asyncio.wait([future], timeout=ASK))[0]:
-                if await left():
+                if await work.left():
                     if running.cancel():
                         raise Left
-                    stop()
+                    work.stop()
             return future.result()
         finally:
             self.waiting -= 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import mmx
 from mmx.serving.asking import question_parameters
+from mmx.serving.avatars import KINDS, avatar_parameters
 from mmx.serving.query import Parameter, parameters
 from mmx.spaces.question import ASKING
 from mmx.tasks import TASKS
@@ -19,11 +21,13 @@ SAYS = {
     "search": ("What of an index is nearest to a text, a file or a sum.", "''", "?index=FOLDER&query=dog"),
     "localize": ("Where in a picture something is.", "@street.jpg", "?query=dog"),
     "caption": ("A picture, a sound or a sum in words.", "@photo.jpg", "?name=photo.jpg"),
+    "avatar": ("A mesh that looks like what is asked for.", "@spot.obj", "?name=spot.obj&query=dog"),
 }
 PARTS = {
     "search": "Nothing beside query=, a file, or a form: query, query:0.5, query:-1.",
     "localize": "The picture, or a form: source, and query, query:0.5, query:-1.",
     "caption": "The input itself, or a form: source, source:0.5, source:-1.",
+    "avatar": "The mesh, or a form: mesh, several for a motion, and query, query:0.5, query:-1.",
 }
 INPUTS = {"sound": "audio/*", "image": "image/*", "text": "text/plain"}
 ERRORS = {
@@ -51,6 +55,7 @@ def document(size: int) -> dict[str, Any]:
         paths[f"/v1/{name}"] = {"post": _operation(name)}
     for name in ASKING:
         paths[f"/v1/{name}"] = {"post": _question(name)}
+    paths["/v1/avatar"] = {"post": _avatar()}
     paths["/v1/stop"] = {"post": _stop()}
     about = f"Models that stay loaded, on this machine. Requests of at most {size} bytes."
     return {
@@ -98,26 +103,38 @@ def _operation(command: str) -> dict[str, Any]:
 
 
 def _question(command: str) -> dict[str, Any]:
+    answer = {"description": "Objects as --json prints them.", "content": {"application/json": {}}}
+    return _said(command, question_parameters(command), answer)
+
+
+def _avatar() -> dict[str, Any]:
+    told = " Its steps come after what is said of the mesh, and with previews=1 pictures between them."
+    answer = {
+        "description": "The file, with what made it inside; or as JSON all of them, base64." + STREAM + told,
+        "content": {kind: {} for kind in (*KINDS.values(), "application/json", "application/x-ndjson")},
+    }
+    return _said("avatar", avatar_parameters(), answer)
+
+
+def _said(command: str, known: Mapping[str, Parameter], answer: dict[str, Any]) -> dict[str, Any]:
     form = {"type": "object", "properties": {"source": {"type": "string", "format": "binary"}}}
     return {
         "summary": SAYS[command][0],
         "operationId": command,
-        "parameters": [_parameter(one) for one in question_parameters(command).values()],
+        "parameters": [_parameter(one) for one in known.values()],
         "requestBody": {
             "required": command != "search",
             "description": PARTS.get(command, "The input itself, or a form: source."),
             "content": {"application/octet-stream": {}, "multipart/form-data": {"schema": form}},
         },
-        "responses": {
-            "200": {"description": "Objects as --json prints them.", "content": {"application/json": {}}},
-            **{status: {"description": text} for status, text in ERRORS.items()},
-        },
+        "responses": {"200": answer, **{status: {"description": text} for status, text in ERRORS.items()}},
     }
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": TYPES[one.kind]}
-    schema |= {"default": one.default} if one.default is not None else {}
+    default = ",".join(one.default) if isinstance(one.default, tuple) else one.default
+    schema |= {"default": default} if one.default is not None else {}
     schema |= {"minimum": one.low} if one.low is not None else {}
     schema |= {"maximum": one.high} if one.high is not None else {}
     return {"name": one.name, "in": "query", "description": one.help, "schema": schema}
@@ -143,9 +160,10 @@ def page(about: dict[str, Any]) -> str:
 def _example(command: str) -> str:
     if command == "stop":
         return "curl --unix-socket SOCKET -X POST http://mmx/v1/stop?ticket=mine"
-    if command in ASKING:
+    if command in SAYS:
         _, data, query = SAYS[command]
-        return f"curl --unix-socket SOCKET --data-binary {data} 'http://mmx/v1/{command}{query}'"
+        out = " -o dog.glb" if command == "avatar" else ""
+        return f"curl --unix-socket SOCKET --data-binary {data} 'http://mmx/v1/{command}{query}'{out}"
     task = TASKS[command]
     data = "'a photo of a seashore'" if task.source.modality == "text" else "@input"
     out = "out.wav" if task.target.modality == "sound" else "out.png"

@@ -53,6 +53,9 @@ class Parameter:
         return value
 
 
+TICKET = Parameter("ticket", str, None, "What the job is called: POST /v1/stop?ticket=... ends it early.")
+
+
 def parameters(command: str) -> dict[str, Parameter]:
     """What the query of a command's requests may hold: its settings, which results, and which models."""
     translator = find(TASKS[command].translator)
@@ -64,7 +67,7 @@ def parameters(command: str) -> dict[str, Parameter]:
         *(Parameter(role, str, None, f"The {role}: a name or a folder. Default: the starter.") for role in MODELS),
     ]
     if TASKS[command].stepped:
-        own.append(Parameter("ticket", str, None, "What the job is called: POST /v1/stop?ticket=... ends it early."))
+        own.append(TICKET)
     hints = get_type_hints(Settings, include_extras=True)
     for option in fields(Settings):
         typed, about = (*get_args(hints[option.name]), None)[:2]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmx.device import pick_device, placed, threads
 from mmx.errors import InputError, MmxError
 from mmx.faults import unexpected
+from mmx.guided.avatar_given import Dressed, Order, Watcher
 from mmx.media.given import Done, Job, Watch
 from mmx.serving.wire import Asked
 from mmx.spaces.question import CONSULTING, Answer, Question
@@ -79,6 +80,15 @@ class Shelf:
                 return run(translator, work)
         finally:
             translator.watch = None
+
+    def dress(self, asked: Asked, order: Order, watcher: Watcher) -> Dressed:
+        """As `mmx.guided.avatar_job.dress`, with all that is wanted made by then."""
+        consulted = self.take(asked)
+        from mmx.guided.avatar_job import dress
+
+        with threads(asked.threads):
+            made = dress(consulted.space, order, watcher)
+            return replace(made, artifacts=list(made.artifacts))
 
     def loaded(self) -> list[dict[str, Any]]:
         """What is loaded, that used last first."""

@@ -1,55 +1,68 @@
 """Jobs that go by steps: what they tell while they are in work, and how they are ended before their time.
 
-A stream is a line of JSON for each step, and a last one that says done or what went wrong; what was made follows it.
+A stream is a line of JSON for each thing that is told, and a last one that says done or what went wrong; what was made
+follows it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.responses import Response, StreamingResponse
 
 from mmx.errors import MmxError, UsageError
 from mmx.faults import unexpected
 from mmx.interrupt import stopped_by
-from mmx.media.given import Watch
-from mmx.serving.line import Left, Line
+from mmx.serving.line import Left, Line, Work
 from mmx.serving.wire import SCHEMA
 
 NDJSON = "application/x-ndjson"
 T = TypeVar("T")
 
 
-class Stepping:
-    """A job in work. stop: set, it ends at the next step, with what is best by then."""
+class Stepping(Generic[T]):
+    """A job in work, which tells it how it goes. stop: set, it ends at the next step, with what is best by then."""
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
+    def __init__(
+        self, work: Callable[[Stepping[T]], T], left: Callable[[], Awaitable[bool]], ticket: str | None = None
+    ) -> None:
+        """left: as of `Work`. ticket: what it is called by who asked for it."""
+        self.work, self.left, self.ticket, self.stop = work, left, ticket, threading.Event()
         self._loop = asyncio.get_running_loop()
         self._steps: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    def run(self, work: Callable[[Watch], T]) -> T:
+    def run(self) -> T:
         """What the models' thread does."""
         try:
             with stopped_by(self.stop):
-                return work(self._watch)
+                return self.work(self)
         finally:
             self._tell(None)
 
-    def _watch(self, step: int, total: int, losses: dict[str, float]) -> None:
+    def ready(self, notes: list[str], triangles: int) -> None:
+        """A mesh is read, and its first step begins."""
+        self._tell({"event": "ready", "notes": notes, "triangles": triangles})
+
+    def step(self, step: int, total: int, losses: dict[str, float]) -> None:
+        """As of `Watch`."""
         self._tell({"event": "step", "step": step, "of": total, "losses": losses})
+
+    def preview(self, png: bytes) -> None:
+        """What there is by now."""
+        self._tell({"event": "preview", "png": base64.b64encode(png).decode()})
 
     def _tell(self, event: dict[str, Any] | None) -> None:
         self._loop.call_soon_threadsafe(self._steps.put_nowait, event)
 
     async def answer(self, doing: asyncio.Task[T], last: Callable[[T], bytes]) -> Response:
-        """A stream of the steps, and of what `last` makes of the result; where none was told it is all there. Raises
-        what the job raises before its first step."""
+        """A stream of what is told, and of what `last` makes of the result; where nothing was it is all there. Raises
+        what the job raises before it tells anything."""
         next_one = asyncio.ensure_future(self._steps.get())
         await asyncio.wait([next_one, doing], return_when=asyncio.FIRST_COMPLETED)
         if not next_one.done() or next_one.result() is None:
@@ -88,11 +101,12 @@ class Tickets:
     """The jobs in work that may be ended, by what who asked for them calls them."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Stepping] = {}
+        self._jobs: dict[str, Stepping[Any]] = {}
 
     @contextmanager
-    def kept(self, ticket: str | None, job: Stepping) -> Iterator[None]:
+    def kept(self, job: Stepping[Any]) -> Iterator[None]:
         """Inside, the job is found by its ticket. Raises UsageError for one that is another job's."""
+        ticket = job.ticket
         if ticket is not None and ticket in self._jobs:
             raise UsageError(f"ticket={ticket}: a job that is in work has it")
         if ticket is not None:
@@ -110,14 +124,7 @@ class Tickets:
             job.stop.set()
         return job is not None
 
-    async def do(
-        self,
-        line: Line,
-        job: Stepping,
-        work: Callable[[Watch], T],
-        left: Callable[[], Awaitable[bool]],
-        ticket: str | None = None,
-    ) -> T:
-        """What `work` returns or raises, once it is its turn. It is ended where who asked left."""
-        with self.kept(ticket, job):
-            return await line.do(lambda: job.run(work), left, job.stop.set)
+    async def do(self, line: Line, job: Stepping[T]) -> T:
+        """What the job returns or raises, once it is its turn. It is ended where who asked left."""
+        with self.kept(job):
+            return await line.do(Work(job.run, job.left, job.stop.set))

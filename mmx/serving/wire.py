@@ -11,13 +11,17 @@ from typing import Any
 import mmx
 from mmx import errors
 from mmx.errors import InputError, MmxError
+from mmx.guided.avatar_given import WRITTEN, AvatarJob, Dressed, Order, Piece
 from mmx.media.given import Artifact, Done, Given, Job
 from mmx.options import Settings
 from mmx.recipes.asking import filled
+from mmx.recipes.avatar import AvatarOptions
 from mmx.spaces.query import Term
-from mmx.spaces.question import KINDS, Answer, Question
+from mmx.spaces.question import ASKING, KINDS, Answer, Question
+from mmx.tasks import TASKS
 
 SCHEMA = "mmx.error/1"
+SERVED = (*TASKS, *ASKING, "avatar")  # commands that a server does
 ROLES = {"bridge", "decoder", "encoder", "space", "lm"}
 TERMS = ("text", "file", "array", "stdin", "stream")
 ANYWHERE = {
@@ -93,26 +97,29 @@ def asked_of(header: dict[str, Any]) -> Asked:
 
 def pack_job(asked: Asked, job: Job, ticket: str | None = None) -> bytes:
     """A job and what it is for → bytes. ticket: what it is called by who wants to be told of its steps."""
-    inputs = [
-        {"name": given.name, "role": given.role, "weight": given.weight, "is_text": given.is_text}
-        for given in job.inputs
-    ]
     about = {"settings": asdict(job.settings), "indices": job.indices, "layout": job.layout, "strict": job.strict}
-    about |= {"inputs": inputs} if ticket is None else {"inputs": inputs, "ticket": ticket}
-    return pack(asked.as_dict() | about, (given.data for given in job.inputs))
+    return pack(asked.as_dict() | about | _inputs(job.inputs, ticket), (given.data for given in job.inputs))
+
+
+def _inputs(inputs: Iterable[Given], ticket: str | None) -> dict[str, Any]:
+    own = [{name: getattr(given, name) for name in ("name", "role", "weight", "is_text")} for given in inputs]
+    return {"inputs": own} | ({} if ticket is None else {"ticket": ticket})
+
+
+def _given(header: dict[str, Any], blobs: list[bytes]) -> tuple[Given, ...]:
+    return tuple(
+        Given(about["name"], data, about["role"], about["weight"], about["is_text"])
+        for about, data in zip(header["inputs"], blobs, strict=True)
+    )
 
 
 def unpack_job(header: dict[str, Any], blobs: list[bytes]) -> Job:
     """The job in a request. Raises InputError."""
     try:
-        inputs = tuple(
-            Given(about["name"], data, about["role"], about["weight"], about["is_text"])
-            for about, data in zip(header["inputs"], blobs, strict=True)
-        )
         indices = tuple(int(index) for index in header["indices"])
         settings = Settings(**header["settings"])
         how = {"command": header["command"], "strict": bool(header["strict"])}
-        return Job(inputs, settings, indices, header["layout"], **how)
+        return Job(_given(header, blobs), settings, indices, header["layout"], **how)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("the request holds no job") from None
 
@@ -130,6 +137,47 @@ def unpack_done(data: bytes) -> Done:
     artifacts = [Artifact(blob, record) for blob, record in zip(blobs, header["records"], strict=True)]
     heard = [[(label, share) for label, share in one] for one in header["heard"]]
     return Done(artifacts, heard, header["seconds"], header["notes"], header["stopped"])
+
+
+def pack_order(asked: Asked, order: Order, ticket: str) -> bytes:
+    """An avatar that is wanted, and what it is made with → bytes. ticket: as of `pack_job`."""
+    job = order.job
+    about = {"options": asdict(job.options), "previews": order.previews}
+    about["pieces"] = [(piece.suffix, piece.frame) for piece in order.pieces]
+    given = (*job.meshes, *job.query)
+    return pack(asked.as_dict() | about | _inputs(given, ticket), (one.data for one in given))
+
+
+def unpack_order(header: dict[str, Any], blobs: list[bytes]) -> Order:
+    """The avatar that a request wants. Raises InputError."""
+    try:
+        given = _given(header, blobs)
+        meshes, query = (tuple(one for one in given if (one.role == "mesh") == mesh) for mesh in (True, False))
+        good = bool(meshes and query) and all(one.role in ("query", "array") for one in query)
+        good = good and all(math.isfinite(one.weight) and "\0" not in one.name for one in given)
+        pieces = tuple(Piece(suffix, frame) for suffix, frame in header["pieces"])
+        frames = (None, *range(len(meshes)))
+        if not good or not all(piece.suffix in WRITTEN and piece.frame in frames for piece in pieces):
+            raise ValueError("no such avatar")
+        options = filled(AvatarOptions, header["options"])
+        job = AvatarJob(meshes, query, options, header["placement"]["device"])
+        return Order(job, pieces, bool(header["previews"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("the request holds no avatar") from None
+
+
+def pack_dressed(made: Dressed) -> bytes:
+    """What came of an avatar → bytes."""
+    artifacts = list(made.artifacts)
+    header = {"step": made.step, "losses": made.losses, "front": made.front, "stopped": made.stopped}
+    return pack(header | {"records": [one.record for one in artifacts]}, (one.data for one in artifacts))
+
+
+def unpack_dressed(data: bytes) -> Dressed:
+    """What `pack_dressed` made. Raises InputError for anything else."""
+    header, blobs = unpack(data)
+    artifacts = [Artifact(blob, record) for blob, record in zip(blobs, header.pop("records"), strict=True)]
+    return Dressed(artifacts, **{name: value for name, value in header.items() if name != "sizes"})
 
 
 def pack_question(asked: Asked, question: Question) -> bytes:

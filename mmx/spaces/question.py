@@ -47,7 +47,7 @@ KINDS = {
     "caption": Kind(Captioning, "mmx.guided.captioning:caption"),
 }
 ASKING = ("embed", "tag", "search", "localize", "caption")  # commands that ask a server
-CONSULTING = (*ASKING, "index")  # commands that ask anybody
+CONSULTING = (*ASKING, "index", "avatar")  # commands that need a space
 
 
 @dataclass(frozen=True)

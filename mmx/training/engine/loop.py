@@ -17,6 +17,7 @@ from mmx.decoders.base import tensors_digest
 from mmx.device import autocast
 from mmx.errors import Interrupted, NonFiniteError, UsageError
 from mmx.interrupt import Interruptible
+from mmx.progress import Progress
 from mmx.training.engine.ahead import Ahead, Drawn
 from mmx.training.engine.average import Average, swapped
 from mmx.training.engine.checkpoint import flatten_optimizer, load_state, restore_optimizer, save_state
@@ -24,7 +25,6 @@ from mmx.training.engine.identity import plain, refuse_another
 from mmx.training.engine.log import Log
 from mmx.training.engine.memory import keep_freed_memory
 from mmx.training.engine.parallel import Team, join_batch_norms
-from mmx.training.engine.progress import Progress
 from mmx.training.engine.task import FREE, LoopConfig, Task, generator_of, parameter_groups
 
 

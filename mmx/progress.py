@@ -1,4 +1,4 @@
-"""The progress line of a training run: a rich bar on a terminal, a plain line now and then in a log."""
+"""The progress line of steps: a rich bar on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
