@@ -1,10 +1,12 @@
-"""The progress line of steps: a rich bar on a terminal, a plain line now and then in a log."""
+"""How far something is: who is told, and steps as a bar on a terminal, or as a plain line now and then in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
+Told = Callable[[int, int], None]  # is told how many are done, or bytes are there, and of how many
 MAIN = ("val_top1", "val_recall_at_1", "val_gender", "val_chance")  # of many metrics, what the line has room for
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from mmx.cli.consult import SpaceChoice, consulting
-from mmx.cli.preview import Told, counting
+from mmx.cli.preview import counting
 from mmx.cli.spaces import fitting, own_file
 from mmx.cli.takes import takes
 from mmx.cli.talk import Speaker, report
@@ -19,6 +19,7 @@ from mmx.media.files import Source, Target, expand
 from mmx.media.formats import MODALITIES, SUFFIXES
 from mmx.network import Clustered, Serving
 from mmx.options import Overwrite, Saying
+from mmx.progress import Told
 from mmx.recipes.asking import Cutting, Exact, Modality, MostHits, Searching
 from mmx.spaces.query import parse_query
 from mmx.spaces.question import Hit, Question, with_stdin

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from mmx.declared import Option
 from mmx.options import Saying
+from mmx.progress import Told
 
 WIDTH = 36  # characters, of a picture
 PICTURES = 4  # of one translation
@@ -53,9 +54,6 @@ def _spectrogram(data: bytes) -> bytes:
     from mmx.media.show import View, draw_sound
 
     return png_bytes(draw_sound(read_audio(data, sample_rate=None), View(width=360, bands=48)))
-
-
-Told = Callable[[int, int], None]  # how many are done, and of how many
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from mmx.digest import sha256_of_file
 from mmx.errors import ModelError, NetworkError, OutputError
 from mmx.media.files import write_atomic
 from mmx.models.known import ANY, KNOWN, Repo, find_known, repos_of
-from mmx.models.pulling import Told, bar_for
+from mmx.models.pulling import bar_for
+from mmx.progress import Told
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

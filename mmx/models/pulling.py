@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
+from mmx.progress import Told
+
 BYTES = "huggingface_hub.snapshot_download"  # what the library calls the bar of what is written to disk
-Told = Callable[[int, int], None]  # bytes that are there, and of how many
 
 
 def bar_for(told: Told, before: int, total: int) -> type:
