@@ -141,6 +141,23 @@ def test_a_store_that_fails_now_and_then_gets_everything_once(
     assert set(flaky.written.values()) == {1}
 
 
+def test_a_bucket_is_read_and_written_and_a_second_run_does_nothing_twice(
+    address, s3, mmx_in_process, one_step_options, bark: Path, sea: Path, tmp_path: Path
+) -> None:
+    sounds = make(tmp_path / "in", bark, sea)
+    for path in sounds.rglob("*.wav"):
+        s3.put_file(str(path), f"bucket/in/{path.relative_to(sounds)}")
+    assert mmx_in_process("sound2img", sounds, "-o", tmp_path / "here", *one_step_options)[0] == 0
+    line = ("sound2img", "s3://bucket/in", "-o", "s3://bucket/out", "--resume", *one_step_options)
+    seen = []
+    for already in (0, 6):
+        code, _, err = mmx_in_process(*line, "--engine", "ray", "--workers", "2", "--address", address)
+        assert code == 0 and err.count(b"already done") == already and b"2 workers of Ray" in err
+        seen.append({k: s3.info(k)["LastModified"] for k in s3.find("bucket/out", refresh=True) if k.endswith(".png")})
+    there = {name.removeprefix("bucket/out/"): s3.cat(name) for name in seen[0]}
+    assert seen[0] == seen[1] and there == files(tmp_path / "here") and len(there) == 6
+
+
 def test_models_that_no_worker_can_load_end_the_batch_at_once(
     address, mortal, mmx_in_process, one_step_options, bark: Path, tmp_path: Path, monkeypatch
 ) -> None:

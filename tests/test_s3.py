@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,15 @@ from mmx.cli.ledger import Ledger
 from mmx.errors import DiskError, InputError, UsageError
 from mmx.media.stores import Place, Store, expand, plan
 
-moto = pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
 NAMES = ("a b+ü%.wav", "bark.wav", "deep/sea.wav")
 
 
 @pytest.fixture
-def bucket(bark: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(s3: Any, bark: Path) -> Any:
     """A file system with three sounds in a bucket."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    own = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}
-    for name, value in (own | {"DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")  # of what tests before left
-    urllib.request.urlopen(reset).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    fs.mkdir("bucket")
     for name in NAMES:
-        fs.pipe_file(f"bucket/in/{name}", bark.read_bytes())
-    yield fs
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+        s3.pipe_file(f"bucket/in/{name}", bark.read_bytes())
+    return s3
 
 
 def test_what_is_in_a_bucket_is_read_and_written(bucket: Any, bark: Path) -> None:
