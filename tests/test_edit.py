@@ -223,6 +223,12 @@ def test_a_picture_without_a_face_is_refused():
         find_face(Image.new("RGB", (96, 96), "green"), "lawn.png")
 
 
+def test_a_picture_that_is_none_is_not_called_a_sound(mmx_in_process, faces, tmp_path):
+    (tmp_path / "junk.png").write_bytes(b"no picture at all" * 9)
+    code, _, err = run(mmx_in_process, faces, tmp_path / "junk.png", "-o", str(tmp_path / "a.png"))
+    assert code == 3 and b"junk.png: not a picture" in err
+
+
 def test_where_no_face_can_be_looked_for_that_is_said(mmx_in_process, faces, picture, monkeypatch, tmp_path):
     for module in ("mmx.guided.edit", "mmx.media.faces"):
         monkeypatch.setattr(f"{module}.can_find", lambda: False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from mmx.guided.invert import Inverted, invert
 from mmx.guided.residual import Outcome, Schedule, Step
 from mmx.media.audio import Waveform, read_audio
 from mmx.media.faces import can_find, find_face
+from mmx.media.files import kind_of_file
 from mmx.media.image import read_image, to_rgb
 from mmx.models.store import Located, locate
 from mmx.spaces.base import Space
@@ -93,7 +95,7 @@ class Editor(Translator):
         try:
             picture = read_image(source, name=name)
         except InputError as error:
-            if "not a picture" not in error.message:
+            if "not a picture" not in error.message or kind_of_file(Path(name or "")) == "image":
                 raise
             return read_audio(source, name=name, sample_rate=self.space.rate, duration=self.space.window)
         return find_face(picture, name or "picture") if self.decoder.teacher.names_faces else picture

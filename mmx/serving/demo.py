@@ -10,7 +10,7 @@ from mmx.errors import MmxError
 from mmx.media.given import Given, Job
 from mmx.models.store import assets
 from mmx.options import Settings
-from mmx.serving.demo_tabs import LOOK, edit_tab, errors_shown, search_tab
+from mmx.serving.demo_tabs import LOOK, edit_tab, errors_shown, picture_input, search_tab
 from mmx.tasks import TASKS, find
 from mmx.translate.job import run
 from mmx.translate.load import load
@@ -79,7 +79,7 @@ def _input(modality: str) -> Any:
         sources = ["upload", "microphone"]
         return gr.Audio(sources=sources, type="filepath", label="sound", buttons=["download"])
     if modality == "image":
-        return gr.Image(type="filepath", label="picture", buttons=LOOK)
+        return picture_input()
     return gr.Textbox("a photo of a seashore", label="text")
 
 
@@ -143,6 +143,7 @@ def show_page(page: gr.Blocks, folder: Path, port: int) -> str:
         share=False,
         quiet=True,
         ssr_mode=False,
+        show_error=True,  # of its own, too
         footer_links=[],
         max_file_size="64mb",
         theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
