@@ -96,7 +96,9 @@ def test_the_page_shows_every_result_beside_its_inputs(mmx_in_process, results: 
     page = Elements(text)
     cards = page.all("article")
     assert len(cards) == 8 and "<title>a &lt; b</title>" in text
-    urls = {one["src"] for tag in ("img", "audio", "video") for one in page.all(tag)}
+    kept = kept_in(text)
+    urls = {kept[one["data-src"] or ""] for tag in ("img", "audio", "video") for one in page.all(tag)}
+    assert urls == {*kept.values()} and len(urls) == len(kept)
     sounds = [data_of(url) for url in urls if url.startswith("data:audio")]
     # bark.wav as it was heard, and not another of the same name, whose sound is said.wav's
     assert SOUND in sounds and len(sounds) == 2
@@ -109,6 +111,23 @@ def test_the_page_shows_every_result_beside_its_inputs(mmx_in_process, results: 
     assert len(page.all("script")) == 1 and "alert" not in re.search(r"<script>(.*)</script>", text, re.S).group(1)
 
 
+def test_a_result_that_another_was_made_from_is_shown_there_too(mmx_in_process, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dog = picture("red", record(entry("bark.wav", SOUND)))
+    Path("made").mkdir()
+    Path("made/dog.png").write_bytes(dog)
+    Path("made/said.wav").write_bytes(embed_wav(OTHER, record(entry("dog.png", dog), command="img2speech")))
+    assert mmx_in_process("report", "made")[0] == 0
+    text = Path("made/report.html").read_text(encoding="utf8")
+    shown = [kept_in(text)[one["data-src"] or ""] for one in Elements(text).all("img") if one["alt"] == "dog.png"]
+    assert len(shown) == 2 and {data_of(url) for url in shown} == {dog}
+
+
+def kept_in(page: str) -> dict[str, str]:
+    """What a page's cards show, as data URLs by name."""
+    return dict(re.findall("<i hidden id=(m[0-9]+)>([^<]*)</i>", page))
+
+
 def data_of(url: str) -> bytes:
     return base64.b64decode(url.partition(",")[2])
 
@@ -119,8 +138,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_no_other_script(
     assert mmx_in_process("report", results, "-o", tmp_path / "r.html")[0] == 0
     text = (tmp_path / "r.html").read_text(encoding="utf8")
     page = Elements(text)
-    links = [value for _, found in page.found for name, value in found.items() if name in ("src", "href")]
-    assert links and all(link.startswith("data:") or link == "" for link in links)
+    assert not [value for _, found in page.found for name, value in found.items() if name in ("src", "href")]
+    kept = kept_in(text)
+    assert kept and all(url.startswith("data:") for url in kept.values())
     policy = next(one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy")
     script = re.search(r"<script>(.*)</script>", text, re.S).group(1)
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -148,10 +168,11 @@ def test_large_files_are_made_small(tmp_path: Path, mmx_in_process) -> None:
     Image.effect_noise((1500, 1200), 90).convert("RGB").save(tmp_path / "large.png")
     (tmp_path / "long.wav").write_bytes(wav_bytes(Waveform(tone(100.0), RATE)))
     assert mmx_in_process("report", tmp_path, "-o", tmp_path / "r.html")[0] == 0
-    page = Elements((tmp_path / "r.html").read_text(encoding="utf8"))
-    shown = next(one["src"] for one in page.all("img") if one["alt"] == "large.png")
+    text = (tmp_path / "r.html").read_text(encoding="utf8")
+    page, kept = Elements(text), kept_in(text)
+    shown = next(kept[one["data-src"] or ""] for one in page.all("img") if one["alt"] == "large.png")
     assert max(Image.open(io.BytesIO(data_of(shown))).size) == 640
-    assert len(data_of(page.all("audio")[0]["src"])) < 31 * RATE * 2
+    assert len(data_of(kept[page.all("audio")[0]["data-src"] or ""])) < 31 * RATE * 2
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -164,12 +185,13 @@ def test_a_browser_shows_filters_and_moves_by_keys(mmx_in_process, tmp_path: Pat
         about = record(entry("bark.wav", SOUND), heard=[[[label, 0.9]]])
         (folder / f"{number:03d}-{label}.png").write_bytes(picture("red", about))
     assert mmx_in_process("report", folder)[0] == 0
+    assert len(kept_in((folder / "report.html").read_text(encoding="utf8"))) == 5  # and not 1,500
     browser = Browser(tmp_path / "profile")
     try:
         browser.open(folder / "report.html")
         count = "document.getElementById('count').textContent"
         assert browser.value(count) == "500 of 500"
-        assert browser.value("document.images[0].naturalWidth") > 0
+        assert browser.until("document.images[0].naturalWidth")
         browser.press("j", "j")
         browser.press("j", "j")
         assert "001-cat" in browser.value("document.activeElement.dataset.text")

@@ -55,3 +55,28 @@ document.addEventListener('play', event => {
 }, true);
 for (const field of [find, label, command]) field.addEventListener('input', filter);
 filter();
+
+// what cards show is kept behind the page, each once, and handed to those that come near; it may still be on its way
+const wanting = new Set();
+function fill() {
+  for (const card of wanting) {
+    for (const one of card.querySelectorAll('[data-src]')) {
+      const kept = document.getElementById(one.dataset.src);
+      if (!kept || (document.readyState === 'loading' && !kept.nextElementSibling)) continue;
+      one.src = kept.textContent;
+      one.removeAttribute('data-src');
+    }
+    if (!card.querySelector('[data-src]')) wanting.delete(card);
+  }
+}
+const near = new IntersectionObserver(entries => {
+  for (const entry of entries.filter(one => one.isIntersecting)) {
+    near.unobserve(entry.target);
+    wanting.add(entry.target);
+  }
+  fill();
+}, {rootMargin: '1000px'});
+for (const card of cards) near.observe(card);
+const arriving = new MutationObserver(fill);
+arriving.observe(document.body, {childList: true});
+document.addEventListener('DOMContentLoaded', () => { arriving.disconnect(); fill(); });

@@ -75,7 +75,8 @@ def gather(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Gallery:
     suffixes = {suffix for kind in ("image", "sound", "video") for suffix in SUFFIXES[kind]} | set(OTHERS)
     paths = [(folder, path) for folder in folders for path in walk(folder, suffixes)]
     made, others, problems = _told_apart(paths)
-    inputs = _Inputs([*(path for _, path in others), *_files(beside)])
+    own = (*(path for _, path in others), *(path for _, path, _ in made))  # a result may be another's input
+    inputs = _Inputs([*own, *_files(beside)])
     items = [_item(name, path, record, inputs) for name, path, record in made]
     items += [
         item for folder in folders for path in walk(folder, {".jsonl"}) for item in _captions(path, folder, inputs)

@@ -20,6 +20,8 @@ def page(gallery: Gallery, title: str) -> str:
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     )
+    kept: dict[str, str] = {}  # data URLs, each once however many cards show it → what the page calls them
+    cards = "".join(_card(item, kept) for item in gallery.items)
     labels = Counter(label for item in gallery.items for label in item.labels)
     commands = Counter(item.record["command"] for item in gallery.items if item.record)
     return (
@@ -32,7 +34,8 @@ def page(gallery: Gallery, title: str) -> str:
         f"<kbd>Enter</kbd> provenance <kbd>Space</kbd> play</span></header>"
         f"{''.join(_tables(name, tables) for name, tables in gallery.tables.items())}"
         f"{''.join(f'<p>{_text(problem)}</p>' for problem in gallery.problems)}"
-        f"<main>{''.join(_card(item) for item in gallery.items)}</main><script>{SCRIPT}</script></html>\n"
+        f"<main>{cards}</main><script>{SCRIPT}</script>"  # from here on the page works, and what it shows follows
+        f"{''.join(f'<i hidden id={name}>{url}</i>' for url, name in kept.items())}</html>\n"
     )
 
 
@@ -46,7 +49,7 @@ def _choice(name: str, counts: Counter[str]) -> str:
     return f'<select id="{name}" aria-label="{name}"><option value="">any {name}</option>{rows}</select>'
 
 
-def _card(item: Item) -> str:
+def _card(item: Item, kept: dict[str, str]) -> str:
     record = item.record
     command = record.get("command", "")
     told = [
@@ -60,12 +63,13 @@ def _card(item: Item) -> str:
         ", ".join(f"{label} {share:.2f}" for label, share in one) for one in record.get("heard", []) if _pairs(one)
     )
     about = f"<details><summary>provenance</summary><pre>{_text(json.dumps(record, indent=1))}</pre></details>"
-    sources = "".join(_figure(one) for one in item.inputs)
+    sources = "".join(_figure(one, kept) for one in item.inputs)
     arrow = '<span aria-hidden="true">→</span>' if item.inputs else ""
     return (
         f'<article tabindex="0" data-command="{_text(command)}" data-labels="{_text(json.dumps(item.labels))}" '
         f'data-text="{_text(" ".join(told).lower())}"><div class="labels">{_text(heard)}</div><div class="pair">'
-        f'{f"<div class=side>{sources}</div>" if sources else ""}{arrow}<div class="side">{_figure(item.output)}</div>'
+        f"{f'<div class=side>{sources}</div>' if sources else ''}{arrow}"
+        f'<div class="side">{_figure(item.output, kept)}</div>'
         f"</div>{about if record else ''}</article>\n"
     )
 
@@ -76,12 +80,13 @@ def _pairs(heard: object) -> bool:
     )
 
 
-def _figure(one: Shown) -> str:
+def _figure(one: Shown, kept: dict[str, str]) -> str:
+    url, drawing = ((kept.setdefault(own, f"m{len(kept)}") if own else "") for own in (one.url, one.drawing))
     body = {
-        "image": f'<img alt="{_text(one.name)}" src="{one.url}" decoding="async">',
-        "sound": f'<img class="drawing" alt="spectrogram" src="{one.drawing}" decoding="async">'
-        f'<audio controls preload="none" src="{one.url}"></audio>',
-        "video": f'<video controls preload="none" src="{one.url}"></video>',
+        "image": f'<img alt="{_text(one.name)}" data-src="{url}" decoding="async">',
+        "sound": f'<img class="drawing" alt="spectrogram" data-src="{drawing}" decoding="async">'
+        f'<audio controls preload="none" data-src="{url}"></audio>',
+        "video": f'<video controls preload="none" data-src="{url}"></video>',
         "text": f"<blockquote>{_text(one.text)}</blockquote>",
     }.get(one.kind, "<p>not shown</p>")
     name = f"{one.role}: {one.name}" if one.role and one.role != "source" else one.name
