@@ -80,6 +80,17 @@ def test_a_score_is_the_cosine_with_the_text_and_nothing_is_read_twice(lm, monke
     assert torch.equal(again[0], found[0].flip(0)) and read[1:] == [1]
 
 
+def test_more_beginnings_at_once_than_are_kept_are_scored_as_each_alone(lm, monkeypatch):
+    monkeypatch.setattr("mmx.guided.scorer.TABLES", 2)
+    scorer, alone = (ByIds(Continued(small_reads()), lm.vocabulary, torch.zeros(12)) for _ in range(2))
+    beginnings = torch.tensor([[1, 70], [1, 71], [1, 72], [1, 73], [1, 70]])  # the first again, after it was let go
+    ids, targets = torch.tensor([[65, 66], [66, 67], [65, 68], [65, 66], [66, 69]]), torch.randn(5, 12)
+    found = scorer(beginnings, ids, targets)
+    for row in range(5):
+        one = slice(row, row + 1)
+        assert torch.allclose(found[one], alone(beginnings[one], ids[one], targets[one]), atol=1e-5)
+
+
 def test_the_scorer_goes_by_ids_where_the_vocabulary_is_one_and_by_text_elsewhere(lm):
     space = replace(small_space(), continued=Continued(small_reads()))
     assert isinstance(scorer_for(space, lm, torch.zeros(12)), ByIds)

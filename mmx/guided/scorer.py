@@ -55,16 +55,17 @@ class ByIds:
         device, there = beginnings.device, self.continued.device
         beginnings, candidates, targets = (given.to(there) for given in (beginnings, candidates, targets))
         keys = [tuple(row) for row in beginnings.tolist()]
-        tables = [self._table(key) for key in keys]
+        # held here: of more beginnings than are kept the first are let go while the last are still looked up
+        tables = {key: self._table(key) for key in dict.fromkeys(keys)}
         missing: dict[tuple[int, ...], Tensor] = {}
-        for key, table, ids in zip(keys, tables, candidates, strict=True):
-            new = ids[~table.known[ids]]
+        for key, ids in zip(keys, candidates, strict=True):
+            new = ids[~tables[key].known[ids]]
             if len(new):
-                table.known[new] = True
+                tables[key].known[new] = True
                 missing[key] = torch.cat((missing[key], new)) if key in missing else new
-        self._read(missing)
-        rows = zip(tables, candidates, targets, strict=True)
-        return torch.stack([table.points[ids] @ target for table, ids, target in rows]).to(device)
+        self._read(missing, tables)
+        rows = zip(keys, candidates, targets, strict=True)
+        return torch.stack([tables[key].points[ids] @ target for key, ids, target in rows]).to(device)
 
     def _table(self, key: tuple[int, ...]) -> _Table:
         """The table of a beginning; those that were used longest ago go."""
@@ -77,7 +78,7 @@ class ByIds:
         self._tables.move_to_end(key)
         return self._tables[key]
 
-    def _read(self, missing: dict[tuple[int, ...], Tensor]) -> None:
+    def _read(self, missing: dict[tuple[int, ...], Tensor], tables: dict[tuple[int, ...], _Table]) -> None:
         """Fill the tables: all beginnings at once, as many tokens after each as the longest list has."""
         if not missing:
             return
@@ -86,7 +87,7 @@ class ByIds:
         padded = [F.pad(ids, (0, most - len(ids)), value=int(ids[0])) for ids in missing.values()]
         points = F.normalize(self.continued(beginnings, torch.stack(padded)) - self.mean, dim=-1)
         for key, ids, own in zip(missing, missing.values(), points, strict=True):
-            self._tables[key].points[ids] = own[: len(ids)]
+            tables[key].points[ids] = own[: len(ids)]
 
 
 class ByText:
