@@ -19,7 +19,6 @@ from starlette.routing import Route
 import mmx
 from mmx.errors import MmxError, UsageError
 from mmx.faults import unexpected
-from mmx.guided.avatar_given import Dressed, Order
 from mmx.media.given import Done
 from mmx.serving import avatars
 from mmx.serving.asking import question_of, shown
@@ -100,7 +99,7 @@ async def jobs(request: Request) -> Response:
     header, blobs = unpack(await body_of(request, state.limits))
     asked, ticket = asked_of(_ours(header)), header.get("ticket")
     if asked.command == "avatar":
-        work, packed = partial(_dress, state.shelf, asked, unpack_order(header, blobs)), pack_dressed
+        work, packed = partial(state.shelf.dress, asked, unpack_order(header, blobs)), pack_dressed
     else:
         work, packed = partial(_run, state.shelf, asked, unpack_job(header, blobs)), pack_done
     job = Stepping(work, request.is_disconnected, ticket if isinstance(ticket, str) else None)
@@ -132,10 +131,6 @@ def _run(shelf: Shelf, asked: Asked, job: Any, stepping: Stepping[Done]) -> Done
         raise
     except Exception as error:
         raise unexpected(error, job.inputs[0].name if job.inputs else "") from None
-
-
-def _dress(shelf: Shelf, asked: Asked, order: Order, stepping: Stepping[Dressed]) -> Dressed:
-    return shelf.dress(asked, order, stepping)
 
 
 def _ours(header: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +188,7 @@ async def avatar(request: Request) -> Response:
     asked, order = avatars.order_of(request.query_params, parts)
     if len(order.pieces) > 1 and not _as_json(request):
         raise UsageError("several results are one answer as JSON", hint="Accept: application/json")
-    work = partial(_dress, state.shelf, asked, order)
+    work = partial(state.shelf.dress, asked, order)
     made = await _answered(request, work, partial(avatars.known, order))
     return made if isinstance(made, Response) else avatars.file_of(order, made)
 
