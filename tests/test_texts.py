@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from mmx.data.captions import train_tokenizer
 from mmx.data.looks import LOOKS, Looks
-from mmx.data.sentences import EVERY_VAL, Frames, Sentences, filled, read_captions, with_articles
+from mmx.data.sentences import EVERY_VAL, Frames, Sentence, Sentences, filled, read_captions, with_articles
 from mmx.data.things import names_by_group, plural
 from mmx.decoders.gan import GanDecoder
 from mmx.decoders.horizon import FAR, Horizon
@@ -114,6 +114,31 @@ def test_a_drawn_sentence_says_what_it_is_about():
     assert {sentence.group for sentence in seen} == {-1, 0, 1, 2}
     green = [s for s in seen if s.look == LOOKS.index("green")]
     assert green and all("green" in sentence.text for sentence in green)
+
+
+def test_a_sentence_that_is_cut_off_says_what_it_did_while_some_of_the_name_is_left():
+    text = "the sound of a dog that barks at two cats"
+    reader = train_tokenizer([text] * 20, 400, length=32)
+    at = text.index("dog")
+    assert reader.begun(text, at) == 4 and reader.begun(text, 0) == 0
+    names = Sentences([text], [["dog"]])
+    drawn = [names.draw(random.Random(seed)) for seed in range(200)]
+    assert all(s.text[s.named :].startswith("dog") for s in drawn if s.group == 0 and "dog" in s.text)
+
+    task = TextTask.__new__(TextTask)
+    task.reader, task.things = reader, 7
+    whole, end, left = reader([text])[0][0].tolist(), len(reader) - 1, set()
+    for seed in range(200):
+        ids, mask = (part[0] for part in reader([text]))
+        said = task._cut(random.Random(seed), Sentence(text, 3, named=at), ids, mask)
+        kept = int(mask.sum()) - 1  # with the start
+        assert ids[:kept].tolist() == whole[:kept] and ids[kept:].tolist() == [end, *[0] * (len(ids) - kept - 1)]
+        assert said.group == (3 if "dog" in reader.tokenizer.decode(ids.tolist()) else 7)
+        left.add(kept)
+    assert left >= set(range(2, len(whole) - 1)) - {len(whole) - 2}
+    ids, mask = (part[0] for part in reader([text]))
+    looks = Sentence(text, 3, look=0, named=at)
+    assert all(task._cut(random.Random(seed), looks, ids, mask) == looks for seed in range(50)) and mask.all()
 
 
 def test_looks_are_measured():

@@ -31,6 +31,18 @@ def test_a_caption_is_held_out_however_often_it_is_there_and_never_drawn():
     assert not any("photo of a photo" in s or "of a photo of" in s for s in drawn)
 
 
+def test_names_are_said_as_often_as_people_say_them_and_captions_begin_with_them():
+    corpus = Corpus(CAPTIONS, [["bovine", "car"], ["zebra"]])
+    rng = random.Random(0)
+    drawn = [corpus.draw(rng) for _ in range(4000)]
+    counts = {name: sum(name in sentence for sentence in drawn if "road" not in sentence) for name in ("bovine", "car")}
+    times = math.sqrt(1 + sum("car" in caption for caption in corpus.train))
+    assert 0.5 * times < counts["car"] / counts["bovine"] < 4 * times  # real captions are of cars, too
+    opened = [sentence for sentence in drawn if sentence.startswith(("image of a ", "the sound of a "))]
+    named = sum(any(name in sentence for name in ("bovine", "zebra")) for sentence in opened)
+    assert named > 1.5 * sum(any(name in sentence for name in ("dog", "bird", "boat")) for sentence in opened)
+
+
 def test_counting_gives_what_is_counted_by_hand():
     from mmx.training.language import counted
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from mmx.data.items import split_named
-from mmx.data.sentences import EVERY_VAL, OF_THINGS, Frames, filled, with_articles
+from mmx.data.sentences import EVERY_VAL, OF_THINGS, Frames, filled, introduced, with_articles
 from mmx.data.shards import find_shards, located
 from mmx.data.things import HYPERNYMS, names_by_group
 from mmx.digest import sha256
@@ -17,9 +19,9 @@ from mmx.errors import UsageError
 
 NAMED = 0.5  # share of sentences with a name in a frame, where there are names
 PLAIN = 0.2  # of these, in a short frame and not in a caption's
-INTRODUCED = 0.4  # share of what begins by naming something that is put after one of these
-OPENINGS = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}", "the sound of {}", "sound of {}")
-NAMING = re.compile(r"^(?:a|an|the) (?!.*\b(?:photo|picture|image|sound)\b)")
+# shares of sentences, if they begin by naming something, in which a picture or a sound is said to be of it: of those
+# with a name, of others. A caption that begins so should go on with a name
+NAMED_OPENED, OPENED = 0.6, 0.2
 
 
 def is_held_out(caption: str) -> bool:
@@ -50,13 +52,17 @@ class Corpus:
         self.train = [caption for caption in captions if not is_held_out(caption)]
         self.val = [caption for caption in captions if is_held_out(caption)]
         self.frames = Frames(self.train, sorted(set(chain(*names)))).frames if names else []
+        self.weights = _commonness(self.train, names)
 
     def draw(self, rng: random.Random) -> str:
         """A sentence for training."""
-        return _introduced(rng, self._named(rng) if self.names and rng.random() < NAMED else rng.choice(self.train))
+        if self.names and rng.random() < NAMED:
+            return introduced(rng, self._named(rng), NAMED_OPENED)
+        return introduced(rng, rng.choice(self.train), OPENED)
 
     def _named(self, rng: random.Random) -> str:
-        name = rng.choice(rng.choice(self.names))
+        group = rng.randrange(len(self.names))
+        (name,) = rng.choices(self.names[group], self.weights[group])
         if not self.frames or rng.random() < PLAIN:
             return with_articles(rng.choice(OF_THINGS).format(name))
         return with_articles(filled(rng.choice(self.frames), name))
@@ -66,7 +72,10 @@ class Corpus:
         return [self._named(rng) for _ in range(count)] if self.names else []
 
 
-def _introduced(rng: random.Random, sentence: str) -> str:
-    if not NAMING.match(sentence) or rng.random() >= INTRODUCED:
-        return sentence
-    return rng.choice(OPENINGS).format(sentence)
+def _commonness(captions: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Of each name of each group how much likelier it is than one that no caption has: people say cow, not bovine. Its
+    root, or the rarer ones would not be learned."""
+    every = sorted(set(chain(*names)), key=len, reverse=True)
+    found = re.compile(rf"\b(?:{'|'.join(map(re.escape, every))})\b")
+    counts = Counter(name for caption in captions for name in found.findall(caption)) if every else Counter()
+    return [[math.sqrt(1 + counts[name]) for name in own] for own in names]

@@ -35,6 +35,10 @@ OF_LOOKS = (
     "a picture in {look} colours",
 )
 EVERY_VAL = 20  # of captions and of other nouns, one in so many is kept for val
+# what names something is at times put after one of these: captions of pictures and sounds begin so
+OPENINGS = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}", "the sound of {}", "sound of {}")
+INTRODUCED = 0.4  # share of what names something
+NAMING = re.compile(r"^(?:a|an|the) (?!.*\b(?:photo|picture|image|sound)\b)")
 # shares of a batch: about a thing, of these with a look, about a look alone; the rest is about other things
 THING, WITH_LOOK, LOOK_ALONE = 0.6, 0.45, 0.1
 NOUN = re.compile(r"\b(?:a|an|the) ([a-z]{3,}) (?:is|in|on|with|and|at|near|that|by|sits|stands|runs)\b")
@@ -43,11 +47,12 @@ NOUN = re.compile(r"\b(?:a|an|the) ([a-z]{3,}) (?:is|in|on|with|and|at|near|that
 @dataclass(frozen=True)
 class Sentence:
     """group: of things, by number; as many as there are groups for anything, -1 for what no photo shows. look: by
-    number in LOOKS, or -1."""
+    number in LOOKS, or -1. named: where in the text the thing's name begins."""
 
     text: str
     group: int
     look: int = -1
+    named: int = 0
 
 
 def read_captions(files: Sequence[Path]) -> list[str]:
@@ -68,6 +73,13 @@ def with_articles(text: str) -> str:
     """A sentence whose indefinite articles fit the letter after them."""
     text = re.sub(r"\ban(?= [^aeiou\W])", "a", text)
     return re.sub(r"\ba(?= [aeiou])", "an", text)
+
+
+def introduced(rng: random.Random, sentence: str, share: float = INTRODUCED) -> str:
+    """A sentence that begins by naming something, at times as that of which there is a picture or a sound."""
+    if not NAMING.match(sentence) or rng.random() >= share:
+        return sentence
+    return rng.choice(OPENINGS).format(sentence)
 
 
 class Frames:
@@ -120,12 +132,14 @@ class Sentences:
         if kind < THING:
             group = rng.choices(range(len(self.names)), self.weights)[0]
             look = rng.randrange(len(LOOKS)) if rng.random() < WITH_LOOK else -1
-            text = self._about(rng, rng.choice(self.names[group]), look)
-            return Sentence(with_articles(text) if rng.random() < 0.5 else text, group, look)
+            name = rng.choice(self.names[group])
+            text = self._about(rng, name, look)
+            text = introduced(rng, with_articles(text) if rng.random() < 0.5 else text)
+            return Sentence(text, group, look, max(0, text.find(name)))
         if kind < THING + LOOK_ALONE:
             look = rng.randrange(len(LOOKS))
             return Sentence(rng.choice(OF_LOOKS).format(look=self._word(rng, look)), len(self.names), look)
-        return Sentence(self._other(rng), -1)
+        return Sentence(introduced(rng, self._other(rng)), -1)
 
     def _word(self, rng: random.Random, look: int) -> str:
         return rng.choice(SAID.get(LOOKS[look], (LOOKS[look],)))

@@ -58,6 +58,10 @@ class TextReader:
         rows = self.tokenizer.encode_batch(list(texts))
         return torch.tensor([row.ids for row in rows]), torch.tensor([row.attention_mask for row in rows])
 
+    def begun(self, text: str, at: int) -> int:
+        """How many tokens, without the start, of a text end at its character `at` or before."""
+        return sum(0 < end <= at for _, end in self.tokenizer.encode(text).offsets)
+
     def of_library(self) -> Any:
         """The same as the transformers library's class."""
         from transformers import PreTrainedTokenizerFast

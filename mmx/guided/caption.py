@@ -26,22 +26,24 @@ NEVER = -1e4  # a logit of what must not be written: finite, so that its share o
 
 @dataclass(frozen=True)
 class Guidance:
-    """The numbers of ZeroCap (section 3 and the authors' code), but for K, which is 512 there, and the temperature,
-    0.01: these were tuned on val.
+    """The numbers of ZeroCap (section 3 and the authors' code), but for the steps, 5 there, and the temperature, 0.01:
+    these were tuned on val.
 
     steps, rate, exponent: of the gradient; 0 steps leave the language model alone; rate None: the language model's own.
     candidates: K. temperature: of the space's say. closeness, fluency: weights of both losses. fusion: the exponent of
     the shifted probabilities, beside the unshifted ones with the rest.
     end_factor: how the end's logit is favoured, from the second token on. longest: tokens after the prefix.
 
-    Three are ours, and 0 in the paper. plausible, within: no word begins, and none goes on, with what is less likely,
-    unshifted, than so much of what is likeliest (as in contrastive decoding, Li et al. 2023), or words fall apart where
-    the space likes their pieces. gain: where the best token fits better than what would be written by no more than this
-    cosine, nothing is shifted, or the space's indifference would flatten what the model knows.
+    Four are ours, and 0 in the paper. ease: over the last of the steps, so large a share, the rate falls as a cosine:
+    steps of one length go past what they are to reach, and back. plausible, within: no word begins, and none goes on,
+    with what is less likely, unshifted, than so much of what is likeliest (as in contrastive decoding, Li et al. 2023),
+    or words fall apart where the space likes their pieces. gain: where the best token fits better than what would be
+    written by no more than this cosine, nothing is shifted, or the space's indifference would flatten what the model
+    knows.
     """
 
-    steps: int = 5
-    candidates: int = 128
+    steps: int = 10
+    candidates: int = 512
     beam: int = 5
     longest: int = 15
     rate: float | None = None
@@ -51,7 +53,8 @@ class Guidance:
     fluency: float = 0.2
     fusion: float = 0.99
     end_factor: float = 1.01
-    plausible: float = 0.001
+    ease: float = 1.0
+    plausible: float = 0.0003
     within: float = 0.05
     gain: float = 0.05
 
@@ -137,7 +140,7 @@ class Guided:
             return Seen(log_p, before, likeliest, (cosines / self.guidance.temperature).softmax(-1))
 
         rate = self.lm.rate if self.guidance.rate is None else self.guidance.rate
-        schedule = Schedule(self.guidance.steps, rate, ramp_up=0.0, ramp_down=0.0)
+        schedule = Schedule(self.guidance.steps, rate, ramp_up=0.0, ramp_down=self.guidance.ease)
         rule = normalised(self.guidance.exponent, by_row=True)
         start = [torch.zeros_like(tensor) for tensor in flat]
         outcome = optimise(start, see, self.terms, schedule, keep="last", rule=rule)

@@ -39,7 +39,7 @@ WRITTEN = {
 SIZES = {"vocabulary": "vocab_size", "length": "n_positions", "width": "n_embd", "layers": "n_layer", "heads": "n_head"}
 
 RATE, LAYERS = 0.3, 24  # the size of a step in ZeroCap, and the layers of its GPT-2
-RATE_FIELD, TUNED_RATE = "caption_rate", 6.0  # in config.json: of the starter's size, tuned on val
+RATE_FIELD, TUNED_RATE = "caption_rate", 10.0  # in config.json: of the starter's size, tuned on val
 WORD = ("Ġ", "▁", " ")  # how byte-level and sentencepiece vocabularies mark the beginning of a word
 # ids (B, L), which follow on cached keys and values, then one → logits (B, L, V) of what comes after each, float32, and
 # keys and values (B, H, L, C) of all, of each layer

@@ -78,12 +78,12 @@ class Writing:
             max=100,
             show_default=False,
             help="Gradient steps a token; 0 leaves the language model alone, and the space only chooses. With --fast "
-            "the times a sentence is gone over. Default: 5; with --fast 3.",
+            "the times a sentence is gone over. Default: 10; with --fast 3.",
         ),
     ] = None
     candidates: Annotated[
         int, Option(min=2, max=100_000, help="Of so many likely next tokens the space says how they fit.")
-    ] = 128
+    ] = 512
     beam: Annotated[
         int, Option(min=1, max=64, help="Captions that are written side by side; the space chooses among them.")
     ] = 5

@@ -20,7 +20,7 @@ from mmx.spaces.query import parse_query
 from tests.conftest import ROOT
 
 # ZeroCap's numbers, without our bounds, which would save steps
-PAPER = Guidance(candidates=512, temperature=0.01, plausible=0.0, within=0.0, gain=0.0, longest=10)
+PAPER = Guidance(steps=5, temperature=0.01, ease=0.0, plausible=0.0, within=0.0, gain=0.0, longest=10)
 TIMES = 5.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from mmx.data.looks import LOOKS
 from mmx.data.photos import Photos
-from mmx.data.sentences import Sentences
+from mmx.data.sentences import Sentence, Sentences
 from mmx.decoders.towers import TextReader
 from mmx.device import device_of
 from mmx.training.decoders.text_measures import measure
 from mmx.training.decoders.text_targets import Targets
 
 LOOKED = 4.0  # how much more a sentence with a look counts: all that it says moves the target but little
+OFTEN = 50  # how often a name is among what subwords are learned from, so that it is one: words are guided as a whole
+CUT = 0.4  # share of sentences that are cut off somewhere: captions are guided word by word, so beginnings are read, too
+EARLY = 0.2  # share of these, of a thing, that are cut before its name
 AWAY = 0.3  # what is about other things comes no nearer to anything than this cosine
 
 
@@ -42,7 +46,7 @@ class TextTask:
     ) -> None:
         self.val, self.val_embeds = val, F.normalize(embeds[1][:, 0].float(), dim=1)
         self.targets = Targets(photos, F.normalize(embeds[0].float(), dim=2))
-        self.points = self.targets.horizon().points
+        self.points, self.things = self.targets.horizon().points, len(self.targets.things)
         self.sentences = Sentences(captions, self.targets.names)
         self.reader, self.module = fresh(vocabulary_of(captions, self.targets.names))
 
@@ -50,9 +54,23 @@ class TextTask:
         rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
         drawn = [self.sentences.draw(rng) for _ in range(size)]
         ids, mask = self.reader([sentence.text for sentence in drawn])
+        drawn = [self._cut(rng, *given) for given in zip(drawn, ids, mask, strict=True)]
+        ids, mask = ids[:, : int(mask.sum(1).max())], mask[:, : int(mask.sum(1).max())]
         targets = [self.targets.points[sentence.group, sentence.look] for sentence in drawn]
         weights = torch.tensor([0 if s.group < 0 else LOOKED if s.look >= 0 else 1.0 for s in drawn])
         return {"ids": ids, "mask": mask, "targets": torch.stack(targets), "weights": weights, "points": self.points}
+
+    def _cut(self, rng: random.Random, sentence: Sentence, ids: Tensor, mask: Tensor) -> Sentence:
+        """At times cuts a sentence off, in its ids and mask (L,) themselves: what is left says what the whole did where
+        some of the name is left, else nothing. One with a look is left whole."""
+        length = int(mask.sum()) - 2  # tokens between the start and the end
+        if sentence.look >= 0 or length < 2 or rng.random() >= CUT:
+            return sentence
+        before = self.reader.begun(sentence.text, sentence.named)
+        early = 0 < before < length and sentence.group >= 0 and rng.random() < EARLY
+        kept = rng.randint(1, before) if early else rng.randint(min(before + 1, length), length)
+        ids[kept + 1], ids[kept + 2 :], mask[kept + 2 :] = len(self.reader) - 1, 0, 0
+        return replace(sentence, group=self.things) if early else sentence
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         texts = F.normalize(self.module(batch["ids"], batch["mask"]).float(), dim=1)
@@ -81,4 +99,4 @@ class TextTask:
 def vocabulary_of(captions: Sequence[str], names: Sequence[Sequence[str]]) -> list[str]:
     """What the subwords are learned from: the captions, and names and looks often enough to be words of their own."""
     words = sorted({word for own in names for word in own} | set(LOOKS))
-    return [*captions, *(f"a photo of a {word}" for word in words for _ in range(20))]
+    return [*captions, *(f"a photo of a {word}" for word in words for _ in range(OFTEN))]

@@ -30,7 +30,7 @@ from mmx.training.engine.loop import Run
 from mmx.training.engine.task import LoopConfig
 from mmx.training.teachers.features import digest_of, embeds_of
 
-LENGTH, VOCABULARY = 32, 2048
+LENGTH, VOCABULARY = 32, 4096
 SCHEDULE = LoopConfig(
     2000, 64, 2e-3, warmup=100, weight_decay=0.05, ema=0.99, bf16=False, validate_steps=500, save_seconds=60
 )
