@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmx.data.language import Corpus, is_held_out
+from mmx.data.language import Corpus, Named, is_held_out, photo_names
 from mmx.models.store import verify
 from tests.small_language import small_reader
 
@@ -21,7 +23,7 @@ CAPTIONS = [f"a {colour} {thing} is on the {place}" for colour in ("red", "green
 
 
 def test_a_caption_is_held_out_however_often_it_is_there_and_never_drawn():
-    corpus = Corpus(CAPTIONS * 3, [["zebra"], ["yak", "ox"]])
+    corpus = Corpus(CAPTIONS * 3, [Named(["zebra"], [0, 1, 2]), Named(["yak", "ox"], [0, 1, 2]), Named(["dog"], [0, 1, 2])])
     held = {caption for caption in CAPTIONS if is_held_out(caption)}
     assert held and set(corpus.val) == held and not held & set(corpus.train)
     rng = random.Random(0)
@@ -32,7 +34,7 @@ def test_a_caption_is_held_out_however_often_it_is_there_and_never_drawn():
 
 
 def test_names_are_said_as_often_as_people_say_them_and_captions_begin_with_them():
-    corpus = Corpus(CAPTIONS, [["bovine", "car"], ["zebra"]])
+    corpus = Corpus(CAPTIONS, [Named(["bovine", "car"], [0, 1]), Named(["zebra"], [0, 1])])
     rng = random.Random(0)
     drawn = [corpus.draw(rng) for _ in range(4000)]
     counts = {name: sum(name in sentence for sentence in drawn if "road" not in sentence) for name in ("bovine", "car")}
@@ -41,6 +43,33 @@ def test_names_are_said_as_often_as_people_say_them_and_captions_begin_with_them
     opened = [sentence for sentence in drawn if sentence.startswith(("image of a ", "the sound of a "))]
     named = sum(any(name in sentence for name in ("bovine", "zebra")) for sentence in opened)
     assert named > 1.5 * sum(any(name in sentence for name in ("dog", "bird", "boat")) for sentence in opened)
+
+
+def test_what_is_said_of_a_thing_is_what_captions_say_of_it_or_of_its_kin():
+    lines = ["a dog barks"] * 30 + ["a car is parked"] * 30 + ["a cat meows"]
+    things = [Named(["dog"], [0, 1, 3]), Named(["cat"], [0, 1, 3]), Named(["car"], [2]), Named(["yak"], [0, 1, 3])]
+    corpus = Corpus(lines, things)
+    drawn = set(corpus.named(random.Random(0), 3000))
+    assert {"a dog barks", "a dog meows", "a cat meows", "a yak barks", "a yak meows", "a car is parked"} <= drawn
+    assert not drawn & {"a car barks", "a car meows", "a dog is parked", "a yak is parked"}
+    barking = sum("barks" in sentence for sentence in corpus.named(random.Random(1), 3000) if "dog" in sentence)
+    meowing = sum("meows" in sentence for sentence in corpus.named(random.Random(1), 3000) if "dog" in sentence)
+    assert barking > 10 * meowing > 0
+
+
+def test_photos_of_a_kind_are_kin(tmp_path):
+    metas = [{"synset": name, "words": name, "concept": name, "split": "train"} for name in ("dog", "cat", "train")]
+    with tarfile.open(tmp_path / "images-000.tar", "w") as tar:
+        for number, meta in enumerate(metas):
+            for suffix, data in (("json", json.dumps(meta).encode()), ("jpg", b"")):
+                info = tarfile.TarInfo(f"{number}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    things = photo_names(tmp_path)
+    kin = {frozenset(thing.names) & {"dog", "cat", "train"}: thing.kin for thing in things}
+    numbers = {name: k for k, thing in enumerate(things) for name in ("dog", "cat", "train") if name in thing.names}
+    assert kin[frozenset({"dog"})] == kin[frozenset({"cat"})] == sorted({numbers["dog"], numbers["cat"]})
+    assert kin[frozenset({"train"})] == [numbers["train"]]
 
 
 def test_counting_gives_what_is_counted_by_hand():

@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mmx.errors import UsageError
 
 NAMED = 0.5  # share of sentences with a name in a frame, where there are names
 PLAIN = 0.2  # of these, in a short frame and not in a caption's
+OWN, FEW = 0.8, 20  # share of the frames that are of the thing itself, of the more than few that it has; else of its kin
 # shares of sentences, if they begin by naming something, in which a picture or a sound is said to be of it: of those
 # with a name, of others. A caption that begins so should go on with a name
 NAMED_OPENED, OPENED = 0.6, 0.2
@@ -29,9 +31,17 @@ def is_held_out(caption: str) -> bool:
     return int(sha256(caption.encode())[:8], 16) % EVERY_VAL == 0
 
 
-def photo_names(data: Path) -> list[list[str]]:
+@dataclass(frozen=True)
+class Named:
+    """A group of things that have the same names. kin: numbers of the groups that are of a kind with it."""
+
+    names: list[str]
+    kin: list[int] = field(default_factory=list)
+
+
+def photo_names(data: Path) -> list[Named]:
     """Labelled photos → the words that stand for them, of each group of synsets, hypernyms left out: a caption should
-    say what it is. Raises UsageError."""
+    say what it is. Of a kind are those with a hypernym in common. Raises UsageError."""
     metas: dict[str, dict] = {}
     for path in find_shards(data, "images"):
         for sample in located(path):
@@ -40,42 +50,59 @@ def photo_names(data: Path) -> list[list[str]]:
     if not metas:
         raise UsageError(f"--data {data}: no labelled photos of the split train", hint="images-*.tar with `words`")
     wide = set(", ".join(HYPERNYMS).split(", "))
-    groups = names_by_group(list(metas.values())).values()
-    return [own for group in groups if (own := [name for name in group if name not in wide])]
+    groups = names_by_group(list(metas.values()))
+    kinds = [synsets for synsets, names in groups.items() if not wide.isdisjoint(names)]
+    own = {synsets: kept for synsets, names in groups.items() if (kept := [name for name in names if name not in wide])}
+    return [
+        Named(names, [k for k, other in enumerate(own) if any(kind >= synsets | other for kind in kinds)])
+        for synsets, names in own.items()
+    ]
 
 
 class Corpus:
-    """Draws sentences. names: of each group of things, each group as often as another; none: real captions alone."""
+    """Draws sentences. things: each as often as another; none: real captions alone."""
 
-    def __init__(self, captions: Sequence[str], names: Sequence[Sequence[str]] = ()) -> None:
-        self.names = names
+    def __init__(self, captions: Sequence[str], things: Sequence[Named] = ()) -> None:
+        self.things = things
         self.train = [caption for caption in captions if not is_held_out(caption)]
         self.val = [caption for caption in captions if is_held_out(caption)]
-        self.frames = Frames(self.train, sorted(set(chain(*names)))).frames if names else []
-        self.weights = _commonness(self.train, names)
+        self.frames = _frames(self.train, things)
+        self.weights = _commonness(self.train, things)
 
     def draw(self, rng: random.Random) -> str:
         """A sentence for training."""
-        if self.names and rng.random() < NAMED:
+        if self.things and rng.random() < NAMED:
             return introduced(rng, self._named(rng), NAMED_OPENED)
         return introduced(rng, rng.choice(self.train), OPENED)
 
     def _named(self, rng: random.Random) -> str:
-        group = rng.randrange(len(self.names))
-        (name,) = rng.choices(self.names[group], self.weights[group])
-        if not self.frames or rng.random() < PLAIN:
+        group = rng.randrange(len(self.things))
+        (name,) = rng.choices(self.things[group].names, self.weights[group])
+        own, kin = self.frames[group]
+        frames = own if own and rng.random() < OWN * len(own) / (len(own) + FEW) else kin
+        if not frames or rng.random() < PLAIN:
             return with_articles(rng.choice(OF_THINGS).format(name))
-        return with_articles(filled(rng.choice(self.frames), name))
+        return with_articles(filled(rng.choice(frames), name))
 
     def named(self, rng: random.Random, count: int) -> list[str]:
         """So many sentences about things; the same for the same generator."""
-        return [self._named(rng) for _ in range(count)] if self.names else []
+        return [self._named(rng) for _ in range(count)] if self.things else []
 
 
-def _commonness(captions: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[float]]:
+def _frames(captions: Sequence[str], things: Sequence[Named]) -> list[tuple[list[str], list[str]]]:
+    """Of each group the frames that are said of it, and those that are said of its kin: no keyboard barks."""
+    if not things:
+        return []
+    found = Frames(captions, sorted(set(chain(*(thing.names for thing in things)))))
+    said = [set(thing.names) for thing in things]
+    own = [[frame for frame, name in zip(found.frames, found.said_of, strict=True) if name in names] for names in said]
+    return [(frames, [*chain(*(own[k] for k in thing.kin))]) for frames, thing in zip(own, things, strict=True)]
+
+
+def _commonness(captions: Sequence[str], things: Sequence[Named]) -> list[list[float]]:
     """Of each name of each group how much likelier it is than one that no caption has: people say cow, not bovine. Its
     root, or the rarer ones would not be learned."""
-    every = sorted(set(chain(*names)), key=len, reverse=True)
+    every = sorted(set(chain(*(thing.names for thing in things))), key=len, reverse=True)
     found = re.compile(rf"\b(?:{'|'.join(map(re.escape, every))})\b")
     counts = Counter(name for caption in captions for name in found.findall(caption)) if every else Counter()
-    return [[math.sqrt(1 + counts[name]) for name in own] for own in names]
+    return [[math.sqrt(1 + counts[name]) for name in thing.names] for thing in things]

@@ -88,6 +88,7 @@ class Frames:
     def __init__(self, captions: Sequence[str], names: Sequence[str]) -> None:
         sure = [name for name in names if not set(name.split()) <= AMBIGUOUS]
         self.forms = {name: "{}" for name in sure} | {plural(name): "{}s" for name in sure}
+        self.singular = {form: name for name in sure for form in (plural(name), name)}
         about_looks = {*LOOKS, *chain(*SAID.values())}
         self.known = re.compile(rf"\b{_any_of(self.forms)}\b")
         self.unsure = re.compile(rf"\b{_any_of({*names, *map(plural, names)})}\b")
@@ -95,6 +96,7 @@ class Frames:
         # most captions have none of them, and are spared the long expressions
         self.firsts = {re.split(r"\W", word)[0] for name in names for word in (name, plural(name))}
         self.frames: list[str] = []
+        self.said_of: list[str] = []  # what each of these had in its place
         self.others: list[str] = []
         for caption in captions:
             self._sort(caption)
@@ -109,6 +111,7 @@ class Frames:
         if len(found) == 1:
             frame = self.known.sub(lambda match: self.forms[match[0]], caption)
             self.frames.append(self.coloured.sub("", frame))
+            self.said_of.append(self.singular[found[0]])
         elif not (spoken and self.unsure.search(caption)):
             self.others.append(caption)
 

@@ -140,8 +140,8 @@ def reader_of(recipe: LanguageOptions, captions: Sequence[str]) -> TextReader:
 def train_language_model(recipe: LanguageRecipe) -> Path:
     """Trains and writes `run/lm`. The same recipe on the same run resumes. Raises what its parts raise."""
     captions = read_captions(recipe.captions)
-    names = [] if recipe.data is None else photo_names(recipe.data)
-    reader, corpus = reader_of(recipe, captions), Corpus(captions, names)
+    things = [] if recipe.data is None else photo_names(recipe.data)
+    reader, corpus = reader_of(recipe, captions), Corpus(captions, things)
     torch.manual_seed(recipe.seed)  # the initial weights
     sizes = {"width": recipe.width, "layers": recipe.layers, "heads": recipe.width // HEAD}
     net = TiedLanguageModel(len(reader), recipe.length, **sizes, dropout=DROPOUT)
@@ -154,7 +154,7 @@ def train_language_model(recipe: LanguageRecipe) -> Path:
     identity = recipe_identity(
         recipe,
         captions=sha256("\n".join(captions).encode()),
-        data=sha256(json.dumps(names).encode()),
+        data=sha256(json.dumps([vars(thing) for thing in things]).encode()),
         tokenizer=sha256(reader.tokenizer.to_str().encode()),
         init=None if start is None else sha256_of_file(start),
     )
@@ -164,7 +164,7 @@ def train_language_model(recipe: LanguageRecipe) -> Path:
     trained = {"steps": run.step, "batch_size": recipe.batch_size}
     save_language_model(run.averaged().cpu(), reader, recipe.run / "lm")
     counts = counted(reader, corpus.train, task.val["perplexity"])
-    about = {"captions": len(captions), "names": sum(map(len, names))} | trained
+    about = {"captions": len(captions), "names": sum(len(thing.names) for thing in things)} | trained
     carded(recipe, net, about | {"val": found | counts})
     return recipe.run / "lm"
 
