@@ -57,6 +57,19 @@ def test_what_is_said_of_a_thing_is_what_captions_say_of_it_or_of_its_kin():
     assert barking > 10 * meowing > 0
 
 
+def test_sounds_are_said_like_captions_of_sounds_and_pictures_like_those_of_pictures():
+    heard = [f"a {thing} {verb}s loudly" for thing in ("dog", "cat") for verb in ("bark", "howl", "growl", "purr")]
+    seen = [f"a {thing} {verb}s in a room" for thing in ("dog", "cat") for verb in ("sit", "stand", "walk", "sleep")]
+    corpus = Corpus(heard + seen, [Named(["dog", "yak"], [0, 1]), Named(["cat"], [0, 1])], heard)
+    rng = random.Random(0)
+    drawn = {corpus.draw(rng) for _ in range(4000)}
+    of_sounds = [sentence for sentence in drawn if "sound of" in sentence]
+    of_pictures = [sentence for sentence in drawn if sentence.startswith(("image of", "a photo of a yak"))]
+    assert any("loudly" in sentence for sentence in of_sounds) and any("room" in sentence for sentence in of_pictures)
+    assert not any("room" in sentence for sentence in of_sounds)
+    assert not any("loudly" in sentence for sentence in of_pictures)
+
+
 def test_photos_of_a_kind_are_kin(tmp_path):
     metas = [{"synset": name, "words": name, "concept": name, "split": "train"} for name in ("dog", "cat", "train")]
     with tarfile.open(tmp_path / "images-000.tar", "w") as tar:

@@ -6,13 +6,22 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from mmx.data.items import split_named
-from mmx.data.sentences import EVERY_VAL, OF_THINGS, Frames, filled, introduced, with_articles
+from mmx.data.sentences import (
+    EVERY_VAL,
+    OF_PICTURES,
+    OF_SOUNDS,
+    OF_THINGS,
+    Frames,
+    filled,
+    introduced,
+    with_articles,
+)
 from mmx.data.shards import find_shards, located
 from mmx.data.things import HYPERNYMS, names_by_group
 from mmx.digest import sha256
@@ -24,6 +33,7 @@ OWN, FEW = 0.8, 20  # share of the frames that are of the thing itself, of the m
 # shares of sentences, if they begin by naming something, in which a picture or a sound is said to be of it: of those
 # with a name, of others. A caption that begins so should go on with a name
 NAMED_OPENED, OPENED = 0.6, 0.2
+ANY = (*OF_PICTURES, *OF_SOUNDS)
 
 
 def is_held_out(caption: str) -> bool:
@@ -60,40 +70,58 @@ def photo_names(data: Path) -> list[Named]:
 
 
 class Corpus:
-    """Draws sentences. things: each as often as another; none: real captions alone."""
+    """Draws sentences. things: each as often as another; none: real captions alone. sounds: those of the captions that
+    are of sounds; sentences like them are put after openings of sounds, and others after those of pictures. Where there
+    are none, any sentence goes after any."""
 
-    def __init__(self, captions: Sequence[str], things: Sequence[Named] = ()) -> None:
-        self.things = things
+    def __init__(self, captions: Sequence[str], things: Sequence[Named] = (), sounds: Iterable[str] = ()) -> None:
+        self.things, self.sounds = things, frozenset(sounds)
         self.train = [caption for caption in captions if not is_held_out(caption)]
         self.val = [caption for caption in captions if is_held_out(caption)]
-        self.frames = _frames(self.train, things)
+        self.frames = _frames(self.train, things, self.sounds)
         self.weights = _commonness(self.train, things)
 
     def draw(self, rng: random.Random) -> str:
         """A sentence for training."""
         if self.things and rng.random() < NAMED:
-            return introduced(rng, self._named(rng), NAMED_OPENED)
-        return introduced(rng, rng.choice(self.train), OPENED)
+            sentence, openings = self._named(rng)
+            return introduced(rng, sentence, NAMED_OPENED, openings)
+        caption = rng.choice(self.train)
+        return introduced(rng, caption, OPENED, self._openings(caption in self.sounds))
 
-    def _named(self, rng: random.Random) -> str:
+    def _openings(self, of_sound: bool) -> Sequence[str]:
+        return ANY if not self.sounds else OF_SOUNDS if of_sound else OF_PICTURES
+
+    def _named(self, rng: random.Random) -> tuple[str, Sequence[str]]:
+        """A sentence about a thing, and what it may be put after."""
         group = rng.randrange(len(self.things))
         (name,) = rng.choices(self.things[group].names, self.weights[group])
-        own, kin = self.frames[group]
+        of_sound = bool(self.sounds) and rng.random() < 0.5
+        own, kin = self.frames[of_sound][group]
         frames = own if own and rng.random() < OWN * len(own) / (len(own) + FEW) else kin
         if not frames or rng.random() < PLAIN:
-            return with_articles(rng.choice(OF_THINGS).format(name))
-        return with_articles(filled(rng.choice(frames), name))
+            return with_articles(rng.choice(OF_THINGS).format(name)), ANY
+        return with_articles(filled(rng.choice(frames), name)), self._openings(of_sound)
 
     def named(self, rng: random.Random, count: int) -> list[str]:
         """So many sentences about things; the same for the same generator."""
-        return [self._named(rng) for _ in range(count)] if self.things else []
+        return [self._named(rng)[0] for _ in range(count)] if self.things else []
 
 
-def _frames(captions: Sequence[str], things: Sequence[Named]) -> list[tuple[list[str], list[str]]]:
-    """Of each group the frames that are said of it, and those that are said of its kin: no keyboard barks."""
-    if not things:
+Said = list[tuple[list[str], list[str]]]  # of each group the frames that are said of it, and of its kin
+
+
+def _frames(captions: Sequence[str], things: Sequence[Named], sounds: frozenset[str]) -> tuple[Said, Said]:
+    """What captions of pictures, and what those of sounds say of each group and of its kin: no keyboard barks."""
+    names = sorted(set(chain(*(thing.names for thing in things))))
+    parts = [[caption for caption in captions if (caption in sounds) == of_sound] for of_sound in (False, True)]
+    of_pictures, of_sounds = (_said(Frames(part, names) if names else None, things) for part in parts)
+    return of_pictures, of_sounds
+
+
+def _said(found: Frames | None, things: Sequence[Named]) -> Said:
+    if found is None:
         return []
-    found = Frames(captions, sorted(set(chain(*(thing.names for thing in things)))))
     said = [set(thing.names) for thing in things]
     own = [[frame for frame, name in zip(found.frames, found.said_of, strict=True) if name in names] for names in said]
     return [(frames, [*chain(*(own[k] for k in thing.kin))]) for frames, thing in zip(own, things, strict=True)]

@@ -36,7 +36,8 @@ OF_LOOKS = (
 )
 EVERY_VAL = 20  # of captions and of other nouns, one in so many is kept for val
 # what names something is at times put after one of these: captions of pictures and sounds begin so
-OPENINGS = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}", "the sound of {}", "sound of {}")
+OF_PICTURES = ("image of {}", "a photo of {}", "a picture of {}", "an image of {}")
+OF_SOUNDS = ("the sound of {}", "sound of {}")
 INTRODUCED = 0.4  # share of what names something
 NAMING = re.compile(r"^(?:a|an|the) (?!.*\b(?:photo|picture|image|sound)\b)")
 # shares of a batch: about a thing, of these with a look, about a look alone; the rest is about other things
@@ -75,11 +76,16 @@ def with_articles(text: str) -> str:
     return re.sub(r"\ba(?= [aeiou])", "an", text)
 
 
-def introduced(rng: random.Random, sentence: str, share: float = INTRODUCED) -> str:
+def introduced(
+    rng: random.Random,
+    sentence: str,
+    share: float = INTRODUCED,
+    openings: Sequence[str] = (*OF_PICTURES, *OF_SOUNDS),
+) -> str:
     """A sentence that begins by naming something, at times as that of which there is a picture or a sound."""
     if not NAMING.match(sentence) or rng.random() >= share:
         return sentence
-    return rng.choice(OPENINGS).format(sentence)
+    return rng.choice(openings).format(sentence)
 
 
 class Frames:

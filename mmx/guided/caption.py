@@ -42,7 +42,7 @@ class Guidance:
     knows.
     """
 
-    steps: int = 10
+    steps: int = 20
     candidates: int = 512
     beam: int = 5
     longest: int = 15

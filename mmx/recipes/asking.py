@@ -78,7 +78,7 @@ class Writing:
             max=100,
             show_default=False,
             help="Gradient steps a token; 0 leaves the language model alone, and the space only chooses. With --fast "
-            "the times a sentence is gone over. Default: 10; with --fast 3.",
+            "the times a sentence is gone over. Default: 20; with --fast 3.",
         ),
     ] = None
     candidates: Annotated[

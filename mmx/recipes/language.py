@@ -25,17 +25,20 @@ class Captions:
         typer.Option(metavar="FILE", show_default=False, help="Captions, one a line; may be given several times."),
     ] = field(metadata=FREE)
 
-    def check_captions(self) -> None:
-        """Raise UsageError for a file that is not there."""
-        missing = next((file for file in self.captions if not file.is_file()), None)
-        if missing is not None:
-            raise UsageError(f"--captions {missing}: no such file")
-
 
 @dataclass(frozen=True)
 class Words:
-    """What names and what vocabulary it has."""
+    """What else it learns from: captions of sounds, names; and its vocabulary."""
 
+    sounds: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Captions of sounds, one a line: what begins as the sound of something goes on like these, what "
+            "begins as an image of it like --captions.",
+        ),
+    ] = field(default_factory=list, metadata=FREE)
     data: Annotated[
         Optional[Path],
         typer.Option(
@@ -89,7 +92,10 @@ class LanguageOptions(Quiet, Notes, Network, Device, Fitting, Size, Words, RunFo
 
     def check(self) -> None:
         """Raise UsageError for what is not there or does not go together, before any work."""
-        self.check_captions()
+        for option, files in (("--captions", self.captions), ("--sounds", self.sounds)):
+            missing = next((file for file in files if not file.is_file()), None)
+            if missing is not None:
+                raise UsageError(f"{option} {missing}: no such file")
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"--data {self.data}: no such folder")
         if self.width % HEAD:

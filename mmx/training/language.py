@@ -139,9 +139,10 @@ def reader_of(recipe: LanguageOptions, captions: Sequence[str]) -> TextReader:
 
 def train_language_model(recipe: LanguageRecipe) -> Path:
     """Trains and writes `run/lm`. The same recipe on the same run resumes. Raises what its parts raise."""
-    captions = read_captions(recipe.captions)
+    sounds = read_captions(recipe.sounds) if recipe.sounds else []
+    captions = read_captions(recipe.captions) + sounds
     things = [] if recipe.data is None else photo_names(recipe.data)
-    reader, corpus = reader_of(recipe, captions), Corpus(captions, things)
+    reader, corpus = reader_of(recipe, captions), Corpus(captions, things, sounds)
     torch.manual_seed(recipe.seed)  # the initial weights
     sizes = {"width": recipe.width, "layers": recipe.layers, "heads": recipe.width // HEAD}
     net = TiedLanguageModel(len(reader), recipe.length, **sizes, dropout=DROPOUT)
@@ -154,6 +155,7 @@ def train_language_model(recipe: LanguageRecipe) -> Path:
     identity = recipe_identity(
         recipe,
         captions=sha256("\n".join(captions).encode()),
+        sounds=sha256("\n".join(sounds).encode()),
         data=sha256(json.dumps([vars(thing) for thing in things]).encode()),
         tokenizer=sha256(reader.tokenizer.to_str().encode()),
         init=None if start is None else sha256_of_file(start),
