@@ -114,6 +114,7 @@ WORDS = {
     "--mapper": "{other}",
     "--data": "{data}",
     "--tokenizer": "{other}",
+    "--sounds": "{words}",
     "--prefix": "words",
     "--labels": "fox,hen,owl",
     "--labels-file": "{words}",

@@ -23,7 +23,9 @@ CAPTIONS = [f"a {colour} {thing} is on the {place}" for colour in ("red", "green
 
 
 def test_a_caption_is_held_out_however_often_it_is_there_and_never_drawn():
-    corpus = Corpus(CAPTIONS * 3, [Named(["zebra"], [0, 1, 2]), Named(["yak", "ox"], [0, 1, 2]), Named(["dog"], [0, 1, 2])])
+    corpus = Corpus(
+        CAPTIONS * 3, [Named(["zebra"], [0, 1, 2]), Named(["yak", "ox"], [0, 1, 2]), Named(["dog"], [0, 1, 2])]
+    )
     held = {caption for caption in CAPTIONS if is_held_out(caption)}
     assert held and set(corpus.val) == held and not held & set(corpus.train)
     rng = random.Random(0)
