@@ -29,10 +29,8 @@ from mmx.errors import UsageError
 
 NAMED = 0.5  # share of sentences with a name in a frame, where there are names
 PLAIN = 0.2  # of these, in a short frame and not in a caption's
-OWN, FEW = (
-    0.8,
-    20,
-)  # share of the frames that are of the thing itself, of the more than few that it has; else of its kin
+# how often a name stands in a frame that had one of its own, where there are more than few such; else in one of its kin
+OWN, FEW = 0.8, 20
 # shares of sentences, if they begin by naming something, in which a picture or a sound is said to be of it: of those
 # with a name, of others. A caption that begins so should go on with a name
 NAMED_OPENED, OPENED = 0.6, 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
@@ -16,6 +17,13 @@ from mmx.recipes.base import Minutes, Notes, RunFolder
 HEAD = 64  # channels of an attention head
 
 
+def refuse_missing(option: str, files: Iterable[Path]) -> None:
+    """Raise UsageError for a file of an option that is not there."""
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise UsageError(f"{option} {missing}: no such file")
+
+
 @dataclass(frozen=True)
 class Captions:
     """What a language model learns from."""
@@ -24,6 +32,10 @@ class Captions:
         list[Path],
         typer.Option(metavar="FILE", show_default=False, help="Captions, one a line; may be given several times."),
     ] = field(metadata=FREE)
+
+    def check_captions(self) -> None:
+        """Raise UsageError for a file that is not there."""
+        refuse_missing("--captions", self.captions)
 
 
 @dataclass(frozen=True)
@@ -92,10 +104,8 @@ class LanguageOptions(Quiet, Notes, Network, Device, Fitting, Size, Words, RunFo
 
     def check(self) -> None:
         """Raise UsageError for what is not there or does not go together, before any work."""
-        for option, files in (("--captions", self.captions), ("--sounds", self.sounds)):
-            missing = next((file for file in files if not file.is_file()), None)
-            if missing is not None:
-                raise UsageError(f"{option} {missing}: no such file")
+        self.check_captions()
+        refuse_missing("--sounds", self.sounds)
         if self.data is not None and not self.data.is_dir():
             raise UsageError(f"--data {self.data}: no such folder")
         if self.width % HEAD:

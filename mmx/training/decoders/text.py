@@ -21,9 +21,7 @@ from mmx.training.decoders.text_targets import Targets
 
 LOOKED = 4.0  # how much more a sentence with a look counts: all that it says moves the target but little
 OFTEN = 50  # how often a name is among what subwords are learned from, so that it is one: words are guided as a whole
-CUT = (
-    0.4  # share of sentences that are cut off somewhere: captions are guided word by word, so beginnings are read, too
-)
+CUT = 0.4  # share of sentences that are cut off: captions are guided word by word, so beginnings are read, too
 EARLY = 0.2  # share of these, of a thing, that are cut before its name
 AWAY = 0.3  # what is about other things comes no nearer to anything than this cosine
 
