@@ -373,6 +373,28 @@ def test_what_a_text_says_nothing_of_stays_as_the_teacher_reads_it(faces, texts,
             assert torch.allclose(ages, ages.mean().expand(len(ages)), atol=1e-4)
 
 
+def test_the_direction_goes_half_of_how_far_a_face_is_from_the_mean_and_steps_begin_about_where_that_is_drawn(
+    faces, monkeypatch
+):
+    """Of 1 in the conditioning a decoder of faces draws .8, so that steps begin on both sides of .5 / .8."""
+    editor = Editor.open("edit", Names(None, None), opened(faces), Located("faces", faces))
+    torch.manual_seed(9)
+    start = on_shell(torch.randn(1, DIM), torch.full((1, DIM), 1.0))
+    editor.centre = torch.randn(DIM) / 2
+    wanted = editor.wanted([Blend("a woman", 1.0)], strength=0.7)
+
+    def gone(share: float) -> torch.Tensor:
+        return wanted.held(start + share * (start - editor.centre).norm() * wanted.direction, start)
+
+    assert torch.allclose(editor.shifted(start, wanted, 1.0), gone(0.5), atol=1e-6)
+    assert torch.allclose(editor.shifted(start, wanted, -2.0), gone(-1.0), atol=1e-6)
+    found = {}
+    monkeypatch.setattr("mmx.guided.edit.edited", lambda *_, begins, **__: found.update(begins=begins))
+    editor.by_steps(start, wanted, Schedule(3, 0.02), (0, 0))
+    for point, share in zip(found["begins"], (0.3125, 0.46875, 0.625, 0.78125), strict=True):
+        assert torch.allclose(point, gone(0.7 * share), atol=1e-6)
+
+
 def test_a_held_shell_keeps_the_norm_and_what_is_held():
     torch.manual_seed(7)
     like, hold = torch.randn(3, 8), torch.eye(8)[:2]
@@ -420,7 +442,9 @@ def test_the_protocol_measures_each_way_of_editing_and_what_l2_trades(faces, tmp
     rows = report.tables["edits"]
     counts = {name: row.get("count") for name, row in rows.items()}
     assert {counts[name] for name in counts if name.startswith("edit")} == {4}
-    assert {counts["--direction"], counts["no edit"]} == {12} and counts["two different faces"] is None
+    assert {counts[name] for name in ("--direction", "no edit", "no edit, other noise")} == {12}
+    assert counts["two different faces"] is None
+    assert rows["no edit, other noise"]["likeness"] < 1 - 1e-3
     assert rows["no edit"]["age_stays"] == 1 and rows["no edit"]["age_moves"] == 0
     assert rows["no edit"]["likeness"] == pytest.approx(1, abs=1e-5)
     assert rows["--direction"]["likeness"] < rows["no edit"]["likeness"]

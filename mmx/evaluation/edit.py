@@ -1,7 +1,8 @@
 """The protocol of edits of faces: whether age and gender move as asked, and all else stays.
 
 A judge that did not guide tells age and gender; likeness is the guiding teacher's own. Rows: the faces as the decoder
-draws them without an edit, a random direction, and edits without each of their parts; and what --l2 trades.
+draws them without an edit, and once more by other noise, a random direction, and edits without each of their parts; and
+what --l2 trades.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from mmx.recipes.base import Measuring
 from mmx.translate.base import Blend, generator_for
 
 TAUGHT = 6000  # train faces that the judge learns from
-FACES, AT_ONCE, INVERT = 12, 30, 40  # faces of a gender: of edits by steps, and of those without; steps of inversion
-CHOSEN = """The faces are the first of each gender. How far, how fast and what is held were chosen on the last 30 of
-each gender of the starter's val split, which are not among them."""
+FACES, AT_ONCE, INVERT = 12, 80, 40  # faces of a gender: of edits by steps, and of those without; steps of inversion
+CHOSEN = """The faces are the first of each gender. How far, how fast and what is held were chosen on some of the
+last 160 of each gender of the starter's val split, which are not among them."""
 L2 = (0.0, Wanted.l2, 0.2, 0.5, 2.0)  # the points of the curve
 OLD = 40  # years: from there on a face is asked to be young, below to be old
 NEAR = 1  # age bands by which a face may seem older or younger and still stays
@@ -130,6 +131,7 @@ def measure(editor: Editor, options: Measuring) -> Report:
         for name, way in ways.items():
             rows[name], pictures = gauge.row(way, of)
             made.append(pictures[: len(some)])
+    rows["no edit, other noise"], _ = replace(gauge, seed=seed + 1).row(lambda ask: ask.start, asks)
     rows["two different faces"] = {"likeness": _apart(editor, asks)}
     examples = [Example(ask.text, ask.drawn, own) for ask, *own in zip(some, *made, strict=True)]
     curve = {

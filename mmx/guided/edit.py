@@ -21,7 +21,7 @@ from mmx.bridges.mapper import Mapper
 from mmx.decoders.base import Decoder
 from mmx.decoders.face_words import FaceWords
 from mmx.errors import InputError, Interrupted, ModelError, UsageError
-from mmx.guided.edit_terms import DRAWN, LR, STEPS, WAY, Wanted, edited
+from mmx.guided.edit_terms import LR, STEPS, WAY, Wanted, edited
 from mmx.guided.held import across
 from mmx.guided.invert import Inverted, invert
 from mmx.guided.residual import Outcome, Schedule, Step
@@ -37,7 +37,7 @@ from mmx.spaces.parts import Part
 from mmx.translate.base import Alone, Blend, Excerpt, Names, Translation, Translator, generator_for
 
 TAKEN = "taken for an aligned face: none is looked for without OpenCV (pip install 'mmx[train]')"
-BEGINS = (0.5, 0.75, 1.0, 1.25)  # of where --direction ends
+BEGINS = (0.625, 0.9375, 1.25, 1.5625)  # of where --direction ends; of 1.25 a decoder of faces draws about WAY
 STRIP = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 
@@ -126,11 +126,12 @@ class Editor(Translator):
 
     def shifted(self, start: Tensor, wanted: Wanted, strength: float) -> Tensor:
         """Start (1, D) moved along what is wanted in the conditioning itself, without any steps (StyleCLIP's global
-        directions). Raises UsageError where the space is not the decoder's."""
+        directions), by WAY of how far it is from the centre. A decoder of faces draws four fifths of that; farther on,
+        less of what is held stays. Raises UsageError where the space is not the decoder's."""
         if not self._is_own(start, wanted):
             raise UsageError("--direction goes through the decoder's own space", hint="leave --space out")
         centre = self.centre.to(start)
-        length = WAY / DRAWN * strength * (start - centre).norm(dim=-1, keepdim=True)
+        length = WAY * strength * (start - centre).norm(dim=-1, keepdim=True)
         return wanted.held(start + length * wanted.direction.to(start), start)
 
     def _is_own(self, start: Tensor, wanted: Wanted) -> bool:

@@ -15,7 +15,6 @@ from mmx.guided.residual import Outcome, Schedule, Step, Term, normalised, optim
 STEPS, LR = 30, 0.02  # LR: of the conditioning's norm, a step
 REFINES = 0.25  # of the rate, where all of the way is gone
 WAY = 0.5  # how far strength 1 goes, in the unit sphere of what is seen
-DRAWN = 0.8  # of the way that --direction goes, a decoder draws about so much; measured on faces
 
 
 @dataclass(frozen=True)
