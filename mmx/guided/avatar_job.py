@@ -40,7 +40,9 @@ from mmx.spaces.parts import Part, parts_of
 from mmx.translate.job import inputs_of, refuse_unknown
 
 SIGMA, COARSE = 5.0, 1.0  # of the field's frequencies, for colours and for offsets, in periods over the mesh's radius
-RATE = 1e-3
+# of Adam, and the share of the steps over which the rate rises to it: sooner, and colours come to lie where their tanh
+# lets nothing move them any more (a lion: all red)
+RATE, RISE = 1e-3, 0.4
 LIBRARIES = ("torch", "trimesh", "pillow", "numpy")
 VIDEO = ("av",)
 
@@ -64,7 +66,7 @@ class Portrait:
     def optimised(self, watch: Callable[[Step, Sequence[Tensor]], None] | None = None) -> Outcome:
         """The weights that the losses lead to."""
         options = self.job.options
-        schedule = Schedule(options.steps, RATE)
+        schedule = Schedule(options.steps, RATE, ramp_up=RISE)
         if self.job.until is not None:
             schedule = _Part(self.job.until, RATE, whole=schedule)
         wanted = terms(self.target, self.sight.body.surface, smooth=options.smooth, local=options.crops > 0)
