@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,6 +208,24 @@ def test_one_step_is_zerocaps(lm):
         for after, was, shift in ((keys, past[k][0], first), (values, past[k][1], second)):
             step = 0.3 * shift.grad / shift.grad.norm() ** 0.9
             assert torch.allclose(after, was - step, atol=1e-5)
+
+
+def test_of_captions_that_fit_alike_the_likelier_comes_first_and_one_that_fits_better_before_both():
+    fits = {"a b": 0.80, "a c": 0.79, "a d": 0.9}
+    likely = {"a b": -9.0, "a c": -3.0, "a d": -9.0}
+    captioner = Captioner.__new__(Captioner)
+    captioner.mean = torch.zeros(2)
+    captioner.space = SimpleNamespace(
+        encode=lambda texts, _: torch.tensor([[fits[text], (1 - fits[text] ** 2) ** 0.5] for text in texts])
+    )
+    names = {1: "a", 2: "b", 3: "c", 4: "d"}
+    captioner.lm = SimpleNamespace(
+        end=0,
+        decode=lambda ids: " ".join(names[k] for k in ids),
+        log_likelihood=lambda rows, begun: [likely[" ".join(names[k] for k in row if k)] for row in rows],
+    )
+    chosen = captioner._chosen("a", [1], [[2], [3], [4]], torch.tensor([1.0, 0.0]))
+    assert [caption.text for caption in chosen] == ["a d", "a c", "a b"]
 
 
 # the command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from mmx.guided.scorer import ByText, scorer_for
 from mmx.media.formats import MODALITIES
 from mmx.spaces.base import Space
 from mmx.spaces.compass import Compass, known_means
+
+EVEN = 0.01  # of cosine, that a caption may fit less for being e times as likely a token: so near, words say the same
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Captioner:
         return ids
 
     def captions(self, targets: Tensor, prefix: str, num: int = 1, *, seed: int = 0) -> list[list[Caption]]:
-        """Unit vectors (N, D) → of each at most `num` captions, the one that fits best first.
+        """Unit vectors (N, D) → of each at most `num` captions, the one that fits best first, of those that fit as well
+        the likelier.
 
         seed: of what is sampled, the same for each.
 
@@ -74,7 +78,7 @@ class Captioner:
         return [sampled.write(ids, own, self.guidance.beam, draw) for own, draw in zip(targets, draws, strict=True)]
 
     def _chosen(self, prefix: str, ids: list[int], beams: Sequence[list[int]], target: Tensor) -> list[Caption]:
-        """Beams as texts, the one that the space finds nearest first; each text once."""
+        """Beams as texts, the one that the space finds nearest first, of those as near the likelier; each text once."""
         begun = len(self.lm.decode(ids))
         rows = {prefix + self.lm.decode([*ids, *row])[begun:]: row for row in reversed(beams)}
         points = F.normalize(self.space.encode(list(rows), "text") - self.mean, dim=-1)
@@ -85,4 +89,4 @@ class Captioner:
             float(torch.tensor(-own / (len(row) - len(ids))).exp()) for own, row in zip(likely, whole, strict=True)
         ]
         found = [Caption(*each) for each in zip(rows, scores, perplexities, strict=True)]
-        return sorted(found, key=lambda caption: -caption.score)
+        return sorted(found, key=lambda caption: EVEN * math.log(caption.perplexity) - caption.score)
