@@ -114,17 +114,17 @@ Said = list[tuple[list[str], list[str]]]  # of each group the frames that are sa
 
 def _frames(captions: Sequence[str], things: Sequence[Named], sounds: frozenset[str]) -> tuple[Said, Said]:
     """What captions of pictures, and what those of sounds say of each group and of its kin: no keyboard barks."""
-    names = sorted(set(chain(*(thing.names for thing in things))))
-    parts = [[caption for caption in captions if (caption in sounds) == of_sound] for of_sound in (False, True)]
-    of_pictures, of_sounds = (_said(Frames(part, names) if names else None, things) for part in parts)
-    return of_pictures, of_sounds
+    if not things:
+        return [], []
+    heard = [caption for caption in captions if caption in sounds]
+    seen = [caption for caption in captions if caption not in sounds]
+    return _said(seen, things), _said(heard, things)
 
 
-def _said(found: Frames | None, things: Sequence[Named]) -> Said:
-    if found is None:
-        return []
-    said = [set(thing.names) for thing in things]
-    own = [[frame for frame, name in zip(found.frames, found.said_of, strict=True) if name in names] for names in said]
+def _said(captions: Sequence[str], things: Sequence[Named]) -> Said:
+    found = Frames(captions, sorted(set(chain(*(thing.names for thing in things)))))
+    names = [set(thing.names) for thing in things]
+    own = [[frame for frame, name in zip(found.frames, found.said_of, strict=True) if name in said] for said in names]
     return [(frames, [*chain(*(own[k] for k in thing.kin))]) for frames, thing in zip(own, things, strict=True)]
 
 
