@@ -13,7 +13,7 @@ import trimesh
 from mmx.data.photos import Photos
 from mmx.evaluation.avatar import MODES, Ask, Critic, crossings, measure_one, surface_of
 from mmx.guided.avatar_given import AvatarJob
-from mmx.guided.avatar_job import portrait
+from mmx.guided.avatar_job import RATE, portrait
 from mmx.media.given import Given
 from mmx.progress import pace
 from mmx.recipes.avatar import AvatarOptions
@@ -90,3 +90,15 @@ def test_each_mode_is_measured_by_the_space_and_by_who_did_not_guide(tmp_path: P
 
 def test_a_pace_is_told_in_what_is_easily_read() -> None:
     assert [pace(0.5, 64), pace(0.5, 1), pace(40, 1)] == ["128/s", "0.5 s a step", "40 s a step"]
+
+
+def test_the_rate_rises_slowly_and_as_slowly_where_it_was_ended_early(tmp_path, monkeypatch) -> None:
+    """At full rate from the first steps on, Adam runs all colours to where their tanh has no gradient."""
+    schedules = []
+    monkeypatch.setattr("mmx.guided.avatar_job.optimise", lambda *given, **_: schedules.append(given[3]))
+    job = asked(tmp_path, steps=100)
+    for until in (None, 30):
+        portrait(small_space(), replace(job, until=until)).optimised()
+    for schedule in schedules:
+        rates = [schedule.lr_at(step) for step in (0, 9, 19, 39)]
+        assert rates == pytest.approx([RATE * share for share in (0.025, 0.25, 0.5, 1.0)])

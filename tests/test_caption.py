@@ -19,6 +19,7 @@ from mmx.guided.beams import Beams
 from mmx.guided.caption import Guidance, Guided
 from mmx.guided.captioner import Captioner
 from mmx.guided.language import LanguageModel, load_language_model
+from mmx.guided.residual import optimise
 from mmx.guided.scorer import ByIds, ByText, scorer_for
 from mmx.spaces.continued import Continued
 from tests.small_language import LENGTH, small_lm, small_reads
@@ -208,6 +209,22 @@ def test_one_step_is_zerocaps(lm):
         for after, was, shift in ((keys, past[k][0], first), (values, past[k][1], second)):
             step = 0.3 * shift.grad / shift.grad.norm() ** 0.9
             assert torch.allclose(after, was - step, atol=1e-5)
+
+
+def test_the_rate_of_a_shift_falls_over_all_steps_and_in_the_paper_over_none(lm, monkeypatch):
+    schedules = []
+
+    def optimising(start, see, terms, schedule, **more):
+        schedules.append(schedule)
+        return optimise(start, see, terms, schedule, **more)
+
+    monkeypatch.setattr("mmx.guided.caption.optimise", optimising)
+    scorer = ByText(small_space(), lm, torch.zeros(8))
+    for ease in (1.0, 0.0):
+        guidance = replace(FREE, steps=4, rate=3.0, ease=ease, longest=1)
+        Guided(lm, scorer, guidance).write([1, 70], F.normalize(torch.ones(1, 8), dim=1))
+    eased, plain = ([schedule.lr_at(step) for step in range(4)] for schedule in schedules)
+    assert plain == [3.0] * 4 and eased[0] == 3.0 and eased == sorted(eased, reverse=True) and eased[3] < 0.5
 
 
 def test_of_captions_that_fit_alike_the_likelier_comes_first_and_one_that_fits_better_before_both():
