@@ -33,11 +33,10 @@ from mmx.training.decoders.gan import GanTask, settle
 from mmx.training.decoders.gan_config import GeneratorConfig
 from mmx.training.decoders.gan_stages import GanRecipe, train_gan_decoder
 from mmx.training.decoders.gaze import NEIGHBOURS, neighbours
-from mmx.training.decoders.seen_space import SeenSpaceTask
 from mmx.training.decoders.space import to_images, to_pixels
 from mmx.training.decoders.views import View
 from mmx.training.engine.checkpoint import load_state
-from mmx.training.engine.loop import LoopConfig, Run, parameter_groups
+from mmx.training.engine.loop import Run, parameter_groups
 from tests.debug import LABELS
 from tests.small_gan import (
     CONFIG,
@@ -414,20 +413,6 @@ def test_options_of_another_family_are_refused(mmx_in_process, folder, tmp_path,
     words = [folder if word == "FOLDER" else word for word in arguments]
     code, _, err = mmx_in_process("train-decoder", *words, "--data", tmp_path, "-o", tmp_path / "run")
     assert code == 2 and said in err
-
-
-def test_space_points_where_the_frozen_network_does_and_its_layout_stays(tmp_path):
-    photos = coloured_photos(16)
-    features = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))[torch.arange(16) % 2]
-    features = features + 0.1 * torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
-    photos.pixels[::2] //= 2  # dogs are dark
-    task = SeenSpaceTask(photos, photos, (features, features), SPACE)
-    before, layout = task.validate(task.module), task.module.space.layout.weight.clone()
-    run = Run(task, LoopConfig(40, 16, 5e-3, warmup=1, ema=0.5, bf16=False, validate_steps=1000), tmp_path)
-    after = run.fit(quiet=True)
-    assert after["seen_cosine"] > before["seen_cosine"] + 0.3 and after["synset_top1"] > 0.8
-    assert torch.equal(run.averaged().space.layout.weight, layout)
-    torch.testing.assert_close(layout, colour_axes(to_pixels(photos.pixels), SPACE.layout_cells, LAYOUT)[0])
 
 
 @pytest.fixture(scope="module")

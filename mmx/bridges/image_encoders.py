@@ -59,7 +59,7 @@ class TeacherEncoder:
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] → patches (B, P, C)."""
-        seen = self.teacher.net.image_encoder(pixels.to(self.device))[-1]
+        seen = self.teacher.net.feature_maps(pixels.to(self.device))[-1]
         return seen.float().flatten(2).transpose(1, 2)
 
 

@@ -76,7 +76,11 @@ class Teacher(PictureTeacher):
             "image_size": self.net.image_size,
             "semantic_dim": self.net.semantic.out_features,
             "semantic_share": round(self.net.shares[0] ** 2, 6),
-        } | ({"layout_cells": self.net.layout_cells} if self.net.layout_cells else {})
+        }
+        if self.net.layout_cells:
+            config["layout_cells"] = self.net.layout_cells
+        if self.net.sees != self.net.image_size:
+            config["sees"] = self.net.sees
         (folder / "heads.json").write_text(json.dumps(config, indent=1), encoding="utf8")
 
     @classmethod

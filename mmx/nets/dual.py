@@ -20,7 +20,7 @@ class DualEncoder(nn.Module):
     the norm sqrt(D), so that a coordinate has a variance near 1, which is what diffusion models like to be fed.
 
     layout_cells: read the layout part off the mean colours of so many cells a side instead, by a map that is fixed and
-    not learned.
+    not learned. sees: pixels of a side at which the image tower looks, where that is not image_size.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class DualEncoder(nn.Module):
         text_encoder: TextTower,
         *,
         image_size: int = 64,
+        sees: int = 0,
         semantic_dim: int | None = None,
         semantic_share: float = 0.6,
         layout_cells: int = 0,
@@ -36,24 +37,33 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.image_size = image_size
+        self.image_size, self.sees = image_size, sees or image_size
         self.dim = text_encoder.dim
         self.shares = (math.sqrt(semantic_share), math.sqrt(1 - semantic_share))
         self.layout_cells = layout_cells
         channels = image_encoder.widths[-1]
         semantic_dim = semantic_dim or self.dim // 2
-        side = image_size // 4 // 2 ** (len(image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
+        side = self.sees // 4 // 2 ** (len(image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
         self.semantic = nn.Linear(channels, semantic_dim)
         self.layout = nn.Linear(3 * layout_cells**2 or channels * side * side, self.dim - semantic_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels (B, 3, S, S) in [-1, 1] → the stem's and every stage's feature map, finest first."""
-        return self.image_encoder(pixels)
+        return self.image_encoder(self._scaled(pixels))
+
+    def _scaled(self, pixels: Tensor) -> Tensor:
+        if pixels.shape[-1] == self.sees:
+            return pixels
+        larger = F.interpolate(pixels.float(), size=(self.sees, self.sees), mode="bilinear")
+        return larger.contiguous(memory_format=torch.channels_last)
 
     def image_parts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, S, S) in [-1, 1] → the semantic and the layout part, scaled so that they form a unit vector."""
-        features = self.image_encoder(pixels)[-1].float()
+        return self.parts_of(pixels, self.feature_maps(pixels)[-1].float())
+
+    def parts_of(self, pixels: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """As `image_parts`, where the last feature map of the pixels is known."""
         semantic = F.normalize(self.semantic(features.mean((2, 3))).float(), dim=-1)
         return semantic * self.shares[0], self.layout_part(pixels, features)
 

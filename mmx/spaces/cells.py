@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmx.decoders.teacher import Teacher, as_pixels
 
-FINER = 2  # times the teacher's own size, at which its network looks
+FINER = 2  # times the side at which the teacher's network looks at a whole picture
 SURGERY = 6  # last layers that attend from values to values
 
 
@@ -24,10 +24,10 @@ def teacher_cells(teacher: Teacher, picture: Image.Image) -> Tensor:
     """RGB picture → (H, W, D): the semantic part of each cell; its layout part, which only a whole has, is nothing."""
     net = teacher.net
     stride = 4 * 2 ** (len(net.image_encoder.widths) - 1)  # the stem divides by 4, each later stage by 2
-    zoom = FINER * teacher.image_size / math.sqrt(picture.width * picture.height)
+    zoom = FINER * net.sees / math.sqrt(picture.width * picture.height)
     size = [max(1, round(side * zoom / stride)) * stride for side in picture.size]
     pixels = as_pixels(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)).to(teacher.device)
-    features = net.feature_maps(pixels[None])[-1].float()
+    features = net.image_encoder(pixels[None])[-1].float()
     semantic = F.normalize(net.semantic(features[0].permute(1, 2, 0)).float(), dim=-1)
     return F.pad(semantic, (0, net.dim - semantic.shape[-1])).cpu()
 

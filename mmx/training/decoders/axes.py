@@ -25,6 +25,14 @@ class Axes:
         """(N, F) → (N, D)."""
         return (features.float() - self.mean) @ self.matrix
 
+    def toward(self, features: Tensor, known: Tensor) -> Axes:
+        """These axes turned so that what they make of features (N, F) lies nearest to known vectors (N, D), each at
+        norm 1: the orthogonal Procrustes problem (Schoenemann 1966). Axes are found but for their signs.
+        """
+        own = F.normalize(self(features), dim=1)
+        left, _, right = torch.linalg.svd(own.double().T @ F.normalize(known, dim=1).double())
+        return Axes(self.mean, self.matrix @ (left @ right).float())
+
 
 def discriminants(features: Tensor, labels: Tensor, dim: int) -> Axes:
     """The `dim` directions that tell labels (N,) apart best in features (N, F): linear discriminants (Fisher 1936),
@@ -39,6 +47,14 @@ def discriminants(features: Tensor, labels: Tensor, dim: int) -> Axes:
     values, vectors = torch.linalg.eigh(torch.cov(((x - mean) @ white).T))
     values, vectors = values.flip(0)[:dim], vectors.flip(1)[:, :dim]
     return Axes(mean.float(), (white @ vectors / values**POWER).float())
+
+
+def principal(features: Tensor, dim: int) -> Axes:
+    """The `dim` directions in which features (N, F) vary most, each at unit variance."""
+    x = features.double()
+    mean = x.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((x - mean).T))
+    return Axes(mean.float(), (vectors.flip(1)[:, :dim] / values.flip(0)[:dim].clamp(min=1e-12).sqrt()).float())
 
 
 def colour_axes(pixels: Tensor, cells: int, dim: int) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from mmx.training.card import gan_card
 from mmx.training.decoders.gan import GanTask, settle
 from mmx.training.decoders.gan_config import GanConfig, GeneratorConfig
 from mmx.training.decoders.gaze import Conditioned, FaceSight, Gaze, NameSight, Sight, neighbours
-from mmx.training.decoders.seen_space import SEEN_SPACE, SeenSpaceTask
+from mmx.training.decoders.seen_space import SEEN_SPACE, Example, SeenSpaceTask
 from mmx.training.decoders.space import SpaceConfig
 from mmx.training.decoders.stages import last_metrics
 from mmx.training.engine.initial import take_fitting
@@ -37,7 +37,7 @@ from mmx.training.teachers.efficientnet import EfficientNet, load_efficientnet
 from mmx.training.teachers.features import NAME, digest_of, embeds_of, kept, pooled
 
 SCHEDULES = {
-    "space": LoopConfig(6500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=100),
+    "space": LoopConfig(6500, 64, 1e-3, weight_decay=0.05, ema=0.998, warmup=100, validate_steps=250),
     "gan": LoopConfig(
         60_000,
         16,
@@ -129,9 +129,13 @@ def identity_of(recipe: GanRecipe, seen: Seen) -> dict[str, Any]:
 def train_seen_space(recipe: GanRecipe, seen: Seen) -> tuple[Teacher, Run]:
     """Stage 1: the space, and with it the teacher; and its run."""
     assert seen.features is not None  # of things, not of faces
-    task = SeenSpaceTask(seen.photos, seen.val, seen.features, recipe.space, recipe.seed)
-    if recipe.start is not None:
-        take_fitting(task.module.space, Teacher.load(recipe.start / "teacher").net.state_dict())
+    before = recipe.start and Teacher.load(recipe.start / "teacher")
+    known, dim = None, recipe.space.semantic_dim
+    if before and before.net.semantic.out_features == dim:
+        known = embeds_of(seen.photos, before, recipe.run / "known")[:, 0, :dim]
+    task = SeenSpaceTask(seen.photos, seen.val, Example(seen.net, seen.features, known), recipe.space, recipe.seed)
+    if before:
+        take_fitting(task.module.space, before.net.state_dict())
     run = Run(task, recipe.schedule("space"), recipe.run / "space", identity=identity_of(recipe, seen))
     run.fit(quiet=recipe.quiet)
     return Teacher(run.averaged().space.cpu(), task.reader), run

@@ -25,12 +25,16 @@ def to_pixels(images: Tensor, device: torch.device | str | None = None) -> Tenso
     )
 
 
-def random_crops(pixels: Tensor, generator: torch.Generator, min_scale: float = 0.6) -> Tensor:
-    """Random flips and crops of `min_scale`..1 of the side, resampled to the same size. (B, 3, S, S) → the same."""
+def random_crops(
+    pixels: Tensor, generator: torch.Generator, min_scale: float = 0.6, max_scale: float = 1.0
+) -> Tensor:
+    """Random flips and crops of `min_scale`..`max_scale` of the side, resampled to the same size; what is beyond the
+    edge is mirrored. (B, 3, S, S) → the same.
+    """
     count = len(pixels)
-    scale = 1 - (1 - min_scale) * torch.rand(count, generator=generator)
+    scale = max_scale - (max_scale - min_scale) * torch.rand(count, generator=generator)
     flip = 1 - 2 * (torch.rand(count, generator=generator) < 0.5).float()
-    shift = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale)[:, None]
+    shift = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale).abs()[:, None]
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * flip, scale, shift
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False).to(pixels.device)
@@ -43,6 +47,7 @@ class SpaceConfig:
 
     dim: int = 512
     image_size: int = 64
+    sees: int = 0  # pixels of a side at which the image tower looks; 0: image_size
     hidden_sizes: tuple[int, ...] = (80, 160, 320)
     depths: tuple[int, ...] = (2, 2, 2)
     text_width: int = 128
@@ -67,6 +72,7 @@ def build_space(config: SpaceConfig, vocabulary: int) -> DualEncoder:
         image,
         text,
         image_size=config.image_size,
+        sees=config.sees,
         semantic_dim=config.semantic_dim,
         semantic_share=config.semantic_share,
         layout_cells=config.layout_cells,

@@ -14,6 +14,7 @@ from torch import Tensor
 from mmx.data.photos import Photos
 from mmx.decoders.face_teacher import FaceTeacher
 from mmx.decoders.teacher import Teacher
+from mmx.device import autocast
 from mmx.training.decoders.space import to_pixels
 from mmx.training.engine.identity import weights_digest
 from mmx.training.teachers.efficientnet import EfficientNet
@@ -27,6 +28,13 @@ def resized(pixels: Tensor, side: int) -> Tensor:
     """(B, 3, S, S) → (B, 3, side, side), channels last in memory."""
     x = F.interpolate(pixels, size=(side, side), mode="bilinear")
     return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def glimpsed(net: EfficientNet, pixels: Tensor, side: int = SIDE) -> Tensor:
+    """Pixels (N, 3, S, S) in [-1, 1], where the network is → pooled features (N, 1280), in bfloat16 where that pays."""
+    with autocast(pixels.device):
+        return torch.cat([net.pool(net.taps(resized(part, side))[-1]) for part in pixels.split(BATCH)])
 
 
 @torch.no_grad()
