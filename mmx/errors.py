@@ -34,6 +34,10 @@ class SilenceError(InputError):
     """A sound is digital silence: every sample has the same value."""
 
 
+class NotAPictureError(InputError):
+    """A file's bytes are those of no picture format, so that it may be something else."""
+
+
 class DamagedError(InputError):
     """Of a picture, or of a sound where that is asked for, a part is missing or can't be decoded."""
 

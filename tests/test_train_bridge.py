@@ -99,6 +99,12 @@ def test_a_bridge_goes_on_from_finished_weights(mmx_in_process, debug_models, tm
     command = training("sound2img", data, tmp_path / "begun", decoder, *prior, "--seed", 5, "--lr", 0)
     code, _, err = mmx_in_process(*command)
     assert code == 2 and b"--init" in err
+    # what does not fit the weights it was given begins anew, and that is said; where all fits, nothing is
+    for norm, said in (("group", False), ("batch", True)):
+        options = (*prior, "--norm", norm, "--init", tmp_path / "first")
+        loud = (word for word in training("sound2img", data, tmp_path / norm, decoder, *options) if word != "--quiet")
+        code, _, err = mmx_in_process(*loud)
+        assert code == 0 and (b"tensors begin anew" in err) == said, err.decode()
     code, _, err = mmx_in_process(*command[:5], tmp_path / "other", *command[6:], "--init", tmp_path / "nowhere")
     assert code == 2 and b"no such folder" in err
     # one that was changed is said before any data is read

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmx.errors import InputError, UsageError
+from mmx.errors import InputError, NotAPictureError, UsageError
 from mmx.media.files import Source, kind_of_file
 from mmx.media.formats import MESHES
 
@@ -136,10 +136,8 @@ def _image(data: bytes, name: str, how: How) -> Drawing | None:
 
     try:
         picture = read_image(data, name=name)
-    except InputError as error:
-        if "not a picture" in error.message:
-            return None
-        raise
+    except NotAPictureError:
+        return None
     return Drawing([draw_picture(picture)], tuple(f"{name}: {note}" for note in notes_of(picture)))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from mmx.bridges.mapper import Mapper
 from mmx.decoders.base import Decoder
 from mmx.decoders.face_words import FaceWords
-from mmx.errors import InputError, Interrupted, ModelError, UsageError
+from mmx.errors import InputError, Interrupted, ModelError, NotAPictureError, UsageError
 from mmx.guided.edit_terms import LR, STEPS, WAY, Wanted, edited
 from mmx.guided.held import across
 from mmx.guided.invert import Inverted, invert
@@ -94,8 +94,8 @@ class Editor(Translator):
             return to_rgb(source)
         try:
             picture = read_image(source, name=name)
-        except InputError as error:
-            if "not a picture" not in error.message or kind_of_file(Path(name or "")) == "image":
+        except NotAPictureError:
+            if kind_of_file(Path(name or "")) == "image":
                 raise
             return read_audio(source, name=name, sample_rate=self.space.rate, duration=self.space.window)
         return find_face(picture, name or "picture") if self.decoder.teacher.names_faces else picture

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmx.errors import DamagedError, InputError
+from mmx.errors import DamagedError, InputError, NotAPictureError
 from mmx.media.audio import opened
 from mmx.media.findings import Note
 from mmx.media.formats import MAX_PIXELS, PICTURES, PICTURES_SAID
@@ -55,7 +55,7 @@ def read_image(source: Path | str | bytes | BinaryIO, *, name: str | None = None
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture in a format I can read", hint=PICTURES_SAID) from None
+        raise NotAPictureError(f"{name}: not a picture in a format I can read", hint=PICTURES_SAID) from None
     except Image.DecompressionBombError:
         raise InputError(f"{name}: too many pixels", hint=f"at most {MAX_PIXELS // 1_000_000} megapixels") from None
     except Exception as error:  # a damaged file makes Pillow's readers raise anything, from struct.error to IndexError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,11 +98,12 @@ async def jobs(request: Request) -> Response:
     state: State = request.app.state.ours
     header, blobs = unpack(await body_of(request, state.limits))
     asked, ticket = asked_of(_ours(header)), header.get("ticket")
-    if asked.command == "avatar":
-        work, packed = partial(state.shelf.dress, asked, unpack_order(header, blobs)), pack_dressed
-    else:
-        work, packed = partial(_run, state.shelf, asked, unpack_job(header, blobs)), pack_done
-    job = Stepping(work, request.is_disconnected, ticket if isinstance(ticket, str) else None)
+    unpacked, does, packed = JOBS.get(asked.command, TRANSLATED)
+    job = Stepping(
+        partial(does, state.shelf, asked, unpacked(header, blobs)),
+        request.is_disconnected,
+        ticket if isinstance(ticket, str) else None,
+    )
     if job.ticket is not None:
         return await state.told(job, lambda made: line({"event": "done"}) + packed(made))
     return Response(packed(await state.job(job)), media_type="application/octet-stream")
@@ -133,6 +134,12 @@ def _run(shelf: Shelf, asked: Asked, job: Any, stepping: Stepping[Done]) -> Done
         raise unexpected(error, job.inputs[0].name if job.inputs else "") from None
 
 
+TRANSLATED = (unpack_job, _run, pack_done)
+JOBS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], bytes]]] = {
+    "avatar": (unpack_order, Shelf.dress, pack_dressed)
+}  # how what is asked for is read, done and written; all others are TRANSLATED
+
+
 def _ours(header: dict[str, Any]) -> dict[str, Any]:
     """A request's header, if it is of this version's commands."""
     if not isinstance(header, dict) or header.get("version") != mmx.__version__:
@@ -148,12 +155,8 @@ class _Other(UsageError):
 async def command(request: Request) -> Response:
     """A request that anybody can write."""
     name = request.path_params["command"]
-    if name in ASKING:
-        return await consult(request, name)
-    if name in TASKS:
-        return await translate(request, name)
-    if name == "avatar":
-        return await avatar(request)
+    if name in ANSWERED:
+        return await ANSWERED[name](request, name)
     return told(UsageError(f"{name}: no such command", hint=", ".join(SERVED)), 404)
 
 
@@ -181,7 +184,7 @@ async def translate(request: Request, command: str) -> Response:
     return made if isinstance(made, Response) else Response(made.artifacts[0].data, media_type=_kind(command))
 
 
-async def avatar(request: Request) -> Response:
+async def avatar(request: Request, _command: str) -> Response:
     """As `translate`."""
     state: State = request.app.state.ours
     parts = await parts_of(request, state.limits)
@@ -191,6 +194,13 @@ async def avatar(request: Request) -> Response:
     work = partial(state.shelf.dress, asked, order)
     made = await _answered(request, work, partial(avatars.known, order))
     return made if isinstance(made, Response) else avatars.file_of(order, made)
+
+
+ANSWERED: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
+    **dict.fromkeys(ASKING, consult),
+    **dict.fromkeys(TASKS, translate),
+    "avatar": avatar,
+}
 
 
 async def _answered(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmx.errors import InputError
+from mmx.errors import InputError, NotAPictureError
 from mmx.media.arrays import read_array
 from mmx.media.audio import read_audio
 from mmx.media.files import Source, is_stream, kind_of_file
@@ -78,9 +78,10 @@ def _sniffed(source: Path | bytes, name: str) -> str:
     """What a file without a known suffix holds: a picture, a text, or else a sound."""
     try:
         read_image(source, name=name)
-    except InputError as error:
-        if "not a picture" in error.message:
-            return "text" if _is_text(source) else "sound"
+    except NotAPictureError:
+        return "text" if _is_text(source) else "sound"
+    except InputError:
+        pass  # a broken one is said to be so where it is read
     return "image"
 
 

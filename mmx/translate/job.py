@@ -15,7 +15,7 @@ from PIL import Image
 import mmx
 from mmx.device import machine
 from mmx.digest import sha256
-from mmx.errors import InputError
+from mmx.errors import InputError, NotAPictureError
 from mmx.media.audio import Waveform, wav_bytes
 from mmx.media.given import Artifact, Done, Given, Job
 from mmx.media.image import grid, png_bytes, read_image
@@ -83,9 +83,7 @@ def _meant(translator: Translator, given: Given, strict: bool) -> Any:
         return text_of(given.data, given.name)
     try:
         return read_image(given.data, name=given.name)
-    except InputError as error:
-        if "not a picture" not in error.message:
-            raise
+    except NotAPictureError:
         return translator.read(given.data, name=given.name, strict=strict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -106,8 +107,12 @@ class BridgeRecipe(BridgeOptions):
             return
         known = kind.load(self.init.folder).state_dict()
         known = {name.removeprefix(part): value for name, value in known.items() if name.startswith(part)}
-        if known and not take_fitting(module, known):
+        taken = take_fitting(module, known)
+        if known and not taken:
             raise ModelError(f"--init {self.init.name}: none of its weights fits this bridge")
+        fresh = len(module.state_dict()) - taken
+        if known and fresh and self.team.leads and not self.quiet:
+            print(f"--init {self.init.name}: {fresh} of {fresh + taken} tensors begin anew", file=sys.stderr)
 
     def start(self, task: Any, usual: LoopConfig, stage: str = "bridge", after: Sequence[Run] = ()) -> Run:
         """A stage's run, restored where it was begun with the same options, data and models, and `after` the same
