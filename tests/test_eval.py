@@ -132,8 +132,10 @@ def test_sounds_are_named_and_drawn_by_concept(mmx_in_process, debug_options, tm
     assert result["naming"]["sound2img: quiet, in a rumble"]["same"] == 1  # of a CNN of random weights, too
     assert result["naming"]["random"]["top1"] == 1 / len(LABELS)
     counts = {name: row["count"] for name, row in result["pictures"].items()}
-    assert len(counts) == 5 and counts["sound2img"] == counts["text: the concept's name"] > 0
+    assert len(counts) == 6 and counts["sound2img"] == counts["text: the concept's name"] > 0
     assert result["pictures"]["real photos"]["fid"] == pytest.approx(0, abs=1e-3)
+    floor = result["pictures"]["as many real photos of training"]
+    assert floor["fid"] > 0.01 and floor["count"] == counts["real photos"] and "top1" not in floor
     assert len(result["nearest_training_photo"]) == 4
     assert result["judge"] == "cnn"
     texts = result["text2img"]

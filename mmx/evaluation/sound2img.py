@@ -88,6 +88,7 @@ def evaluate(given: Given, training: Photos, judge: Judge, limit: int = 25) -> R
         shown.name: top_accuracy(logits, shown.truth) | distances(features, reference) | {"count": len(shown.pictures)}
         for shown, (logits, features) in zip(sets, judged, strict=True)
     }
+    pictures["as many real photos of training"] = floor(given, training, judge, reference)
     return Report(
         {
             "naming": naming(given, sets[0]),
@@ -103,6 +104,17 @@ def evaluate(given: Given, training: Photos, judge: Judge, limit: int = 25) -> R
         _examples(given),
         {"judge": judge.name},
     )
+
+
+def floor(given: Given, training: Photos, judge: Judge, reference: Tensor) -> dict[str, float]:
+    """The distances to `reference` (N, C) of real photos that are not among them, about as many of each concept: what
+    so few photos leave between two sets that differ in nothing.
+    """
+    concepts = [meta.get("concept") for meta in training.meta]
+    each = math.ceil(len(reference) / len(given.labels))
+    keep = first_of_each(concepts[::-1], given.labels, each)  # the last, in case `reference` are the first of them
+    others = [Image.fromarray(training.pixels[len(concepts) - 1 - i].numpy()) for i in keep]
+    return distances(judge(others)[1], reference) | {"count": len(others)}
 
 
 def diversity(given: Given, sets: Sequence[PictureSet], judge: Judge, each: int = 8) -> Table:
