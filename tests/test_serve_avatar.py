@@ -29,6 +29,7 @@ from tests.small_mesh import ball_file
 from tests.small_space import see_pixels, small_space
 
 pytest.importorskip("starlette")
+from mmx.serving import app
 from mmx.serving.app import Limits
 from mmx.serving.avatars import avatar_parameters
 from mmx.serving.openapi import document
@@ -175,7 +176,7 @@ def test_a_server_that_dies_in_the_middle_is_done_without(start, mmx_in_process,
     async def nothing(*_: object) -> bytes:
         return b""
 
-    monkeypatch.setattr("mmx.serving.app.pack_dressed", lambda made: 1 / 0)
+    monkeypatch.setitem(app.JOBS, "avatar", (*app.JOBS["avatar"][:2], lambda made: 1 / 0))
     code, _, err = mmx_in_process(*line)
     assert code == 1 and b"bug: ZeroDivisionError" in err and not Path("a.ply").exists()
     monkeypatch.setattr("mmx.serving.steps._end", nothing)

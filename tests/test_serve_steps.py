@@ -28,6 +28,7 @@ from tests.debug import make_reading_faces
 from tests.test_serve import timeless
 
 pytest.importorskip("starlette")
+from mmx.serving import app
 from mmx.serving.app import Limits
 from tests.running_server import Running, both_ways
 
@@ -202,7 +203,7 @@ def test_who_breaks_off_ends_the_job(start, folder, faces, monkeypatch) -> None:
 def test_a_server_that_dies_in_the_middle_is_done_without(start, mmx_in_process, folder, common, monkeypatch) -> None:
     """A stream that ends without a result is none."""
     start()
-    monkeypatch.setattr("mmx.serving.app.pack_done", lambda done: 1 / 0)
+    monkeypatch.setattr(app, "TRANSLATED", (*app.TRANSLATED[:2], lambda done: 1 / 0))
     line = ["edit", "face.png", "old", "-o", "out/a.png", "--steps", "2", *common, "--server", "auto"]
     code, _, err = mmx_in_process(*line)
     assert code == 1 and b"bug: ZeroDivisionError" in err and not Path("out").exists()

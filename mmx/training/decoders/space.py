@@ -25,9 +25,7 @@ def to_pixels(images: Tensor, device: torch.device | str | None = None) -> Tenso
     )
 
 
-def random_crops(
-    pixels: Tensor, generator: torch.Generator, min_scale: float = 0.6, max_scale: float = 1.0
-) -> Tensor:
+def random_crops(pixels: Tensor, generator: torch.Generator, min_scale: float = 0.6, max_scale: float = 1.0) -> Tensor:
     """Random flips and crops of `min_scale`..`max_scale` of the side, resampled to the same size; what is beyond the
     edge is mirrored. (B, 3, S, S) → the same.
     """
