@@ -123,8 +123,8 @@ pipeline = KandinskyV22Pipeline.from_pretrained(FOLDER)
 
 
 GAN_WORDS = {
-    "image": """the critic looks through it, and the teacher's semantic part learned what it sees of the very same pixels,
-cut and mixed anew each time.""",
+    "image": """the critic looks through it, and the teacher's semantic part learned what it sees of the very same
+pixels, cut and mixed anew each time.""",
     "face": """the critic looks through it. The teacher is that of a decoder that was there before; it took part, too:
 `likeness` and `gender` of the stage `gan` are what it tells of drawn faces, and so upper bounds.""",
 }
