@@ -85,7 +85,7 @@ def test_the_cells_of_a_teacher_mean_what_the_whole_does(debug_models) -> None:
     with torch.inference_mode():
         cells = teacher_cells(teacher, picture)
         pixels = pixels_of(picture, 2 * teacher.image_size)[None]
-        features = teacher.net.feature_maps(pixels)[-1]
+        features = teacher.net.image_encoder(pixels)[-1]
         whole = teacher.net.semantic(features.mean((2, 3)))[0]
         each = teacher.net.semantic(features[0].permute(1, 2, 0))
     assert torch.allclose(each.mean((0, 1)), whole, atol=1e-5)

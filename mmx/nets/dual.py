@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.nets.towers import ResNet, TextTower
+from mmx.nets.towers import ResNet, TextTower, fitted
 
 
 class DualEncoder(nn.Module):
@@ -50,13 +50,7 @@ class DualEncoder(nn.Module):
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels (B, 3, S, S) in [-1, 1] → the stem's and every stage's feature map, finest first."""
-        return self.image_encoder(self._scaled(pixels))
-
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        if pixels.shape[-1] == self.sees:
-            return pixels
-        larger = F.interpolate(pixels.float(), size=(self.sees, self.sees), mode="bilinear")
-        return larger.contiguous(memory_format=torch.channels_last)
+        return self.image_encoder(fitted(pixels, self.sees))
 
     def image_parts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, S, S) in [-1, 1] → the semantic and the layout part, scaled so that they form a unit vector."""

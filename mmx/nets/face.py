@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.nets.towers import ResNet
+from mmx.nets.towers import ResNet, fitted
 
 GENDERS = ("female", "male")  # the data's labels are binary; people are not
 
@@ -42,18 +42,11 @@ class FaceEncoder(nn.Module):
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels (B, 3, S, S) in [-1, 1] → the stem's and every stage's feature map, finest first."""
-        return self.image_encoder(self._scaled(pixels))
-
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        """Any size → the size that the network looks at, which need not be that of the faces it is trained for."""
-        if pixels.shape[-1] == self.sees:
-            return pixels
-        small = F.interpolate(pixels.float(), size=(self.sees, self.sees), mode="bilinear", antialias=True)
-        return small.contiguous(memory_format=torch.channels_last)
+        return self.image_encoder(fitted(pixels, self.sees))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] → raw features (B, D) of norm sqrt(D)."""
-        features = self.image_encoder(self._scaled(pixels))[-1].float()
+        features = self.feature_maps(pixels)[-1].float()
         both = self.pooled(features.mean((2, 3))) + self.placed(features.flatten(1))
         return F.normalize(both.float(), dim=-1) * math.sqrt(self.dim)
 

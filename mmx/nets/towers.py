@@ -16,6 +16,15 @@ from torch import Tensor, nn
 MOST_TOKENS = 16  # of a text, its start and end counted, where nothing else is said
 
 
+def fitted(pixels: Tensor, side: int) -> Tensor:
+    """Pixels (B, 3, S, S) of any size → the size at which a tower looks (B, 3, side, side), channels last in memory."""
+    if pixels.shape[-1] == side:
+        return pixels
+    shrinks = pixels.shape[-1] > side
+    other = F.interpolate(pixels.float(), size=(side, side), mode="bilinear", antialias=shrinks)
+    return other.contiguous(memory_format=torch.channels_last)
+
+
 class _Convolution(nn.Module):
     """Convolution and batch normalisation, then a ReLU where `active`."""
 

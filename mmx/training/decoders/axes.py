@@ -49,12 +49,17 @@ def discriminants(features: Tensor, labels: Tensor, dim: int) -> Axes:
     return Axes(mean.float(), (white @ vectors / values**POWER).float())
 
 
-def principal(features: Tensor, dim: int) -> Axes:
-    """The `dim` directions in which features (N, F) vary most, each at unit variance."""
-    x = features.double()
+def _principal(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of x (N, F), and the `dim` largest variances (dim,) and their directions (F, dim)."""
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((x - mean).T))
-    return Axes(mean.float(), (vectors.flip(1)[:, :dim] / values.flip(0)[:dim].clamp(min=1e-12).sqrt()).float())
+    return mean, values.flip(0)[:dim], vectors.flip(1)[:, :dim]
+
+
+def principal(features: Tensor, dim: int) -> Axes:
+    """The `dim` directions in which features (N, F) vary most, each at unit variance."""
+    mean, values, vectors = _principal(features.double(), dim)
+    return Axes(mean.float(), (vectors / values.clamp(min=1e-12).sqrt()).float())
 
 
 def colour_axes(pixels: Tensor, cells: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -65,9 +70,7 @@ def colour_axes(pixels: Tensor, cells: int, dim: int) -> tuple[Tensor, Tensor]:
     not a noisy one.
     """
     x = F.adaptive_avg_pool2d(pixels, cells).flatten(1).double()
-    mean = x.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((x - mean).T))
-    values, vectors = values.flip(0)[: dim - 1], vectors.flip(1)[:, : dim - 1]
+    mean, values, vectors = _principal(x, dim - 1)
     matrix = vectors / values**POWER
     matrix = matrix / ((x - mean) @ matrix).pow(2).sum(1).mean().sqrt()
     weight = torch.cat((matrix.T, torch.zeros(1, len(mean), dtype=matrix.dtype)))

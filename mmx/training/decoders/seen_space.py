@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.data.photos import Photos
-from mmx.device import device_of
 from mmx.training.decoders.axes import colour_axes, discriminants, principal
 from mmx.training.decoders.mixed import mixed
 from mmx.training.decoders.space import SpaceConfig, SpaceTask, to_pixels
-from mmx.training.losses import infonce
 from mmx.training.teachers.efficientnet import EfficientNet
 from mmx.training.teachers.features import SIDE, glimpsed
 
@@ -65,7 +63,7 @@ class SeenSpaceTask(SpaceTask):
         space.layout.requires_grad_(False)
         space.layout.weight.copy_(weight)
         space.layout.bias.copy_(bias)
-        # nothing has to be rebuilt from a layout that is fixed
+        # in place of the head that rebuilds the layout, which is fixed here: one that tells the principal directions
         self.module.head = nn.Linear(space.semantic.in_features, self.rest.matrix.shape[1])
         self.val_synsets = self._synsets_of(val)
 
@@ -81,8 +79,8 @@ class SeenSpaceTask(SpaceTask):
         return self.axes(features).to(pixels.device), self.rest(features).to(pixels.device)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        space, device = self.module.space, device_of(self.module)
-        pixels = mixed(to_pixels(batch["images"], device), generator)
+        space = self.module.space
+        pixels = mixed(to_pixels(batch["images"]), generator)
         named, rest = self.shown(pixels)
         features = space.feature_maps(pixels)[-1].float()
         semantic, layout = space.parts_of(pixels, features)
@@ -94,11 +92,6 @@ class SeenSpaceTask(SpaceTask):
             contrast + self.seen_weight * apart + self.rest_weight * missed,
             {"contrast": contrast.item(), "apart": apart.item(), "missed": missed.item()},
         )
-
-    def _contrast(self, batch: dict[str, Tensor], images: Tensor) -> Tensor:
-        space = self.module.space
-        texts = space.encode_text(batch["ids"], batch["mask"])
-        return infonce(images, texts, scale=space.logit_scale.exp(), positives=batch["positives"])
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Concepts named by their text, synsets by the nearest mean of the training photos' targets; cosine to val's

@@ -134,18 +134,18 @@ class SpaceTask:
             "positives": positives,
         }
 
+    def _contrast(self, batch: dict[str, Tensor], images: Tensor) -> Tensor:
+        """InfoNCE between what images (B, D) become and what a batch's captions do."""
+        space = self.module.space
+        texts = space.encode_text(batch["ids"], batch["mask"])
+        return infonce(images, texts, scale=space.logit_scale.exp(), positives=batch["positives"])
+
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         space = self.module.space
         pixels = random_crops(to_pixels(batch["images"]), generator)
         semantic, layout = space.image_parts(pixels)
         # the layout part is shaped by reconstruction alone; texts still learn what layout is usual for a name
-        image = torch.cat((semantic, layout.detach()), dim=-1)
-        contrast = infonce(
-            image,
-            space.encode_text(batch["ids"], batch["mask"]),
-            scale=space.logit_scale.exp(),
-            positives=batch["positives"],
-        )
+        contrast = self._contrast(batch, torch.cat((semantic, layout.detach()), dim=-1))
         embeds = torch.cat((semantic, layout), dim=-1) * space.dim**0.5
         rebuilt = self.module.head(embeds).float()
         coarse = F.l1_loss(rebuilt, F.avg_pool2d(pixels, pixels.shape[-1] // 32))

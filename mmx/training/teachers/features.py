@@ -31,18 +31,22 @@ def resized(pixels: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
+def features_of(net: EfficientNet, pixels: Tensor, side: int = SIDE) -> Tensor:
+    """A few pixels (B, 3, S, S) in [-1, 1], where the network is → pooled features (B, 1280)."""
+    return net.pool(net.taps(resized(pixels, side))[-1])
+
+
 def glimpsed(net: EfficientNet, pixels: Tensor, side: int = SIDE) -> Tensor:
-    """Pixels (N, 3, S, S) in [-1, 1], where the network is → pooled features (N, 1280), in bfloat16 where that pays."""
+    """As `features_of`, of any number of pictures, in bfloat16 where that pays."""
     with autocast(pixels.device):
-        return torch.cat([net.pool(net.taps(resized(part, side))[-1]) for part in pixels.split(BATCH)])
+        return torch.cat([features_of(net, part, side) for part in pixels.split(BATCH)])
 
 
-@torch.no_grad()
 def pooled(net: EfficientNet, photos: Tensor, side: int = SIDE) -> Tensor:
     """Photos (N, S, S, 3) uint8 → pooled features (N, 1280), float16."""
     device = net.head.conv.weight.device
-    views = (resized(to_pixels(part).to(device), side) for part in photos.split(BATCH))
-    return torch.cat([net.pool(net.taps(view)[-1]).half().cpu() for view in views])
+    parts = (to_pixels(part).to(device) for part in photos.split(BATCH))
+    return torch.cat([features_of(net, part, side).half().cpu() for part in parts])
 
 
 def embeds_of(photos: Photos, teacher: Teacher | FaceTeacher, folder: Path) -> Tensor:
